@@ -1,0 +1,51 @@
+"""Where Hydra calls us: before a run has a folder, and before the first run of a sweep."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, read_write
+
+from conf import folder, multirun
+from conf.check import typed
+from conf.errors import Exit
+from conf.sentences import report
+
+
+class Check(Callback):
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        with _only_exits():
+            HydraConfig.instance().set_config(config)  # as the run itself will see it: `${hydra:...}` resolves
+            request = typed(config)
+            place = folder.choose(request.config, config.hydra.run.dir)
+            if request.dry:
+                print(yaml.safe_dump(request.config, sort_keys=False) + f"\n# would run in {place}")
+                sys.exit(Exit.DONE)
+            folder.make(place)
+            with read_write(config.hydra):
+                config.hydra.run.dir = str(place)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        with _only_exits():
+            multirun.refuse_swept_machinery(config)
+
+
+@contextmanager
+def _only_exits() -> Iterator[None]:
+    """Hydra turns what a callback raises into a warning and goes on with the run; only SystemExit stops it."""
+    try:
+        yield
+    except Exception as error:
+        try:
+            code = report(error)
+        except Exception:
+            traceback.print_exc()
+            code = Exit.FAILED
+        sys.exit(code)

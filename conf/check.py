@@ -1,0 +1,242 @@
+"""One check for everything that can be wrong with a request, before a run folder exists or any data is touched.
+
+First what needs no torch: unknown keys, top-level values, targets outside the allow-list. Then each section is read into the
+dataclass beside the code that uses it, and policy and environment are asked whether they suit each other.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from conf import checkpoint
+from conf.build import build, join, plain, unknown
+from conf.errors import BadRequest
+from conf.sentences import explain
+
+OWN_PACKAGES = ("policies", "envs", "trainers")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A group of the config: what its class must be, or, where YAML names no class, the module of its dataclass `Config`."""
+
+    base: str = ""
+    module: str = ""
+
+
+SECTIONS = {
+    "policy": Section(base="policies.base.Policy"),
+    "env": Section(base="envs.base.Family"),
+    "trainer": Section(base="builtins.object"),
+    "eval": Section(module="trainers.evaluation"),
+    "logger": Section(module="trainers.records"),
+}
+ADDS_NO_KEYS = ("experiment", "study", "debug", "cluster")  # groups that only change values of the sections
+
+
+@dataclass
+class TopLevel:
+    """The values that stand at the top of `config.yaml`."""
+
+    mode: Literal["train", "eval", "collect"] = "train"
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    ckpt_path: str | None = None  # mode=eval: what is played
+    init_from: str | None = None  # a checkpoint whose weights training starts from
+    resume: bool = False
+    dry: bool = False
+    skip_invalid: bool = False
+    trusted_packages: list[str] = field(default_factory=list)
+    name: str | None = None
+    tags: list[str] = field(default_factory=list)
+    data_dir: str = "data"
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        if self.name is not None and (".." in self.name or not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", self.name)):
+            raise ValueError(f"name becomes a folder, so it is made of letters, digits, _ . + and -, got {self.name}")
+        if self.mode == "eval" and self.ckpt_path is None:
+            raise ValueError("mode=eval needs a checkpoint: ckpt_path=runs/... (a run folder, or its checkpoints/best)")
+        if self.mode != "eval" and self.ckpt_path is not None:
+            raise ValueError(
+                "ckpt_path is what mode=eval plays; to go on with a run use hydra.run.dir=RUN resume=true, "
+                "to start from its weights init_from=RUN"
+            )
+
+
+@dataclass(kw_only=True)
+class Request(TopLevel):
+    """A checked request: every section is an instance of its own dataclass."""
+
+    name: str  # by now there is one
+    policy: Any
+    env: Any
+    trainer: Any
+    eval: Any
+    logger: Any
+    targets: dict[str, type]  # section -> the class that its _target_ names
+    config: dict[str, Any]  # all of it as plain values: what config.yaml holds and the identity is made of
+
+
+def typed(cfg: DictConfig) -> Request:
+    """The checked request of a composed config; BadRequest if there is anything wrong with it."""
+    hydra: Any = cfg.hydra if "hydra" in cfg else HydraConfig.get()
+    config = _resolved(cfg)
+    _refuse_unknown_keys(config, hydra)
+    top = build(TopLevel, {name: value for name, value in config.items() if name not in SECTIONS})
+    if top.mode == "eval":
+        config = checkpoint.adopt(config, hydra.overrides.task)
+        top = replace(top, ckpt_path=config["ckpt_path"], name=config["name"])
+    if top.init_from is not None:
+        top = replace(top, init_from=str(checkpoint.find(top.init_from, "init_from")))
+    top = replace(top, name=top.name or _default_name(config, hydra.runtime.choices))
+
+    _refuse_targets(config, top.trusted_packages)
+    targets = {
+        name: locate(config[name].get("_target_"), f"{name}._target_", section.base, top.trusted_packages)
+        for name, section in SECTIONS.items()
+        if section.base
+    }
+    sections: dict[str, Any] = {}
+    for name, section in SECTIONS.items():
+        cls = _config_class(section.module or config[name]["_target_"].rpartition(".")[0], name)
+        sections[name] = build(cls, _values(config[name], cls, hydra.overrides.task), name)
+    _refuse_pair(sections, targets, top.mode)
+    named = {name: {"_target_": config[name]["_target_"], **plain(sections[name])} for name in targets}
+    return Request(**vars(top), **sections, targets=targets, config={**plain(top), **plain(sections), **named})
+
+
+def locate(target: Any, key: str, base: str = "builtins.object", trusted: Sequence[str] = ()) -> type:
+    """The class that `target` names, if it lives in a package that may be imported; `key` is where it was read."""
+    _refuse_target(target, key, trusted)
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise BadRequest(f"{key} is {target}, which cannot be imported: {error}") from error
+    except AttributeError as error:
+        raise BadRequest(f"{key} is {target}, but {module} has no {name}") from error
+    base_module, _, base_name = base.rpartition(".")
+    if not isinstance(found, type) or not issubclass(found, getattr(importlib.import_module(base_module), base_name)):
+        raise BadRequest(f"{key} is {target}, which is not a {base}" if base != "builtins.object" else f"{target} is not a class")
+    _refuse_target(f"{found.__module__}.{found.__qualname__}", key, trusted)  # our module may import somebody else's class
+    return found
+
+
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
+    """All but `hydra` as plain values, every interpolation resolved."""
+    config: dict[str, Any] = {}
+    try:
+        for name in cfg:
+            if name != "hydra":  # it resolves only piece by piece, as the run goes on
+                value = cfg[name]
+                config[str(name)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    except OmegaConfBaseException as error:
+        raise BadRequest(explain(error)) from error
+    for name in SECTIONS:
+        if not isinstance(config.get(name), dict):
+            raise BadRequest(f"{name} must be a group of values; choose an option with {name}=...")
+    return config
+
+
+def _refuse_unknown_keys(config: Mapping[str, Any], hydra: DictConfig) -> None:
+    """Hydra accepts `+policy.hiden_dim=3`, and anything in an experiment file. What exists is what the chosen options hold."""
+    if not GlobalHydra.instance().is_initialized():  # a config out of a file: the dataclasses will tell
+        return
+    chosen = {group: option for group, option in hydra.runtime.choices.items() if option and not group.startswith("hydra/")}
+    overrides = [f"~{group}" if group in ADDS_NO_KEYS else f"{group}={option}" for group, option in chosen.items()]
+    overrides += [override for override in hydra.overrides.hydra if override.startswith("hydra.searchpath=")]
+    loader = GlobalHydra.instance().config_loader()
+    composed: Any = OmegaConf.to_container(loader.load_configuration(hydra.job.config_name, overrides, RunMode.RUN))
+    reference = {name: value for name, value in composed.items() if name != "hydra"}
+    if config.get("mode") == "eval":  # these two come from the checkpoint
+        config = {name: value for name, value in config.items() if name not in ("policy", "env")}
+    for key in _keys_beyond(config, reference):
+        sentence = unknown(key, _dotted(reference))
+        if any(override.lstrip("+").startswith(key) for override in hydra.overrides.task):
+            raise BadRequest(sentence)
+        files = [f"{group}={chosen[group]}" for group in ADDS_NO_KEYS if group in chosen and chosen[group] != "none"]
+        raise BadRequest(f"{sentence} (in {' or '.join(files)})" if files else sentence)
+
+
+def _keys_beyond(config: Mapping[str, Any], reference: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for name, value in config.items():
+        if name not in reference:
+            if name != "_target_":  # has a sentence of its own
+                yield join(path, name)
+        elif isinstance(value, Mapping) and isinstance(reference[name], Mapping) and reference[name]:
+            yield from _keys_beyond(value, reference[name], join(path, name))
+
+
+def _dotted(values: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        yield join(path, name)
+        if isinstance(value, Mapping):
+            yield from _dotted(value, join(path, name))
+
+
+def _refuse_targets(values: Mapping[str, Any], trusted: Sequence[str], path: str = "") -> None:
+    """Config is not code: a class is named in three places, and only out of packages that may be imported."""
+    for name, value in values.items():
+        key = join(path, name)
+        if name == "_target_":
+            if not SECTIONS.get(path, Section()).base:
+                raise BadRequest(f"{key} may not name code; only policy._target_, env._target_ and trainer._target_ do")
+            _refuse_target(value, key, trusted)
+        elif isinstance(value, Mapping):
+            _refuse_targets(value, trusted, key)
+        elif isinstance(value, list):
+            _refuse_targets({str(i): item for i, item in enumerate(value)}, trusted, key)
+
+
+def _refuse_target(target: Any, key: str, trusted: Sequence[str]) -> None:
+    package = str(target).split(".")[0]
+    if not isinstance(target, str) or "." not in target:
+        raise BadRequest(f"{key} must name a class, such as policies.bc_mlp.BCMLP, got {target}")
+    if package not in (*OWN_PACKAGES, *trusted):
+        raise BadRequest(
+            f"{key} is {target}, but only {', '.join(OWN_PACKAGES)} are trusted; "
+            f"if {package} is your own, add 'trusted_packages=[{package}]'"
+        )
+
+
+def _config_class(module: str, section: str) -> type:
+    found = getattr(importlib.import_module(module), "Config", None)
+    if not is_dataclass(found):
+        raise BadRequest(f"{module} has no dataclass called Config to type the values of {section}; write one beside the class")
+    return found  # type: ignore[return-value]
+
+
+def _values(values: dict[str, Any], cls: type, overrides: Sequence[str]) -> dict[str, Any]:
+    """The section's values, without what belongs to us (`_target_`) or what a default brought and the class does not have."""
+    names = {f.name for f in fields(cls)}
+    unwanted = {"_target_"} - names
+    if not any(re.match(r"\+*(encoder=|policy\.encoder\b)", override) for override in overrides):
+        unwanted |= {"encoder"} - names  # `encoder: mlp` stands in the defaults list; not every policy has one
+    return {name: value for name, value in values.items() if name not in unwanted}
+
+
+def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], mode: str) -> None:
+    """Ask the environment whether it can do what the mode needs, then the policy whether it can live in those spaces."""
+    family = targets["env"]
+    sentence = family.accepts(sections["env"], needs_expert=mode in ("train", "collect"))
+    sentence = sentence or targets["policy"].accepts(sections["policy"], family(sections["env"]).spaces)
+    if sentence:
+        raise BadRequest(sentence)
+
+
+def _default_name(config: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
+    """The folder under runs/: the options by the names they were chosen by."""
+    called = [choices.get(group) or str(config[group].get("_target_")).split(".")[-2:][0] for group in ("policy", "env")]
+    return "-".join(called).replace("/", "_")

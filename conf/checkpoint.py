@@ -1,0 +1,81 @@
+"""What a checkpoint says about its run: `mode=eval` plays the policy in the environment that it was trained with.
+
+Only `policy` and `env` are taken. Everything else, `trusted_packages` above all, is the word of whoever runs the evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from conf.build import join, unknown
+from conf.errors import BadRequest
+
+
+def find(path: str, key: str) -> Path:
+    """The checkpoint's folder, given itself or its run folder; `key` is who asked, for the sentence."""
+    given = Path(path)
+    for folder in (given, given / "checkpoints" / "best", given / "checkpoints" / "last"):
+        if (folder / "policy.json").is_file():
+            return folder.resolve()
+    if not given.exists():
+        raise BadRequest(f"{key}={path} does not exist; give a run folder, or a checkpoint such as RUN/checkpoints/best")
+    raise BadRequest(f"{key}={path} holds no checkpoint; give a run folder that has checkpoints/best, or a checkpoint itself")
+
+
+def adopt(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The config with the checkpoint's policy and environment; what the command line says about their values still counts."""
+    folder = find(config["ckpt_path"], "ckpt_path")
+    saved = _saved(folder)
+    asked = OverridesParser.create().parse_overrides([*overrides])
+    groups = {override.key_or_group for override in asked if isinstance(override.value(), str)}
+    if "policy" in groups and config["policy"]["_target_"] != saved["policy"]["_target_"]:
+        held, wanted = (section["policy"]["_target_"].split(".")[-2] for section in (saved, config))
+        raise BadRequest(f"the checkpoint holds {held}, not {wanted}; leave out policy=, or choose another ckpt_path")
+    if "encoder" in groups and config["policy"].get("encoder") != saved["policy"].get("encoder"):
+        raise BadRequest("the checkpoint's encoder is not the one that encoder= asks for; leave out encoder=")
+    adopted = {**config, "policy": saved["policy"], "ckpt_path": str(folder), "name": config["name"] or saved["name"]}
+    if "env" not in groups:
+        adopted["env"] = saved["env"]
+    for override in asked:
+        key = override.key_or_group
+        if key.startswith("policy.") or (key.startswith("env.") and "env" not in groups):
+            _set(adopted, key, _get(config, key))
+    return adopted
+
+
+def _saved(folder: Path) -> dict[str, Any]:
+    """The checkpoint's own config, once it agrees with the policy that lies beside it."""
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+        target = json.loads((folder / "policy.json").read_text())["target"]
+        if not isinstance(config, dict) or config["policy"]["_target_"] != target or not isinstance(config["env"], dict):
+            raise ValueError("config.yaml and policy.json do not belong together")
+        return {"name": config["name"], "policy": config["policy"], "env": config["env"]}
+    except (OSError, ValueError, KeyError, TypeError, YAMLError, OmegaConfBaseException) as error:
+        raise BadRequest(f"the checkpoint {folder} is damaged ({error}); choose another one of its run") from error
+
+
+def _get(config: Mapping[str, Any], key: str) -> Any:
+    value: Any = config
+    for name in key.split("."):
+        value = value[name]
+    return value
+
+
+def _set(config: dict[str, Any], key: str, value: Any) -> None:
+    """In place, but never in the dicts that `config` shares with the composed one: `saved` was read for us alone."""
+    path, node = "", config
+    *parents, last = key.split(".")
+    for name in parents:
+        path, node = join(path, name), node[name] if isinstance(node.get(name), dict) else {}
+    if last not in node:
+        raise BadRequest(unknown(key, [join(path, name) for name in node]))
+    node[last] = value

@@ -1,0 +1,153 @@
+"""What an environment family offers: vector environments, an expert, splits, references and a success rule.
+
+A family is one file or one folder in `envs/`. Its YAML names its class (`_target_: envs.minigrid.MiniGrid`); the
+dataclass called `Config` beside that class types the YAML. Spaces are known without starting a simulator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+
+# Episode seeds by split. The ranges never overlap; `best` is chosen on val, test is touched by the final evaluation only.
+SPLITS = {"train": (0, 1_000_000_000), "val": (1_000_000_000, 1_500_000_000), "test": (1_500_000_000, 2_000_000_000)}
+EPISODES_PER_DATA_SEED = 1_000_000  # train episodes of `env.data.seed=s` start at s times this
+
+
+@dataclass
+class DataConfig:
+    """`env.data.*`: everything that decides which episodes are recorded (and so the dataset's address)."""
+
+    source: str = "expert"  # who chooses the actions: expert
+    episodes: int = 6000  # training episodes
+    val_episodes: int = 200  # episodes for the validation loss
+    noise: float = 0.0  # share of steps that execute a random action; the label stays the expert's
+    seed: int = 0  # another seed, other training layouts and other tie-breaks
+
+    def __post_init__(self) -> None:
+        if self.source != "expert":
+            raise ValueError(f"data.source must be expert, got {self.source}")
+        for name in ("episodes", "val_episodes"):
+            if not 1 <= getattr(self, name) <= EPISODES_PER_DATA_SEED:
+                raise ValueError(f"data.{name} must be between 1 and {EPISODES_PER_DATA_SEED}, got {getattr(self, name)}")
+        if not 0 <= self.noise < 1:
+            raise ValueError(f"data.noise is a probability below 1, got {self.noise}")
+        if not 0 <= self.seed < 1000:
+            raise ValueError(f"data.seed must be between 0 and 999, got {self.seed}")
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """What a policy sees and does: one entry a modality (`grid`, `direction`, `mission`, `image`, `state`), and the action."""
+
+    observation: spaces.Dict
+    action: spaces.Space
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "observation": {name: _space_to_json(space) for name, space in self.observation.items()},
+            "action": _space_to_json(self.action),
+        }
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Spaces:
+        observation = spaces.Dict({name: _space_from_json(space) for name, space in record["observation"].items()})
+        return cls(observation, _space_from_json(record["action"]))
+
+
+class Expert(Protocol):
+    """Who labels states. It may look at the simulator's state (`vector`), not only at what the policy sees."""
+
+    def act(self, vector: VectorEnv) -> np.ndarray:
+        """The best action [N] in the present state of every lane, whatever was executed before."""
+        ...
+
+
+@dataclass
+class Score:
+    """How one player did, episode by episode: the same episodes in the same order as everybody it is compared with."""
+
+    success: np.ndarray  # [E] bool
+    returns: np.ndarray  # [E] float
+    lengths: np.ndarray  # [E] int
+
+
+class Family:
+    """One environment family, configured. Subclasses fill in the methods; the error of each is its signature."""
+
+    Config: ClassVar[type]  # the dataclass beside the class; its field `data` is a DataConfig
+    config: Any
+    spaces: Spaces
+    max_steps: int  # an episode is truncated after this many steps
+
+    @classmethod
+    def accepts(cls, config: Any, needs_expert: bool) -> str | None:
+        """A sentence if this configuration cannot run here (unknown id, no expert), else None. Called before anything is made."""
+        raise NotImplementedError("accepts(config, needs_expert) -> sentence or None")
+
+    def vector(
+        self,
+        num_envs: int,
+        split: str = "train",
+        tasks: np.ndarray | None = None,
+        seeds: np.ndarray | None = None,
+        episodes_per_task: int = 1,
+    ) -> VectorEnv:
+        """Same-step autoreset; lane k plays seeds[k], seeds[k+N], ...; `info["episode"]` [N] is the index into `seeds`, -1 once out."""
+        raise NotImplementedError("vector(num_envs, split, tasks, seeds, episodes_per_task) -> VectorEnv")
+
+    def seeds(self, split: str, episodes: int) -> np.ndarray:
+        """The first episode seeds of a split. Training seeds move with `data.seed`; val and test are the same for everybody."""
+        low, high = SPLITS[split]
+        if split == "train":
+            low += self.config.data.seed * EPISODES_PER_DATA_SEED
+        assert low + episodes <= high
+        return np.arange(low, low + episodes)
+
+    def expert(self) -> Expert:
+        raise NotImplementedError("expert() -> Expert, or BadRequest with a sentence")
+
+    def success(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray:
+        """Which lanes [N] have just solved their episode, from the step that ended it."""
+        raise NotImplementedError("success(reward, terminated, truncated) -> bool [N]")
+
+    def optimum(self, seeds: np.ndarray) -> Score | None:
+        """The best possible score on exactly these episodes, where it can be computed."""
+        return None
+
+    def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> float:
+        """Share of the episodes `seeds` whose layout or task occurs among `training`: 1.0 means that nothing is held out."""
+        raise NotImplementedError("seen_in_training(seeds, training) -> share")
+
+    def signature(self) -> dict[str, Any]:
+        """Everything but `data` that decides what an episode looks like: id, arguments, versions. JSON, part of the dataset's address."""
+        raise NotImplementedError("signature() -> dict")
+
+    def render(self, seeds: np.ndarray, actions: list[np.ndarray]) -> list[np.ndarray]:
+        """Frames [T+1,H,W,3] uint8 of each episode, replayed from its seed and its actions: for GIFs."""
+        raise NotImplementedError("render(seeds, actions) -> list of frames")
+
+
+def _space_to_json(space: spaces.Space) -> dict[str, Any]:
+    if isinstance(space, spaces.Discrete):
+        return {"type": "discrete", "n": int(space.n)}
+    if isinstance(space, spaces.Box):
+        shape, dtype = list(space.shape), str(space.dtype)
+        bounds = {}
+        for name, bound in (("low", space.low), ("high", space.high)):
+            first = bound.flat[0].item()
+            bounds[name] = first if (bound == first).all() else bound.tolist()
+        return {"type": "box", "shape": shape, "dtype": dtype, **bounds}
+    raise TypeError(f"a space of type {type(space).__name__} has no JSON form; use Box or Discrete")
+
+
+def _space_from_json(record: dict[str, Any]) -> spaces.Space:
+    if record["type"] == "discrete":
+        return spaces.Discrete(record["n"])
+    dtype = np.dtype(record["dtype"])
+    low, high = (np.broadcast_to(np.asarray(record[name], dtype), record["shape"]) for name in ("low", "high"))
+    return spaces.Box(low, high, dtype=dtype.type)

@@ -1,0 +1,50 @@
+"""One folder for each recipe, made once, whoever asks and however many ask at the same time."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def address(recipe: dict[str, Any], prefix: str) -> str:
+    """A folder name that changes when anything in the recipe does."""
+    canonical = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
+    return f"{prefix}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
+
+
+def obtain(root: Path, name: str, make: Callable[[Path], None], waiting: Callable[[], None] = lambda: None) -> Path:
+    """The folder root/name, from `make(folder)` if it does not exist yet.
+
+    It is made under another name and renamed when complete, so a half-made folder is never seen. Other processes wait on a
+    lock that the kernel drops when its holder dies, however it dies. `waiting` is called before a wait.
+    """
+    final = root / name
+    if final.exists():
+        return final
+    root.mkdir(parents=True, exist_ok=True)
+    with open(root / f".{name}.lock", "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if final.exists():  # made while we waited
+            return final
+        for remains in root.glob(f".{name}.tmp-*"):  # of makers that were killed: none is alive while we hold the lock
+            shutil.rmtree(remains, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{name}.tmp-", dir=root))
+        try:
+            make(folder)
+            folder.chmod(0o755)  # mkdtemp's own mode would lock colleagues out of a shared data folder
+            os.rename(folder, final)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    return final

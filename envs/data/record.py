@@ -1,0 +1,102 @@
+"""Make the dataset that a configuration asks for, or find the one that is already there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from envs.base import DataConfig, Family
+from envs.data.cache import address, obtain
+from envs.data.statistics import action_entropy
+from envs.data.store import OBSERVATION, Dataset, Writer
+
+FORMAT = 1  # of the folder; a change makes every dataset anew
+LANES = 1024  # episodes played at once, and so the block of which randomness is a function
+
+Progress = Callable[[int, int], None]  # episodes done, episodes in all
+
+
+def dataset(
+    family: Family,
+    data: DataConfig,
+    split: str,
+    root: Path,
+    progress: Progress = lambda done, total: None,
+    waiting: Callable[[], None] = lambda: None,
+) -> Dataset:
+    """The recorded episodes of a split, from the cache if anybody made them before."""
+    seeds = family.seeds(split, data.episodes if split == "train" else data.val_episodes)
+    recipe = {
+        "format": FORMAT,
+        "family": family.signature(),
+        "seeds": [int(seeds[0]), len(seeds)],
+        **{name: value for name, value in asdict(data).items() if not name.endswith("episodes")},
+    }
+    slug = f"{family.signature()['id']}-{split}"
+    return Dataset(obtain(root, address(recipe, slug), lambda folder: _record(family, data, recipe, seeds, folder, progress), waiting))
+
+
+def _record(family: Family, data: DataConfig, recipe: dict[str, Any], seeds: np.ndarray, folder: Path, progress: Progress) -> None:
+    began, steps = time.perf_counter(), 0
+    successes, returns = [], []
+    with Writer(folder) as writer:
+        for start in range(0, len(seeds), LANES):
+            block = _play(family, data, seeds[start : start + LANES])
+            lengths = block.pop("length")
+            successes.append(block.pop("success"))
+            returns.append(block.pop("return"))
+            for name, rows in block.items():
+                writer.append(name, rows)
+            writer.append("episode_ends", steps + np.cumsum(lengths))
+            steps += int(lengths.sum())
+            progress(min(start + LANES, len(seeds)), len(seeds))
+        writer.close()
+        seconds = time.perf_counter() - began
+        entropy, given_view = action_entropy(folder, [name for name in writer.columns if name.startswith(OBSERVATION)])
+        writer.finish(
+            {
+                "recipe": recipe,
+                "spaces": family.spaces.to_json(),
+                "steps": steps,
+                "episodes": len(seeds),
+                "seconds": seconds,
+                "expert": {"success": float(np.concatenate(successes).mean()), "return": float(np.concatenate(returns).mean())},
+                "action_entropy": {"marginal": entropy, "given_observation": given_view},
+            }
+        )
+
+
+def _play(family: Family, data: DataConfig, seeds: np.ndarray) -> dict[str, np.ndarray]:
+    """One episode in each lane: columns in the order of `seeds`, and each episode's length, return and success."""
+    lanes = len(seeds)
+    vector, expert = family.vector(lanes, seeds=seeds), family.expert()
+    random = np.random.Generator(np.random.Philox(key=[data.seed, int(seeds[0])]))
+    actions = int(vector.single_action_space.n)  # type: ignore[attr-defined]
+    observation, info = vector.reset()
+    columns: dict[str, list[np.ndarray]] = {}
+    playing, running = [], info["episode"] >= 0
+    success, returns = np.zeros(lanes, bool), np.zeros(lanes)
+    while running.any():
+        label = expert.act(vector)
+        executed = label
+        if data.noise:
+            executed = np.where(random.random(lanes) < data.noise, random.integers(actions, size=lanes), label)
+        step = {OBSERVATION + name: value for name, value in observation.items()} | {"action": label}
+        observation, reward, terminated, truncated, info = vector.step(executed)
+        step |= {"reward": reward.astype(np.float32), "terminated": terminated, "truncated": truncated}
+        if data.noise:
+            step["executed_action"] = executed
+        for name, value in step.items():
+            columns.setdefault(name, []).append(value)
+        playing.append(running)
+        success |= running & family.success(reward, terminated, truncated)
+        returns += np.where(running, reward, 0.0)
+        running = running & (info["episode"] >= 0)
+    lane, moment = np.nonzero(np.stack(playing, axis=1))  # [steps] each, episode by episode
+    block = {name: np.stack(rows)[moment, lane] for name, rows in columns.items()}
+    return block | {"length": np.bincount(lane, minlength=lanes), "return": returns, "success": success}

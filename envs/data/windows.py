@@ -1,0 +1,58 @@
+"""Training samples cut from flat columns by index arithmetic: whole batches at a time, no loop over samples, no workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.data.store import Dataset
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which stretch of an episode one training sample covers, seen from its step `now`."""
+
+    observations: int = 1  # steps back, including now
+    actions: int = 1  # steps ahead, including now's
+    align: str = "last"  # actions start at the "last" observation, or "each" observation has its action
+
+
+class Windows:
+    """Every step of a dataset as a sample; `batch(samples)` cuts the windows of many at once."""
+
+    def __init__(self, dataset: Dataset, window: Window):
+        assert window.align == "last" or window.observations == window.actions
+        self.dataset = dataset
+        lengths = dataset.ends - dataset.starts
+        self.first = np.repeat(dataset.starts, lengths)  # [steps] first step of the step's episode
+        self.last = np.repeat(dataset.ends, lengths) - 1  # [steps] last one
+        self.terminated = dataset.columns["terminated"]
+        back = np.arange(1 - window.observations, 1)
+        self.observation_offsets = back  # [To]
+        self.action_offsets = back if window.align == "each" else np.arange(window.actions)  # [Ta]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def batch(self, samples: np.ndarray) -> dict[str, Any]:
+        """The batch of `policies/base.py` for step indices [B]. Padding repeats a real row and is always masked."""
+        first, last = self.first[samples, None], self.last[samples, None]  # [B, 1]
+        seen = samples[:, None] + self.observation_offsets  # [B, To]
+        taken = samples[:, None] + self.action_offsets  # [B, Ta]
+        rows = np.maximum(seen, first)
+        known = (taken >= first) & (taken <= last)
+        return {
+            "observation": {name: _rows(column, rows) for name, column in self.dataset.observations.items()},
+            "observation_mask": torch.from_numpy(seen >= first),
+            "action": _rows(self.dataset.columns["action"], np.clip(taken, first, last)),
+            "action_mask": torch.from_numpy(known),
+            "ended": torch.from_numpy((taken > last) & self.terminated[last]),
+        }
+
+
+def _rows(column: np.ndarray, index: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.take(column, index, axis=0))

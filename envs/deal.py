@@ -1,0 +1,70 @@
+"""Dealing episodes to lanes: who plays what next, so that exactly the listed episodes are played, each once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Hand(NamedTuple):
+    """What some lanes were dealt; -1 everywhere for a lane whose list ran out."""
+
+    episode: np.ndarray  # [K] int64, the index into the dealt episodes
+    seed: np.ndarray  # [K] int64, the episode seed
+    task: np.ndarray  # [K] int64, the task; the episode seed itself where no tasks were listed
+
+
+class Deal:
+    """Lane k plays task k, then task k+N, ..., each task `episodes_per_task` times in a row.
+
+    Short episodes cannot crowd the statistics, because the list is cut up before anything is played: a lane that is
+    done early idles. Without a list the stream is endless and counts up from `first`.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        seeds: np.ndarray | None = None,
+        tasks: np.ndarray | None = None,
+        episodes_per_task: int = 1,
+        first: int = 0,
+    ) -> None:
+        if episodes_per_task < 1:
+            raise ValueError(f"episodes_per_task must be at least 1, got {episodes_per_task}")
+        for name, listed in (("seeds", seeds), ("tasks", tasks)):
+            if listed is not None and len(listed) == 0:
+                raise ValueError(f"{name} must name at least one episode, got an empty list")
+        self.seeds = None if seeds is None else np.asarray(seeds, np.int64)
+        self.tasks = None if tasks is None else np.asarray(tasks, np.int64)
+        if self.seeds is not None and self.tasks is not None and len(self.seeds) != len(self.tasks) * episodes_per_task:
+            raise ValueError(
+                f"seeds must name {len(self.tasks)} tasks x {episodes_per_task} episodes = "
+                f"{len(self.tasks) * episodes_per_task} episodes, got {len(self.seeds)}"
+            )
+        self.num_envs = num_envs
+        self.episodes_per_task = episodes_per_task
+        self.first = first
+        self.played = np.zeros(num_envs, np.int64)  # [N] episodes dealt to each lane so far
+
+    @property
+    def episodes(self) -> int | None:
+        """How many episodes there are in all; None for an endless stream."""
+        if self.seeds is not None:
+            return len(self.seeds)
+        return None if self.tasks is None else len(self.tasks) * self.episodes_per_task
+
+    def restart(self) -> None:
+        self.played[:] = 0
+
+    def next(self, lanes: np.ndarray) -> Hand:
+        """The next episode of each of these lanes [K]."""
+        turn, repeat = np.divmod(self.played[lanes], self.episodes_per_task)
+        index = turn * self.num_envs + lanes  # which task
+        episode = index * self.episodes_per_task + repeat
+        out = np.zeros(len(lanes), bool) if self.episodes is None else episode >= self.episodes
+        self.played[lanes] += ~out
+        episode = np.where(out, -1, episode)
+        seed = self.first + episode if self.seeds is None else self.seeds[episode]
+        task = seed if self.tasks is None else self.tasks[np.where(out, -1, index)]
+        return Hand(episode, np.where(out, -1, seed), np.where(out, -1, task))

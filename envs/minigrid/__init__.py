@@ -1,0 +1,3 @@
+from envs.minigrid.family import Config, MiniGrid
+
+__all__ = ["Config", "MiniGrid"]

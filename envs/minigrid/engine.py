@@ -1,0 +1,245 @@
+"""MiniGrid's rules for N worlds at once, in NumPy, bit-exact with `MiniGridEnv.step` and `gen_obs`.
+
+A world is a row of one-byte codes. An observation costs one gather, because each world also keeps its picture turned to the four
+directions: a 7x7 view is then seven runs of seven neighbouring cells. What walls hide is found as MiniGrid finds it, row by
+row away from the agent; a row (7 bits lit, 7 bits clear) has only 128 x 128 cases, so a row is one table look-up.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from minigrid.core.actions import Actions
+from minigrid.core.constants import DIR_TO_VEC
+
+from envs.minigrid.codes import (
+    BOX,
+    CLEAR,
+    EMPTY,
+    ENDS,
+    FITTING_KEY,
+    LOCKED_DOOR,
+    MOVES,
+    RULES,
+    TOGGLED,
+    TOUCHES,
+    TRIPLE,
+    TURN,
+    WALL,
+    WINS,
+)
+
+VERSION = 1  # part of every dataset's address: raise it when an episode could come out differently
+VIEW = 7  # the agent sees VIEW x VIEW cells and stands at the middle of the near edge
+HALF, FAR = VIEW // 2, VIEW - 1
+STRIP = 3 * VIEW  # bytes of one column of the view: far cell first, as in MiniGrid's image[i]
+RIM = FAR  # walls around the grid, so that no view leaves the array
+
+
+class Engine:
+    """N worlds of one size. `load` starts episodes, `step` plays, `observe` looks."""
+
+    def __init__(self, num_envs: int, width: int, height: int, see_through_walls: bool) -> None:
+        self.num_envs, self.width, self.height, self.see_through_walls = num_envs, width, height, see_through_walls
+        self.stride = width + 2 * RIM
+        self.size = self.stride * (height + 2 * RIM)  # S, cells of one world
+        self.canvas = max(width, height) + FAR  # side of a turned picture; square, so that all four have one stride
+        area = self.canvas**2
+
+        self.codes = np.full((num_envs, self.size), WALL, np.uint8)  # [N,S]
+        self.contents = np.full((num_envs, self.size), EMPTY, np.uint8)  # [N,S] what a box hides
+        self.cell = np.zeros(num_envs, np.intp)  # [N] where the agent is, as an index into the flat codes
+        self.direction = np.zeros(num_envs, np.intp)  # [N]
+        self.carried = np.full(num_envs, EMPTY, np.uint8)  # [N]
+        self.carried_contents = np.full(num_envs, EMPTY, np.uint8)  # [N]
+        self.steps = np.zeros(num_envs, np.int64)  # [N]
+        self.max_steps = np.ones(num_envs, np.int64)  # [N]
+        self.changes = np.zeros(num_envs, np.int64)  # [N] grows whenever the world (not the agent) changes: plans may be stale
+        self.pictures = np.zeros((num_envs, 4 * area), "V3")  # [N,4*area] the turned pictures
+        self.clear = np.zeros((num_envs, 4, self.size), np.uint8)  # [N,4,S] bit i: light passes cell i of the row across here
+
+        self.home = np.arange(num_envs) * self.size  # [N] where each world starts in the flat codes
+        self.ahead = np.array([y * self.stride + x for x, y in DIR_TO_VEC])  # [4] one step forward
+        self.right = np.roll(self.ahead, -1)  # [4] one step to the agent's right
+        self.inside = _inside(width, height)  # [H*W] the grid's own cells among the S
+        self.start, self.source = _turned(width, height)  # [4,S] where a view starts; [4*area] which cell a picture shows
+        # Overlapping windows on the pictures: windows[start] is a view of 7 strips.
+        last = num_envs * 4 * area - (FAR * self.canvas + FAR)
+        self.windows = np.ndarray((last, VIEW), f"V{STRIP}", self.pictures, strides=(3, 3 * self.canvas))
+
+    def load(self, lanes: np.ndarray, layouts: np.ndarray) -> None:
+        """Start new episodes in these lanes [K] from rows of the bank [K]."""
+        codes = np.full((len(lanes), self.size), WALL, np.uint8)  # [K,S]
+        codes[:, self.inside] = layouts["codes"]
+        self.codes[lanes] = codes
+        self.contents[lanes[:, None], self.inside] = layouts["contents"]
+        self.cell[lanes] = self.home[lanes] + self.inside[layouts["cell"]]
+        self.direction[lanes] = layouts["direction"]
+        self.carried[lanes] = self.carried_contents[lanes] = EMPTY
+        self.steps[lanes] = 0
+        self.max_steps[lanes] = layouts["max_steps"]
+        self.changes[lanes] += 1
+        self.pictures[lanes] = SHOWN.take(codes.take(self.source, axis=1))
+        self.clear[lanes] = _clear_rows(codes, self.stride)
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Play actions [N] (intp); returns reward [N] float64, terminated [N] bool, truncated [N] bool."""
+        self.steps += 1
+        self.direction += TURN.take(actions)
+        self.direction &= 3
+        ahead = self.ahead.take(self.direction)
+        front = self.cell + ahead
+        rule = actions << 8
+        rule += self.codes.take(front)
+        rule += (self.carried != EMPTY) * FULL_HANDS
+        effect = _RULES.take(rule)
+        ahead *= effect & MOVES
+        self.cell += ahead
+        touching = np.flatnonzero(effect & TOUCHES)
+        if len(touching):
+            self._touch(touching, actions[touching], front[touching])
+        return self.reward(effect), (effect & ENDS) != 0, self.steps >= self.max_steps
+
+    def reward(self, effect: np.ndarray) -> np.ndarray:
+        """MiniGrid's core reward. A task with a rule of its own (Fetch, Unlock) will bring it here and to the flag ENDS."""
+        reward = np.zeros(self.num_envs)
+        won = np.flatnonzero(effect & WINS)
+        if len(won):
+            reward[won] = 1 - 0.9 * (self.steps[won] / self.max_steps[won])
+        return reward
+
+    def observe(self, lanes: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """MiniGrid's image of these lanes, uint8 [K,7,7,3], a new array."""
+        direction, cell = self.direction[lanes], self.cell[lanes]
+        world = np.arange(self.num_envs)[lanes]
+        picture = direction * self.size
+        picture += cell
+        picture -= self.home[lanes]
+        view = self.windows[self.start.take(picture) + world * self.pictures.shape[1]]  # [K,7] strips
+        if not self.see_through_walls:
+            picture += world * (4 * self.size)
+            lit = self._lit(picture, self.ahead.take(direction))
+            shown = view.view(np.uint8)
+            shown &= STRIPS.take(lit.view(np.uint8).reshape(-1, 8)[:, :VIEW]).view(np.uint8)
+        view.view("V3")[:, HALF * VIEW + FAR] = SHOWN.take(self.carried[lanes])  # the agent sees what it carries where it stands
+        return view.view(np.uint8).reshape(-1, VIEW, VIEW, 3)
+
+    def _lit(self, row: np.ndarray, ahead: np.ndarray) -> np.ndarray:
+        """uint64 [K], byte i: column i of the view, bit j: its cell in row j is visible. `row` [K] indexes the flat `clear`."""
+        clear = self.clear.reshape(-1)
+        state = np.full(len(row), 1 << HALF << VIEW)  # light starts at the agent
+        lit = np.zeros(len(row), np.uint64)
+        for _ in range(VIEW):  # from the agent's row to the far one
+            state += clear.take(row)
+            lit += lit
+            lit += LIT.take(state)
+            state = ONWARD.take(state)
+            row += ahead
+        return lit
+
+    def _touch(self, lanes: np.ndarray, actions: np.ndarray, front: np.ndarray) -> None:
+        """Pick up, drop and toggle in lanes [K] where there is something ahead to act on."""
+        codes, contents = self.codes.reshape(-1), self.contents.reshape(-1)
+        there, inside = codes[front], contents[front]
+        after, after_inside = there.copy(), inside.copy()
+
+        picking = actions == Actions.pickup
+        after[picking] = after_inside[picking] = EMPTY
+        self.carried[lanes[picking]], self.carried_contents[lanes[picking]] = there[picking], inside[picking]
+
+        dropping = actions == Actions.drop
+        hands = lanes[dropping]
+        after[dropping], after_inside[dropping] = self.carried[hands], self.carried_contents[hands]
+        self.carried[hands] = self.carried_contents[hands] = EMPTY
+
+        toggling = actions == Actions.toggle
+        opening = toggling & BOX[there]
+        after[opening], after_inside[opening] = inside[opening], EMPTY
+        turning = toggling & (~LOCKED_DOOR[there] | (self.carried[lanes] == FITTING_KEY[there])) & ~BOX[there]
+        after[turning] = TOGGLED[there[turning]]
+
+        contents[front] = after_inside
+        changed = after != there
+        self._write(lanes[changed], front[changed], there[changed], after[changed])
+
+    def _write(self, lanes: np.ndarray, cells: np.ndarray, before: np.ndarray, after: np.ndarray) -> None:
+        """Put codes `after` [K] into these cells [K], wherever they are also kept."""
+        self.codes.reshape(-1)[cells] = after
+        self.changes[lanes] += 1
+        local = cells - self.home[lanes]
+        corner = self.start[:, local] + HALF * self.canvas + FAR  # [4,K] the cell itself, from where a view at it would start
+        self.pictures[lanes, corner] = SHOWN[after]
+        darkened = CLEAR[before] != CLEAR[after]
+        lanes, local = lanes[darkened, None, None], local[darkened, None, None]
+        turns, i = np.arange(4)[:, None], np.arange(VIEW)
+        self.clear[lanes, turns, local - (i - HALF) * self.right[:, None]] ^= (1 << i).astype(np.uint8)  # [K,4,7]
+
+
+FULL_HANDS = len(Actions) << 8  # RULES is flat in here: [hands full?, action, code ahead]
+_RULES = RULES.reshape(-1)
+SHOWN = TRIPLE.reshape(-1).view("V3")  # [256] three bytes at once
+ROWS = np.arange(1 << VIEW)
+REVERSED = np.array([int(f"{row:0{VIEW}b}"[::-1], 2) for row in ROWS], np.uint8)  # [128]
+STRIPS = (
+    (np.repeat(ROWS[:, None] >> np.arange(VIEW) & 1, 3, axis=1) * 255).astype(np.uint8).view(f"V{STRIP}")[:, 0]
+)  # [128] masks
+
+
+def _light() -> tuple[np.ndarray, np.ndarray]:
+    """MiniGrid's process_vis for one row: for (lit << 7 | clear), the row as seen and the light that reaches the next row.
+
+    Light spreads along the row to the right, then to the left, through clear cells; every clear lit cell that is not the last of
+    its pass also lights the cell beyond it and that cell's neighbour.
+    """
+    lit, clear = (grid.reshape(-1) for grid in np.meshgrid(ROWS, ROWS, indexing="ij"))
+    beyond = np.zeros_like(lit)
+    for steps, side in ((range(FAR), 1), (range(FAR, 0, -1), -1)):
+        for i in steps:
+            passes = lit & clear & (1 << i)
+            neighbour = passes << 1 if side == 1 else passes >> 1
+            lit = lit | neighbour
+            beyond = beyond | passes | neighbour
+    columns = ((lit[:, None] >> np.arange(VIEW) & 1) << (8 * np.arange(VIEW))).sum(axis=1).astype(np.uint64)
+    return columns, beyond << VIEW
+
+
+LIT, ONWARD = _light()  # [16384] uint64, byte i is 1 where cell i of the row is seen; [16384] the next row's `lit << 7`
+
+
+def _inside(width: int, height: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    return ((y + RIM) * (width + 2 * RIM) + x + RIM).reshape(-1)  # [H*W]
+
+
+def _turned(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """How cells map to the four turned pictures (rows run to the agent's right, columns run towards the agent).
+
+    Returns where the view of an agent in a cell starts, [4,S], and which cell each place of the pictures shows, [4*area].
+    """
+    canvas = max(width, height) + FAR
+    stride = width + 2 * RIM
+    start = np.zeros((4, stride * (height + 2 * RIM)), np.intp)  # cells of the rim are nobody's place and stay 0
+    source = np.zeros((4, canvas, canvas), np.intp)  # cell 0 is a wall of the rim
+    y, x = np.mgrid[:height, :width]
+    inside = _inside(width, height).reshape(height, width)
+    for direction, (right, back) in enumerate(
+        ((y, width - 1 - x), (width - 1 - x, height - 1 - y), (height - 1 - y, x), (x, y)),
+    ):
+        start[direction, inside] = (direction * canvas + right) * canvas + back
+        source[direction, right + HALF, back + FAR] = inside
+    return start, source.reshape(-1)
+
+
+def _clear_rows(codes: np.ndarray, stride: int) -> np.ndarray:
+    """For every cell and direction, which of the 7 cells of the row across it are clear: codes [K,S] -> uint8 [K,4,S]."""
+    clear = CLEAR.astype(np.uint8).take(codes)
+    rows = np.empty((len(codes), 4, codes.shape[1]), np.uint8)
+    for direction, right in ((0, stride), (3, 1)):  # facing right, the row runs down; facing up, right; 2 and 1 mirror them
+        flat = clear.reshape(-1)
+        for more in (1, 2, 3):  # 1, then 2, then 4, then 7 cells from here to the right
+            wider = flat.copy()
+            wider[: -more * right] |= flat[more * right :] << more
+            flat = wider
+        centred = np.roll(flat, HALF * right)  # wraps only within the rim
+        rows[:, direction] = centred.reshape(codes.shape)
+        rows[:, direction ^ 2] = REVERSED.take(rows[:, direction])
+    return rows

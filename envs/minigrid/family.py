@@ -1,0 +1,173 @@
+"""MiniGrid and BabyAI: every registered id, with missions as word tokens.
+
+Papers: Chevalier-Boisvert et al., "Minigrid & Miniworld" (2023), arXiv 2306.13831; "BabyAI" (2019), arXiv 1810.08272.
+The modality called `grid` is what MiniGrid calls image: 7x7 cells of (object, colour, state), not pixels.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import itertools
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+import minigrid
+import numpy as np
+from gymnasium import spaces
+from minigrid import envs as rules
+from minigrid.core.actions import Actions
+from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
+from minigrid.envs.babyai.core.roomgrid_level import BabyAIMissionSpace, RoomGridLevel
+from minigrid.minigrid_env import MiniGridEnv
+
+from conf.errors import BadRequest
+from envs.base import DataConfig, Family, Score, Spaces
+from envs.deal import Deal
+from envs.minigrid.bank import bank, reset, simulator
+from envs.minigrid.engine import VERSION, VIEW
+from envs.minigrid.planner import Planner
+from envs.minigrid.vector import BatchedVector, LoopVector, MiniGridVector
+from envs.text import VOCABULARY, split
+
+PLANNED = {  # classes that the planner solves, and how a user knows them
+    rules.EmptyEnv: "MiniGrid-Empty-*",
+    rules.FourRoomsEnv: "MiniGrid-FourRooms-*",
+    rules.DoorKeyEnv: "MiniGrid-DoorKey-*",
+    rules.MultiRoomEnv: "MiniGrid-MultiRoom-*",
+    rules.LockedRoomEnv: "MiniGrid-LockedRoom-*",
+    rules.CrossingEnv: "MiniGrid-SimpleCrossing*, MiniGrid-LavaCrossing*",
+    rules.LavaGapEnv: "MiniGrid-LavaGap*",
+    rules.DistShiftEnv: "MiniGrid-DistShift*",
+}
+TILE = 16  # pixels of a rendered cell
+BABYAI_WORDS = 72  # the longest sentence of BabyAI's grammar: twice "put the red ball in front of you next to ... and put ..."
+BABYAI_ERRANDS = 8  # and the most places it sends the agent to, which is what BabyAI's step limit grows with
+
+
+@dataclass
+class Config:
+    _target_: str = "envs.minigrid.MiniGrid"
+    id: str = "MiniGrid-DoorKey-8x8-v0"  # any registered MiniGrid-* or BabyAI-* id; Empty-8x8 has one layout only
+    max_steps: int = 0  # truncate after this many steps; 0 keeps the id's own limit (rewards depend on it)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 0:
+            raise ValueError(f"max_steps must be at least 1, or 0 for the id's own limit, got {self.max_steps}")
+
+
+class MiniGrid(Family):
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        env = simulator(config.id)
+        self.batched = engine_knows(env)
+        self.max_steps = config.max_steps or _longest_episode(env)
+        self.planned = type(env) in PLANNED
+        view = env.agent_view_size
+        high = np.array([max(table.values()) for table in (OBJECT_TO_IDX, COLOR_TO_IDX, STATE_TO_IDX)], np.uint8)
+        modalities = {
+            "grid": spaces.Box(np.zeros((view, view, 3), np.uint8), np.tile(high, (view, view, 1)), dtype=np.uint8),
+            "direction": spaces.Discrete(4),
+            "mission": spaces.Box(0, VOCABULARY - 1, (_longest_mission(env),), np.uint8),
+        }
+        self.spaces = Spaces(spaces.Dict(modalities), spaces.Discrete(len(Actions)))
+
+    @classmethod
+    def accepts(cls, config: Config, needs_expert: bool) -> str | None:
+        ids = [id for id in gymnasium.registry if id.startswith(("MiniGrid-", "BabyAI-"))]
+        if config.id not in ids:
+            close = difflib.get_close_matches(config.id, ids, n=1, cutoff=0)
+            return f"env.id: no such MiniGrid or BabyAI id: {config.id}. Did you mean {close[0]}?"
+        entry = str(gymnasium.spec(config.id).entry_point)
+        if ".wfc" in entry and not all(importlib.util.find_spec(name) for name in ("imageio", "networkx")):
+            return f'{config.id} builds its mazes with extra packages: pip install "minigrid[wfc]".'
+        if needs_expert and type(simulator(config.id)) not in PLANNED:
+            return f"There is no expert for {config.id}. Ids that have one: {', '.join(PLANNED.values())}."
+        return None
+
+    def vector(
+        self,
+        num_envs: int,
+        split: str = "train",
+        tasks: np.ndarray | None = None,
+        seeds: np.ndarray | None = None,
+        episodes_per_task: int = 1,
+    ) -> MiniGridVector:
+        """A task is a layout: with `tasks` (layout seeds) each is played `episodes_per_task` times in a row by one lane."""
+        deal = Deal(num_envs, seeds, tasks, episodes_per_task, first=int(self.seeds(split, 1)[0]))
+        if self.batched:
+            return BatchedVector(bank(self.config.id, self.config.max_steps), deal, self.spaces)
+        return LoopVector(self.config.id, self.config.max_steps, deal, self.spaces)
+
+    def expert(self) -> Planner:
+        if not self.planned:
+            raise BadRequest(str(self.accepts(self.config, needs_expert=True)))
+        return Planner(self.config.data.seed)
+
+    def success(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray:
+        return terminated & (reward > 0)
+
+    def optimum(self, seeds: np.ndarray) -> Score | None:
+        """The planner's own episodes: its plans are the shortest, and the shortest episode has the highest return."""
+        if not self.planned:
+            return None
+        score = Score(np.zeros(len(seeds), bool), np.zeros(len(seeds)), np.zeros(len(seeds), np.int64))
+        vector, expert = self.vector(min(len(seeds), 256), seeds=seeds), self.expert()
+        episode = vector.reset()[1]["episode"]
+        while (episode >= 0).any():
+            _, reward, terminated, truncated, info = vector.step(expert.act(vector))
+            playing = episode >= 0
+            score.returns[episode[playing]] += reward[playing]
+            score.lengths[episode[playing]] += 1
+            score.success[episode[playing]] |= self.success(reward, terminated, truncated)[playing]
+            episode = info["episode"]
+        return score
+
+    def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> float:
+        made = bank(self.config.id, self.config.max_steps)
+        known = {layout.tobytes() for layout in made.layouts(np.asarray(training))}
+        return float(np.mean([layout.tobytes() in known for layout in made.layouts(np.asarray(seeds))]))
+
+    def signature(self) -> dict[str, Any]:
+        limit = {"max_steps": self.config.max_steps} if self.config.max_steps else {}
+        return {"id": self.config.id, **limit, "minigrid": minigrid.__version__, "engine": VERSION}
+
+    def render(self, seeds: np.ndarray, actions: list[np.ndarray]) -> list[np.ndarray]:
+        """Frames [T+1,H,W,3] of each episode, drawn by MiniGrid itself."""
+        env, episodes = simulator(self.config.id), []
+        for seed, episode in zip(seeds, actions, strict=True):
+            reset(env, seed, self.config.max_steps)
+            frames = [env.get_frame(tile_size=TILE)]
+            for action in episode:
+                env.step(int(action))
+                frames.append(env.get_frame(tile_size=TILE))
+            episodes.append(np.stack(frames))
+        return episodes
+
+
+MiniGrid.Config = Config
+
+
+def engine_knows(env: MiniGridEnv) -> bool:
+    """Whether this class plays by MiniGrid's core rules alone; those that override step() will need a hook in `Engine.reward`."""
+    core = all(getattr(type(env), name) is getattr(MiniGridEnv, name) for name in ("step", "gen_obs", "gen_obs_grid", "_reward"))
+    return core and env.agent_view_size == VIEW
+
+
+def _longest_mission(env: MiniGridEnv) -> int:
+    """In words. BabyAI's mission spaces know nothing of their missions, MiniGrid's list what fills their blanks."""
+    space = env.observation_space["mission"]  # type: ignore[index]
+    if isinstance(space, BabyAIMissionSpace):
+        return BABYAI_WORDS
+    blanks = itertools.product(*(space.ordered_placeholders or []))
+    return max(1, *(len(split(space.mission_func(*words))) for words in blanks))
+
+
+def _longest_episode(env: MiniGridEnv) -> int:
+    """Most BabyAI levels set their limit at reset, by the errands of the mission: they get the bound that no mission exceeds."""
+    if env.max_steps:
+        return env.max_steps
+    assert isinstance(env, RoomGridLevel)
+    return BABYAI_ERRANDS * env.room_size**2 * env.num_rows * env.num_cols

@@ -1,0 +1,177 @@
+"""The expert: shortest plans to the goal for every state of a world at once, so that any state is labelled by a look-up.
+
+A state is (phase, direction, cell). Phases are what still has to happen: fetch the key, unlock its door, walk to the goal.
+Distances grow backwards from the goal, one level at a time. The states of a level are the bits of one Python integer, so that
+turning and walking backwards are shifts and a level costs some forty integer operations, whatever the size of the room.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+from minigrid.core.actions import Actions
+
+from envs.minigrid.codes import CLOSED_DOOR, EMPTY, FITTING_KEY, GOAL, LAVA, LOCKED_DOOR, PORTABLE, WALKABLE
+from envs.minigrid.engine import RIM, Engine
+from envs.minigrid.vector import BatchedVector
+
+PHASES = 3
+LEFT, RIGHT, FORWARD, USE = 1, 2, 4, 8  # bits of a set of optimal actions; USE picks up or toggles, whichever fits
+
+
+class Planner:
+    """Labels the present state of every lane with an optimal action, whatever was executed before.
+
+    Where several actions are optimal one is drawn by (seed, episode seed, step), so the number of lanes changes nothing. A state
+    from which the goal cannot be reached is labelled `done`.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.vector: BatchedVector | None = None
+
+    def act(self, vector: VectorEnv) -> np.ndarray:
+        """The best action [N] in the present state of every lane."""
+        vector = vector.unwrapped
+        assert isinstance(vector, BatchedVector), "only the engine shows its state"
+        engine = vector.engine
+        if vector is not self.vector:
+            self._meet(vector)
+        for lane in np.flatnonzero(self.known != engine.changes).tolist():
+            self._replan(engine, lane)
+        np.copyto(self.known, engine.changes)
+
+        y, x = np.divmod(engine.cell - engine.home, engine.stride)
+        cell = (y - RIM) * engine.width + x - RIM
+        best = self.best[np.arange(vector.num_envs), self.phase, engine.direction, cell]  # [N] sets of actions
+        draw = _uniform(self.seed, vector.seeds, engine.steps)
+        action = MEMBERS[best, (draw * SIZE[best]).astype(np.intp)]
+        ahead = engine.codes.reshape(-1)[engine.cell + engine.ahead[engine.direction]]
+        return np.where((action == Actions.toggle) & PORTABLE[ahead], Actions.pickup, action)
+
+    def _meet(self, vector: BatchedVector) -> None:
+        num_envs, cells = vector.num_envs, vector.engine.width * vector.engine.height
+        self.vector = vector
+        self.known = np.full(num_envs, -1)  # [N] `engine.changes` that the plan has taken in
+        self.plans: list[Plan | None] = [None] * num_envs
+        self.phase = np.zeros(num_envs, np.intp)  # [N]
+        self.best = np.zeros((num_envs, PHASES, 4, cells), np.uint8)  # [N,phase,direction,cell] sets of optimal actions
+
+    def _replan(self, engine: Engine, lane: int) -> None:
+        """The world has changed: as planned, then the plan goes on with its next phase; otherwise plan anew."""
+        codes, carried, plan = engine.codes[lane, engine.inside], int(engine.carried[lane]), self.plans[lane]
+        as_planned = plan is not None and engine.changes[lane] == self.known[lane] + 1
+        if plan is not None and as_planned and plan.fulfilled(int(self.phase[lane]), codes, carried):
+            self.phase[lane] += 1
+            return
+        plan = self.plans[lane] = Plan(codes, carried, engine.width)
+        self.phase[lane] = 0
+        self.best[lane, : len(plan.best)] = plan.best
+
+
+class Plan:
+    """The optimal actions in every state of one world: `best` [phases,4,cells].
+
+    Exact for worlds with at most one locked door, one thing to carry and any number of closed doors.
+    """
+
+    def __init__(self, codes: np.ndarray, carried: int, width: int) -> None:
+        self.errands, self.key = _errands(codes, carried)
+        phases, cells = len(self.errands) + 1, len(codes)
+        y, x = np.divmod(np.arange(cells), width)
+        inner = (x > 0) & (x < width - 1) & (y > 0) & (y < cells // width - 1)  # nobody walks on the rim, so no shift wraps
+        walkable = WALKABLE[codes] & ~LAVA[codes] & inner
+        free = np.repeat(walkable[None], phases, axis=0)  # [phases,cells] can be entered at once
+        gate = np.repeat(CLOSED_DOOR[codes][None], phases, axis=0)  # [phases,cells] can be entered after USE
+        for phase, errand in enumerate(self.errands):
+            free[phase + 1 :, errand] = True  # the key is gone, the door is open
+        if not self.errands and carried == EMPTY:
+            gate |= PORTABLE[codes]  # a key in the way; hands are empty and nothing else needs them
+        self.best = _backwards(free, gate, GOAL[codes], self.errands, width)
+
+    def fulfilled(self, phase: int, codes: np.ndarray, carried: int) -> bool:
+        """Whether the errand of this phase has just been done."""
+        if phase == len(self.errands) or carried != self.key:
+            return False
+        there = codes[self.errands[phase]]
+        return bool(there == EMPTY or WALKABLE[there])
+
+
+def _errands(codes: np.ndarray, carried: int) -> tuple[list[int], int]:
+    """The cells of what must be picked up or unlocked, in order, and the key (a code) that this is about."""
+    for door in np.flatnonzero(LOCKED_DOOR[codes]).tolist():
+        key = int(FITTING_KEY[codes[door]])
+        if carried == key:
+            return [door], key
+        keys = np.flatnonzero(codes == key).tolist()
+        if keys and carried == EMPTY:
+            return [keys[0], door], key
+    return [], EMPTY
+
+
+def _backwards(free: np.ndarray, gate: np.ndarray, goal: np.ndarray, errands: list[int], width: int) -> np.ndarray:
+    """Breadth-first from the goal; returns the sets of optimal actions [phases,4,cells].
+
+    Bit (phase * 4 + direction) * cells + cell of an integer is a state. A gate is entered two levels late: USE, then FORWARD.
+    """
+    phases, cells = free.shape
+    facing_right, facing_down, facing_left, facing_up = _facing(phases, cells)
+    not_right, not_up = ~facing_right, ~facing_up
+    errand = 0  # states in which USE does the phase's errand
+    for phase, cell in enumerate(errands):
+        for direction, step in enumerate((1, width, -1, -width)):
+            errand |= 1 << ((phase * 4 + direction) * cells + cell - step)
+
+    def behind(states: int) -> int:
+        """Where an agent came from that has just walked into these states."""
+        right, down = (states & facing_right) >> 1, (states & facing_down) >> width
+        return right | down | (states & facing_left) << 1 | (states & facing_up) << width
+
+    free_bits, gate_bits, unseen = _bits(free), _bits(gate), _bits((free | gate) & ~goal)
+    level, before = _bits(np.broadcast_to(goal, free.shape)), 0  # states at this distance from the goal, and at one less
+    found = [0, 0, 0, 0]  # states where each action is optimal
+    wrap = 3 * cells
+    while level or before:
+        actions = (
+            (level & not_up) << cells | (level & facing_up) >> wrap,  # where a left turn leads into this level
+            (level & not_right) >> cells | (level & facing_right) << wrap,
+            behind(level & free_bits),
+            (behind(before & gate_bits) if gate_bits else 0) | level >> 4 * cells & errand,
+        )
+        before, level = level, (actions[0] | actions[1] | actions[2] | actions[3]) & unseen
+        unseen ^= level
+        found = [old | new & level for old, new in zip(found, actions, strict=True)]
+    size = -(-4 * phases * cells // 8)
+    boards = np.frombuffer(b"".join(board.to_bytes(size, "little") for board in found), np.uint8).reshape(4, size)
+    flags = np.unpackbits(boards, axis=1, count=4 * phases * cells, bitorder="little")  # [4,states]
+    return np.dot(np.array([LEFT, RIGHT, FORWARD, USE], np.uint8), flags).reshape(phases, 4, cells)
+
+
+def _bits(cells: np.ndarray) -> int:
+    """The states in these cells [phases,cells] bool, facing anywhere, as the bits of an integer."""
+    states = np.repeat(cells[:, None], 4, axis=1)  # [phases,4,cells]
+    return int.from_bytes(np.packbits(states, bitorder="little").tobytes(), "little")
+
+
+@functools.cache
+def _facing(phases: int, cells: int) -> tuple[int, int, int, int]:
+    """All states that face right, down, left, up."""
+    one_phase = [((1 << cells) - 1) << direction * cells for direction in range(4)]
+    right, down, left, up = (sum(states << phase * 4 * cells for phase in range(phases)) for states in one_phase)
+    return right, down, left, up
+
+
+_SETS = [[a for a, flag in zip((0, 1, 2, 5), (LEFT, RIGHT, FORWARD, USE), strict=True) if s & flag] or [6] for s in range(16)]
+SIZE = np.array([len(members) for members in _SETS])  # [16]
+MEMBERS = np.array([members + [0] * (4 - len(members)) for members in _SETS])  # [16,4] the actions of each set
+
+
+def _uniform(seed: int, episodes: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """A number in [0, 1) for each (seed, episode seed, step): SplitMix64's finaliser, the same for any number of lanes."""
+    x = np.array([seed], np.uint64) * np.uint64(0xD6E8FEB86659FD93)
+    x = (x + episodes.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15) + steps.astype(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F)
+    x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return ((x ^ x >> np.uint64(31)) >> np.uint64(11)) * 2.0**-53

@@ -1,0 +1,63 @@
+"""The contract of a policy: what it trains on, its loss, and how it acts.
+
+A policy is one file in `policies/` with a dataclass `Config`, one subclass of `Policy`, and nothing about environments or
+training loops. `B` batch, `To` observations, `Ta` actions, `N` lanes of a vector environment.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from envs.base import Spaces
+from envs.data.windows import Window
+from policies.noise import Noise
+
+# A batch is a dict of tensors, B first:
+#   observation        {modality: [B, To, ...]} as stored (uint8, ids); floats are made on the device
+#   observation_mask   [B, To] bool    False before the episode began
+#   action             [B, Ta, *A]     the label
+#   action_mask        [B, Ta] bool    False after the episode's end: such a slot holds no label
+#   ended              [B, Ta] bool    True in slots after a *termination* (never after a truncation)
+Batch = dict[str, Any]
+Memory = dict[str, Tensor]  # lane first
+
+__all__ = ["Batch", "Loss", "Memory", "Policy", "Window"]
+
+
+class Loss(NamedTuple):
+    """Sums over counted targets. The trainer divides by the global count, so masks and accumulation all give one mean."""
+
+    total: Tensor  # []
+    count: Tensor  # []
+    metrics: dict[str, tuple[Tensor, Tensor]]  # name -> (sum, count)
+
+
+class Policy(nn.Module):
+    Config: ClassVar[type]
+    window: Window
+    memory_scope: ClassVar[str] = "episode"  # "history": memory outlives an episode
+
+    @classmethod
+    def accepts(cls, config: Any, spaces: Spaces) -> str | None:
+        """A sentence if this configuration cannot run in these spaces, else None."""
+        return None
+
+    def fit(self, statistics: dict[str, Any]) -> None:
+        """Take what is needed from the training split's statistics into buffers. Called once, before training."""
+
+    def forward(self, batch: Batch, noise: Noise) -> Loss:
+        raise NotImplementedError("forward(batch, noise) -> Loss(total, count, metrics)")
+
+    def chance_loss(self, batch: Batch) -> float:
+        raise NotImplementedError("chance_loss(batch) -> mean loss of a policy that knows nothing")
+
+    def start(self, num_envs: int, device: torch.device) -> Memory:
+        """The memory of lanes that begin an episode. The rollout writes these values back at every episode boundary."""
+        raise NotImplementedError("start(num_envs, device) -> memory, lane first")
+
+    def act(self, observation: dict[str, Tensor], memory: Memory, noise: Noise, greedy: bool = False) -> tuple[Tensor, Memory]:
+        """One action for each lane; `observation` is {modality: [N, ...]}. Nothing but `memory` is carried to the next call."""
+        raise NotImplementedError("act(observation, memory, noise, greedy) -> actions [N, *A], memory")

@@ -1,0 +1,68 @@
+"""Network parts that several policies share."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def sinusoidal_embedding(time: Tensor, width: int) -> Tensor:
+    """`time` in [0, 1] -> [B, width]: sines and cosines at geometric frequencies, as in the transformer's positions."""
+    half = width // 2
+    frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=time.device) / half)  # [half]
+    angle = 1000.0 * time[:, None] * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of `x` to itself, or to `context` whose keys and values may be computed once and reused."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, T, width/heads]
+
+    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        key, value = self.key_value(context).chunk(2, dim=-1)
+        return self.split(key), self.split(value)
+
+    def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor]) -> Tensor:
+        y = F.scaled_dot_product_attention(self.split(self.query(x)), *keys_values)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class DiTBlock(nn.Module):
+    """A transformer block steered by a condition vector (adaLN-Zero, Peebles & Xie 2022), with cross-attention to context.
+
+    The modulation and the cross-attention's output start at zero, so each block starts as the identity.
+    """
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.norm_self = nn.LayerNorm(width, elementwise_affine=False)
+        self.self_attention = Attention(width, heads)
+        self.norm_cross = nn.LayerNorm(width)
+        self.cross_attention = Attention(width, heads)
+        self.norm_mlp = nn.LayerNorm(width, elementwise_affine=False)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.modulation = nn.Linear(width, 6 * width)
+        for layer in (self.modulation, self.cross_attention.out):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, condition: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
+        """x [B,T,d], condition [B,d], context = this block's keys and values of the state tokens."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(F.silu(condition))[:, None].chunk(6, dim=-1)
+        y = self.norm_self(x) * (1 + scale1) + shift1
+        x = x + gate1 * self.self_attention(y, self.self_attention.keys_values(y))
+        x = x + self.cross_attention(self.norm_cross(x), context)
+        y = self.norm_mlp(x) * (1 + scale2) + shift2
+        return x + gate2 * self.mlp(y)

@@ -1,0 +1,81 @@
+"""Random numbers that are a pure function of (seed, step, row): no generator state to save, lose or split.
+
+The same row draws the same numbers however a batch is divided over ranks or lanes and whether or not the run was
+restarted. Each number is a counter hashed by SplitMix64's finaliser (Steele et al. 2014), in 64-bit integers that wrap.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor
+
+_WORD = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 64) if word >> 63 else word
+
+
+def _finalise(x: Tensor) -> Tensor:
+    """SplitMix64's output function on int64 seen as 64 bits; `>>` copies the sign, so each shift masks it off."""
+    x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * _signed(_MIX[0])
+    x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * _signed(_MIX[1])
+    return x ^ ((x >> 31) & ((1 << 33) - 1))
+
+
+def fold(*keys: int) -> int:
+    """One 63-bit seed out of several numbers: for generators that take a single seed."""
+    state = 0
+    for key in keys:
+        state = (state + _GOLDEN + (key & _WORD)) & _WORD
+        state = ((state ^ (state >> 30)) * _MIX[0]) & _WORD
+        state = ((state ^ (state >> 27)) * _MIX[1]) & _WORD
+        state ^= state >> 31
+    return state >> 1
+
+
+class Noise:
+    """Draws for rows that share a seed. `step` is one number, or one for each row. Every call is a fresh draw."""
+
+    def __init__(self, seed: int, step: int | Tensor, rows: Tensor):
+        start = torch.as_tensor(step, device=rows.device, dtype=torch.int64)
+        key = _finalise(start + _signed(fold(seed)))
+        self.rows = _finalise(rows.to(torch.int64) * _signed(_GOLDEN) + key)  # [B] one stream a row
+        self.drawn = 0
+
+    def __getitem__(self, lanes: Tensor) -> Noise:
+        """The streams of some rows, for work that only they need."""
+        part = copy.copy(self)
+        part.rows = self.rows[lanes]
+        return part
+
+    def uniform(self, *shape: int) -> Tensor:
+        """[B, *shape] in [0, 1), float32."""
+        size = math.prod(shape)
+        counter = torch.arange(self.drawn + 1, self.drawn + size + 1, device=self.rows.device)
+        self.drawn += size
+        bits = _finalise(self.rows[:, None] + counter * _signed(_GOLDEN))  # [B, size]
+        # The top 24 bits: as many as a float32 holds exactly.
+        unit = ((bits >> 40) & ((1 << 24) - 1)).to(torch.float32) * (1.0 / (1 << 24))
+        return unit.view(len(self.rows), *shape)
+
+    def normal(self, *shape: int) -> Tensor:
+        """[B, *shape], standard normal, float32 (Box-Muller)."""
+        radius = (-2.0 * torch.log1p(-self.uniform(*shape))).sqrt()
+        return radius * torch.cos(2.0 * math.pi * self.uniform(*shape))
+
+    def categorical(self, logits: Tensor) -> Tensor:
+        """One index [B, *shape] for each row of `logits` [B, *shape, V], by Gumbel's maximum.
+
+        In float64: in float32 the far tail of the Gumbel noise is cut off, which lowers the sampling temperature unseen
+        (Zheng et al. 2024).
+        """
+        uniform = self.uniform(*logits.shape[1:]).to(torch.float64 if logits.device.type != "mps" else torch.float32)
+        half_a_bit = 0.5 / (1 << 24)  # keeps both logarithms finite
+        gumbel = -torch.log(-torch.log(uniform + half_a_bit))
+        return (logits + gumbel).argmax(-1)

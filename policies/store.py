@@ -1,0 +1,65 @@
+"""A policy on disc: `policy.json` (what it is and which spaces it knows) and `policy.safetensors` (its weights)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from conf.build import build, plain
+from conf.check import locate
+from conf.checkpoint import find
+from conf.errors import BadRequest
+from envs.base import Spaces
+from policies.base import Policy
+
+
+def save(folder: Path, config: Any, spaces: Spaces, weights: dict[str, Tensor]) -> None:
+    record = {"target": config._target_, "config": plain(config), "spaces": spaces.to_json()}
+    (folder / "policy.json").write_text(json.dumps(record, indent=2))
+    save_file({name: portable(weight) for name, weight in weights.items()}, folder / "policy.safetensors")
+
+
+def load(
+    path: str | Path, device: str | torch.device = "cpu", config: Any = None, trusted_packages: Sequence[str] = ()
+) -> Policy:
+    """A policy ready to `act`. `path` is a run folder (its best checkpoint is taken) or one checkpoint.
+
+    `config` replaces the saved one: the way to act with other `execute` or `denoise_steps` than in training. A policy from
+    somebody else's package loads only if that package is named in `trusted_packages`.
+    """
+    folder = find(str(path), "path")
+    try:
+        record = json.loads((folder / "policy.json").read_text())
+        spaces = Spaces.from_json(record["spaces"])
+    except (OSError, ValueError, KeyError) as error:
+        raise BadRequest(f"the checkpoint {folder} is damaged: {error}") from error
+    cls = locate(record["target"], "policy.json", "policies.base.Policy", trusted_packages)
+    policy: Policy = cls(config or build(cls.Config, record["config"]), spaces)
+    load_weights(policy, folder)
+    return policy.to(device).eval()
+
+
+def load_weights(policy: Policy, folder: Path) -> None:
+    """The acting weights of a checkpoint, all of them and nothing else."""
+    try:
+        weights = load_file(folder / "policy.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise BadRequest(f"the checkpoint {folder} is damaged: {error}") from error
+    own = policy.state_dict()
+    wrong = sorted(own.keys() ^ weights.keys()) or [name for name in own if own[name].shape != weights[name].shape]
+    if wrong:
+        listed = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+        raise BadRequest(f"the weights in {folder} are of another network than this {type(policy).__name__}: {listed} do not fit")
+    policy.load_state_dict(weights)
+
+
+def portable(tensor: Tensor) -> Tensor:
+    """A copy that safetensors can write: on the CPU, contiguous, sharing its memory with nobody (tied weights do)."""
+    return tensor.detach().to("cpu", copy=True).contiguous()

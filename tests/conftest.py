@@ -1,0 +1,72 @@
+"""Sloppiness is an error: warnings fail (pyproject.toml), every test starts from one seed, one thread and a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+SMALL_DATA = ("env.data.episodes=40", "env.data.val_episodes=10")
+
+
+def options(group: str) -> list[str]:
+    """The YAML names of a config group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def one_seed_one_thread() -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Datasets that all tests of a session share; they are never changed."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def request_for(data_dir: Path) -> Iterator[Callable]:
+    """`request_for("policy=bc_mlp", ...)`: the checked request of a command line, on a small dataset."""
+    from conf.check import typed
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield lambda *overrides: typed(
+            compose("config", [*SMALL_DATA, f"data_dir={data_dir}", *overrides], return_hydra_config=True)
+        )
+
+
+@pytest.fixture
+def launch(here: Path, data_dir: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the real `launch.py` in an empty working directory."""
+
+    def run(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "launch.py"), f"data_dir={data_dir}", *arguments],
+            cwd=here,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error", **environment},
+            capture_output=True,
+            text=True,
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return run

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from envs.data.windows import Window, Windows
+
+spec = importlib.util.spec_from_file_location("test_store", Path(__file__).with_name("test_store.py"))
+assert spec and spec.loader
+test_store = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(test_store)
+
+LENGTHS, TERMINATED = [5, 1, 9], [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "window",
+    [Window(), Window(actions=4), Window(observations=3), Window(3, 4), Window(4, 4, "each")],
+    ids=lambda w: f"{w.observations}-{w.actions}-{w.align}",
+)
+def test_windows_are_what_a_loop_would_cut(tmp_path, window):
+    data = test_store.write(tmp_path, LENGTHS, TERMINATED)
+    windows = Windows(data, window)
+    samples = np.random.default_rng(0).permutation(len(windows))
+    batch = windows.batch(samples)
+    state, label = data.observations["state"], data.columns["action"]
+    for row, now in enumerate(samples):
+        episode = int(np.searchsorted(data.ends, now, side="right"))
+        start, end = int(data.starts[episode]), int(data.ends[episode])
+        for slot, step in enumerate(range(now - window.observations + 1, now + 1)):
+            inside = step >= start
+            assert batch["observation_mask"][row, slot] == inside
+            if inside:
+                assert np.array_equal(batch["observation"]["state"][row, slot], state[step])
+        first = now if window.align == "last" else now - window.observations + 1
+        for slot, step in enumerate(range(first, first + window.actions)):
+            inside = start <= step < end
+            assert batch["action_mask"][row, slot] == inside
+            assert batch["ended"][row, slot] == (step >= end and TERMINATED[episode])
+            if inside:
+                assert batch["action"][row, slot] == label[step]
+
+
+def test_every_step_is_a_sample(tmp_path):
+    data = test_store.write(tmp_path, LENGTHS, TERMINATED)
+    assert len(Windows(data, Window(actions=8))) == sum(LENGTHS)

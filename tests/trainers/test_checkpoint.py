@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from conf.errors import BadRequest
+from trainers import checkpoint
+
+
+def save(root: Path, step: int, best_step: int = 1) -> Path:
+    def write(folder: Path) -> None:
+        (folder / "policy.json").write_text("{}")
+
+    return checkpoint.save(root, step, write, {"weight/a": torch.full((3,), float(step))}, {"step": step, "best_step": best_step})
+
+
+def names(root: Path) -> set[str]:
+    return {path.name for path in root.iterdir()}
+
+
+def test_the_newest_two_and_the_best_are_kept(tmp_path):
+    for step in range(1, 6):
+        save(tmp_path, step, best_step=2 if step > 1 else 1)
+    assert names(tmp_path) == {"step-2", "step-4", "step-5", "last", "best"}
+    assert os.readlink(tmp_path / "last") == "step-5" and os.readlink(tmp_path / "best") == "step-2"
+
+
+def test_what_was_saved_comes_back(tmp_path):
+    save(tmp_path, 7, best_step=7)
+    found = checkpoint.newest(tmp_path, pytest.fail)
+    assert found is not None
+    assert torch.equal(found.tensors["weight/a"], torch.full((3,), 7.0)) and found.state == {"step": 7, "best_step": 7}
+
+
+def test_nothing_is_there(tmp_path):
+    assert checkpoint.newest(tmp_path / "checkpoints", pytest.fail) is None
+
+
+@pytest.mark.parametrize("name", ["training.safetensors", "state.json", "policy.json", "manifest.json"])
+@pytest.mark.parametrize("harm", ["cut", "flipped", "gone"])
+def test_a_damaged_one_is_put_aside_and_the_one_before_is_used(tmp_path, name, harm):
+    save(tmp_path, 1)
+    file = save(tmp_path, 2) / name
+    content = file.read_bytes()
+    if harm == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(content[:-1] if harm == "cut" else bytes([content[0] ^ 1]) + content[1:])
+    messages: list[str] = []
+    found = checkpoint.newest(tmp_path, messages.append)
+    assert found is not None and found.state["step"] == 1
+    assert len(messages) == 1 and "damaged" in messages[0]
+    assert "damaged-step-2" in names(tmp_path)  # nothing is deleted
+    assert os.readlink(tmp_path / "last") == "step-1"
+
+
+def test_all_damaged_is_an_error(tmp_path):
+    (save(tmp_path, 1) / "state.json").unlink()
+    with pytest.raises(BadRequest, match="damaged"):
+        checkpoint.newest(tmp_path, lambda text: None)
+
+
+def test_a_save_that_fails_leaves_what_was_there(tmp_path):
+    save(tmp_path, 1)
+
+    def full(folder: Path) -> None:
+        (folder / "policy.json").write_text("{}")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="space"):
+        checkpoint.save(tmp_path, 2, full, {}, {"step": 2, "best_step": 2})
+    assert names(tmp_path) == {"step-1", "last", "best"}
+    assert checkpoint.newest(tmp_path, pytest.fail) is not None
+
+
+def test_links_are_mended_after_a_kill_between_the_folder_and_its_links(tmp_path):
+    save(tmp_path, 1)
+    save(tmp_path, 2, best_step=2)
+    for link in ("last", "best"):
+        (tmp_path / link).unlink()
+        (tmp_path / link).symlink_to("step-1")
+    checkpoint.newest(tmp_path, pytest.fail)
+    assert os.readlink(tmp_path / "last") == os.readlink(tmp_path / "best") == "step-2"

@@ -1,0 +1,335 @@
+"""The training loop over recorded episodes. The loss lives in the policy; nothing here knows which policy it drives.
+
+Everything a step does is a function of (seed, step) and of the state that a checkpoint holds, so a run that was killed and
+resumed is bit for bit the run that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from envs.data.windows import Windows
+from policies.base import Batch, Loss, Policy
+from policies.noise import Noise, fold
+from policies.store import portable
+from trainers import checkpoint, health
+from trainers.batches import Batches
+from trainers.optim import Average, OptimizerConfig, Schedule, ScheduleConfig, make_optimizer
+from trainers.records import Records, bar, say
+from trainers.stop import StopRequest
+
+VALIDATION_SAMPLES = 4096  # windows behind each validation loss
+OVERFIT_TO = 0.3  # share of the chance loss under which one batch counts as learned
+
+
+@dataclass
+class Config:
+    """`trainer.*`"""
+
+    _target_: str = "trainers.offline.Offline"
+    max_steps: int = 2000  # the budget in optimiser steps
+    max_epochs: int = 0  # if above 0: the budget in passes over the data, instead of max_steps
+    batch_size: int = 256  # samples of one optimiser step
+    accumulate: int = 1  # parts the batch is cut into, for memory; the result is the same but for rounding
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    grad_clip: float = 1.0  # largest gradient norm; 0 for no clipping. Losses are never clipped
+    ema: float = 0.999  # decay of the averaged weights, which are the ones that act; 0 for none
+    precision: str = "fp32"  # fp32 | bf16 (autocast)
+    compile: bool = False  # torch.compile; pays on a GPU, measured not to on a CPU
+    threads: int = 0  # CPU threads; 0 leaves PyTorch's choice. Recorded: the last bits depend on it
+    log_every: int = 50  # steps between rows of metrics.jsonl
+    eval_every: int = 500  # steps between validations (loss, and success on the val split); 0: only at the end
+    eval_episodes: int = 100  # episodes of a validation; 0: loss only
+    save_every: int = 500  # steps between checkpoints, beside those at every validation; 0: only those
+    bad_steps: int = 5  # non-finite steps in a row that end the run
+    overfit: bool = False  # train on one fixed batch and fail unless it is learned (debug=overfit)
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate", "log_every", "bad_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("max_steps", "max_epochs", "threads", "eval_every", "eval_episodes", "save_every", "grad_clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if not self.max_steps and not self.max_epochs:
+            raise ValueError("max_steps and max_epochs are both 0: give one of them a budget")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate must divide batch_size={self.batch_size}, got {self.accumulate}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be at least 0 and below 1, got {self.ema}")
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision must be fp32 or bf16, got {self.precision}")
+
+
+@dataclass
+class Outcome:
+    status: str  # done | preempted | diverged
+    step: int
+    seconds: float  # of training, validations included, over all of the run's processes
+
+
+class Offline:
+    """`fit()` trains from wherever the run folder's newest checkpoint is."""
+
+    Config = Config
+
+    def __init__(
+        self,
+        config: Config,
+        policy: Policy,
+        data: Windows,
+        validation: Windows,
+        *,
+        folder: Path,
+        seed: int,
+        device: torch.device,
+        save_policy: Callable[[Path, Policy], None],  # writes what acts, and its configuration, into a checkpoint's folder
+        success: Callable[[Policy], float] | None,  # the share of val episodes that a policy solves
+        make_records: Callable[[int, int], Records],  # (offset into metrics.jsonl, step) -> records
+    ):
+        self.config, self.policy, self.data, self.validation = config, policy, data, validation
+        self.folder, self.seed, self.device = folder, seed, device
+        self.save_policy, self.success, self.make_records = save_policy, success, make_records
+        self.max_steps = config.max_steps
+        if config.max_epochs:
+            self.max_steps = math.ceil(config.max_epochs * len(data) / config.batch_size)
+        self.model = torch.compile(policy) if config.compile else policy
+        self.optimizer = make_optimizer(config.optimizer, policy)
+        self.schedule = Schedule(config.schedule, self.max_steps)
+        self.average = Average(policy, config.ema) if config.ema else None
+        self.batches = Batches(len(data), config.batch_size, seed)
+        self.parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+        self.state: dict[str, Any] = {
+            "step": 0,
+            "best_step": None,
+            "best": None,  # [success, -loss] on the val split
+            "bad_in_row": 0,
+            "skipped": 0,
+            "sums": {},  # name -> [sum, count] since the last row of metrics
+            "metrics_offset": 0,
+            "threads": torch.get_num_threads(),
+            "seconds": 0.0,
+        }
+
+    @property
+    def acting(self) -> Policy:
+        """The policy that is validated and kept: the average where there is one."""
+        return self.average.policy if self.average else self.policy
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def fit(self) -> Outcome:
+        self.begin()
+        config, step = self.config, self.state["step"]
+        try:
+            with bar("train", self.max_steps) as progress, StopRequest() as stop:
+                while step < self.max_steps:
+                    if stop.signal:
+                        self.save()
+                        return self.outcome("preempted")
+                    words = self.advance(step)
+                    step = self.state["step"]
+                    progress(step, note=words)
+                    if self.state["bad_in_row"] >= config.bad_steps:
+                        self.keep_evidence(step - 1)
+                        return self.outcome("diverged")
+                    validates = step == self.max_steps or (config.eval_every and step % config.eval_every == 0)
+                    if validates:
+                        self.validate(step)
+                    if validates or (config.save_every and step % config.save_every == 0):
+                        self.save()
+            return self.outcome("done")
+        finally:
+            self.records.close()
+
+    def begin(self) -> None:
+        self.resume()
+        self.records = self.make_records(self.state["metrics_offset"], self.state["step"])
+        self.began = time.perf_counter() - self.state["seconds"]
+        self.chance = self.policy.chance_loss(self.batch(0))
+        self.words = ""
+
+    def advance(self, step: int) -> str:
+        """One step and what is recorded of it; returns the words for the progress display."""
+        self.step(step)
+        self.state["step"] = step + 1
+        if (step + 1) % self.config.log_every == 0 or step + 1 == self.max_steps:
+            self.words = self.log(step + 1)
+        return self.words
+
+    def step(self, step: int) -> None:
+        """One optimiser step, or none where the loss or the gradient is not finite."""
+        self.policy.train()
+        torch.manual_seed(fold(self.seed, 3, step))  # for policies with dropout, whose draws come from PyTorch's generator
+        rate = self.config.optimizer.lr * self.schedule.factor(step)
+        batch, rows = self.batch(step), torch.arange(self.config.batch_size, device=self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, tuple[Tensor, Tensor]] = {}
+        for part in self.parts(batch, rows):
+            loss = self.loss(*part, step)
+            loss.total.backward()
+            for name, (value, weight) in {"loss": (loss.total.detach(), loss.count), **loss.metrics}.items():
+                before = sums.get(name, (0.0, 0.0))
+                sums[name] = (before[0] + value, before[1] + weight)
+        total, count = sums["loss"]
+        count = count.clamp(min=1)
+
+        # The loss is a sum, so its gradient is scaled to that of the mean here, together with the clipping.
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients) / count  # before clipping
+        names, tensors = list(sums), [x.double() for pair in sums.values() for x in pair]
+        length, *numbers = torch.stack([norm.double(), *tensors]).tolist()  # the step's one wait for the device
+        if not (math.isfinite(numbers[0]) and math.isfinite(length)):
+            self.state["bad_in_row"] += 1
+            self.state["skipped"] += 1
+            what = "gradient" if math.isfinite(numbers[0]) else "loss"
+            say(f"step {step + 1}: the {what} is not finite; the step is skipped")
+            return
+        self.state["bad_in_row"] = 0
+        clip = self.config.grad_clip
+        torch._foreach_mul_(gradients, (min(1.0, clip / (length + 1e-6)) if clip else 1.0) / count)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        if self.average:
+            self.average.update()
+        self.add(dict(zip(names, zip(numbers[::2], numbers[1::2], strict=True), strict=True)))
+        self.add({"grad_norm": (length, 1), "lr": (rate, 1)})
+
+    def batch(self, step: int) -> Batch:
+        samples = self.batches.samples(0 if self.config.overfit else step)
+        return to_device(self.data.batch(samples), self.device)
+
+    def parts(self, batch: Batch, rows: Tensor) -> list[tuple[Batch, Tensor]]:
+        size = self.config.batch_size // self.config.accumulate
+        slices = [slice(start, start + size) for start in range(0, self.config.batch_size, size)]
+        return [(_rows(batch, part), rows[part]) for part in slices]
+
+    def loss(self, batch: Batch, rows: Tensor, step: int) -> Loss:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            return self.model(batch, Noise(self.seed, step, rows))
+
+    # --- what is seen of it ------------------------------------------------------------------------------------------
+
+    def add(self, values: dict[str, tuple[float, float]]) -> None:
+        for name, (total, count) in values.items():
+            sums = self.state["sums"].setdefault(name, [0.0, 0.0])
+            sums[0] += total
+            sums[1] += count
+
+    def log(self, step: int) -> str:
+        """One row of metrics; returns the words for the progress display."""
+        sums, self.state["sums"] = self.state["sums"], {}
+        values = {f"train/{name}": total / max(count, 1e-12) for name, (total, count) in sums.items()}
+        values |= {"train/skipped": self.state["skipped"]}
+        self.records.scalars(step, values)
+        steps_per_second = step / (time.perf_counter() - self.began)
+        speed = {"steps_per_second": steps_per_second, "samples_per_second": steps_per_second * self.config.batch_size}
+        self.records.speeds(step, {"speed/" + name: value for name, value in speed.items()})
+        loss = values.get("train/loss", math.nan)
+        if step >= self.max_steps // 10 and "chance_checked" not in self.state:
+            self.state["chance_checked"] = True
+            floor = self.data.dataset.meta["action_entropy"]["given_observation"]
+            if sentence := health.still_at_chance(loss, self.chance, floor, step):
+                say(f"warning: {sentence}")
+        return f"loss {loss:.3f} (chance {self.chance:.3f})  {speed['samples_per_second']:,.0f} samples/s"
+
+    @torch.no_grad()
+    def validate(self, step: int) -> None:
+        """Loss and success of the acting weights on the val split; the better success is the better policy, then the loss."""
+        self.acting.eval()
+        samples = np.linspace(0, len(self.validation) - 1, min(VALIDATION_SAMPLES, len(self.validation))).astype(np.int64)
+        total, count = 0.0, 0.0
+        for start in range(0, len(samples), self.config.batch_size):
+            part = samples[start : start + self.config.batch_size]
+            batch = to_device(self.validation.batch(part), self.device)
+            # The same draws at every validation: a change of this loss is a change of the weights.
+            loss = self.acting(batch, Noise(fold(self.seed, 4), 0, torch.from_numpy(part).to(self.device)))
+            total, count = total + loss.total.item(), count + loss.count.item()
+        values = {"val/loss": total / max(count, 1)}
+        if self.success:
+            values["val/success"] = self.success(self.acting)
+        self.schedule.observe(values["val/loss"])
+        self.records.scalars(step, values)
+        score = [values.get("val/success", 0.0), -values["val/loss"]]
+        if self.state["best"] is None or score > self.state["best"]:
+            self.state.update(best=score, best_step=step)
+        say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
+
+    def outcome(self, status: str) -> Outcome:
+        return Outcome(status, self.state["step"], time.perf_counter() - self.began)
+
+    # --- saving and going on -----------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        self.state["metrics_offset"] = self.records.flush()
+        self.state["seconds"] = time.perf_counter() - self.began
+        tensors = {f"weight/{name}": value for name, value in self.policy.state_dict().items()}
+        names = [name for name, _ in self.policy.named_parameters()]
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{names[index]}/{key}": value for key, value in moments.items()}
+        average = self.average.count if self.average else 0
+        state = {**self.state, "schedule": self.schedule.state, "average_count": average}
+        root = self.folder / "checkpoints"
+        checkpoint.save(root, self.state["step"], lambda folder: self.save_policy(folder, self.acting), tensors, state)
+
+    def resume(self) -> None:
+        """Take up the newest whole checkpoint of the run folder, if there is one."""
+        found = checkpoint.newest(self.folder / "checkpoints", say)
+        if found is None:
+            return
+        state = dict(found.state)
+        self.schedule.state = state.pop("schedule")
+        if self.average:
+            self.average.count = state.pop("average_count")
+            self.average.policy.load_state_dict(checkpoint.acting_weights(found.folder))
+        self.state = state
+        torch.set_num_threads(state["threads"])  # convolutions and GRUs round differently with another number
+        weights, moments = {}, {}
+        for name, value in found.tensors.items():
+            kind, _, rest = name.partition("/")
+            if kind == "weight":
+                weights[rest] = value
+            else:
+                parameter, _, key = rest.rpartition("/")
+                moments.setdefault(parameter, {})[key] = value
+        self.policy.load_state_dict(weights)
+        indexed = {i: moments[name] for i, (name, _) in enumerate(self.policy.named_parameters()) if name in moments}
+        self.optimizer.load_state_dict({"state": indexed, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        say(f"resumed from {found.folder.name}, {self.max_steps - state['step']} steps to go")
+
+    def keep_evidence(self, step: int) -> None:
+        """What a diverged run leaves behind: the batch that broke it and the weights it broke on."""
+        folder = self.folder / "diverged"
+        folder.mkdir(exist_ok=True)
+        save_file({name: portable(value) for name, value in _flat(self.batch(step)).items()}, folder / "batch.safetensors")
+        weights = {name: portable(value) for name, value in self.policy.state_dict().items()}
+        save_file(weights, folder / "weights.safetensors")
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    if device.type == "cpu":
+        return batch
+    return {name: to_device(x, device) if isinstance(x, dict) else x.to(device, non_blocking=True) for name, x in batch.items()}
+
+
+def _rows(batch: Batch, rows: slice) -> Batch:
+    return {name: _rows(value, rows) if isinstance(value, dict) else value[rows] for name, value in batch.items()}
+
+
+def _flat(batch: Batch) -> dict[str, Tensor]:
+    flat = {}
+    for name, value in batch.items():
+        flat |= {f"{name}.{part}": x for part, x in value.items()} if isinstance(value, dict) else {name: value}
+    return flat

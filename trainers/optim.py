@@ -1,0 +1,110 @@
+"""Optimiser, learning-rate schedule and weight averaging: what turns gradients into weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from policies.base import Policy
+
+
+@dataclass
+class OptimizerConfig:
+    """`trainer.optimizer.*`"""
+
+    name: str = "adamw"  # adamw | adam (weight decay as an L2 term in the gradient)
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
+
+    def __post_init__(self) -> None:
+        if self.name not in ("adamw", "adam"):
+            raise ValueError(f"optimizer.name must be adamw or adam, got {self.name}")
+        if self.lr <= 0:
+            raise ValueError(f"optimizer.lr must be above 0, got {self.lr}")
+        if self.weight_decay < 0:
+            raise ValueError(f"optimizer.weight_decay must be at least 0, got {self.weight_decay}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimizer.betas must be two numbers in [0, 1), got {self.betas}")
+
+
+@dataclass
+class ScheduleConfig:
+    """`trainer.schedule.*`"""
+
+    name: str = "cosine"  # cosine | constant | plateau
+    warmup: int = 50  # steps of linear warm-up from 0, under any schedule
+    final: float = 0.02  # cosine: share of the learning rate left at the last step
+    patience: int = 5  # plateau: evaluations without improvement before the rate is cut
+    factor: float = 0.5  # plateau: the cut
+
+    def __post_init__(self) -> None:
+        if self.name not in ("cosine", "constant", "plateau"):
+            raise ValueError(f"schedule.name must be cosine, constant or plateau, got {self.name}")
+        if self.warmup < 0:
+            raise ValueError(f"schedule.warmup must be at least 0, got {self.warmup}")
+        if not 0 <= self.final <= 1:
+            raise ValueError(f"schedule.final must be between 0 and 1, got {self.final}")
+        if self.patience < 1:
+            raise ValueError(f"schedule.patience must be at least 1, got {self.patience}")
+        if not 0 < self.factor < 1:
+            raise ValueError(f"schedule.factor must be between 0 and 1, got {self.factor}")
+
+
+def make_optimizer(config: OptimizerConfig, policy: Policy) -> torch.optim.Optimizer:
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.name]
+    betas = (config.betas[0], config.betas[1])
+    return kind(policy.parameters(), lr=config.lr, weight_decay=config.weight_decay, betas=betas, fused=True)
+
+
+class Schedule:
+    """A factor on the learning rate. Cosine and constant are functions of the step; only plateau has a memory."""
+
+    def __init__(self, config: ScheduleConfig, max_steps: int):
+        self.config, self.max_steps = config, max_steps
+        self.state: dict[str, Any] = {"cut": 1.0, "best": None, "waited": 0}
+
+    def factor(self, step: int) -> float:
+        """For step `step`, counted from 0."""
+        warmup = self.config.warmup
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if self.config.name == "cosine":
+            progress = (step - warmup) / max(1, self.max_steps - warmup)
+            return self.config.final + (1 - self.config.final) * 0.5 * (1 + math.cos(math.pi * progress))
+        return self.state["cut"]
+
+    def observe(self, loss: float) -> None:
+        """Plateau: the validation loss of one evaluation."""
+        if self.config.name != "plateau":
+            return
+        if self.state["best"] is None or loss < self.state["best"]:
+            self.state.update(best=loss, waited=0)
+        else:
+            self.state["waited"] += 1
+            if self.state["waited"] > self.config.patience:
+                self.state.update(cut=self.state["cut"] * self.config.factor, waited=0)
+
+
+class Average:
+    """An exponential moving average of a policy's weights: a policy itself, and the one that acts.
+
+    The decay grows with the count of updates, so that the weights of the first steps are soon forgotten.
+    """
+
+    def __init__(self, policy: Policy, decay: float):
+        self.decay, self.count = decay, 0
+        self.policy = copy.deepcopy(policy).requires_grad_(False).eval()
+        own, source = self.policy.state_dict(), policy.state_dict()
+        floating = [name for name, weight in source.items() if weight.is_floating_point()]
+        self._own, self._source = [own[name] for name in floating], [source[name] for name in floating]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self.count += 1
+        decay = min(self.decay, (1 + self.count) / (10 + self.count))
+        torch._foreach_lerp_(self._own, self._source, 1 - decay)

@@ -1,0 +1,156 @@
+"""What a run writes and shows: metrics.jsonl, timing.jsonl, TensorBoard, log.txt, and a progress display.
+
+`metrics.jsonl` holds only what is a function of the configuration, so that two runs (or a run that was killed and resumed,
+and one that was not) can be compared with `cmp`; speeds go to `timing.jsonl`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+log = logging.getLogger("iolaus")
+console = Console(width=None if sys.stdout.isatty() else 110)
+SECONDS_BETWEEN_LINES = 5.0  # off a terminal, where a line stays
+
+
+@dataclass
+class Config:
+    """`logger=`"""
+
+    name: str = "tensorboard"  # tensorboard | none (metrics.jsonl is always written)
+
+    def __post_init__(self) -> None:
+        if self.name not in ("tensorboard", "none"):
+            raise ValueError(f"name must be tensorboard or none, got {self.name}")
+
+
+def say(text: str) -> None:
+    """One message to the person and to log.txt."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    log.info(text)
+
+
+class Records:
+    """The files of one run. On resume, `metrics.jsonl` is cut back to where the checkpoint left it."""
+
+    def __init__(self, folder: Path, logger: Config, offset: int = 0, step: int = 0):
+        self.folder = folder
+        self.metrics = open(folder / "metrics.jsonl", "ab")  # noqa: SIM115  (open as long as the run)
+        self.metrics.truncate(offset)
+        self.timing = open(folder / "timing.jsonl", "a")  # noqa: SIM115
+        self.board: SummaryWriter | None = None
+        if logger.name == "tensorboard":
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        self.metrics.write((json.dumps({"step": step, **values}) + "\n").encode())
+        self._to_board(step, values)
+
+    def speeds(self, step: int, values: dict[str, float]) -> None:
+        self.timing.write(json.dumps({"step": step, **values}) + "\n")
+        self.timing.flush()
+        self._to_board(step, values)
+
+    def _to_board(self, step: int, values: dict[str, float]) -> None:
+        if self.board:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+
+    def hyperparameters(self, values: dict[str, Any], scores: dict[str, float]) -> None:
+        if self.board is None:
+            return
+        from torch.utils.tensorboard.summary import hparams
+
+        plain = {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in values.items()}
+        for summary in hparams(plain, scores):
+            self.board.file_writer.add_summary(summary)
+        for name, value in scores.items():
+            self.board.add_scalar(name, value, 0)
+
+    def media(self, name: str, gif: bytes, shape: tuple[int, int], step: int) -> None:
+        """An encoded GIF: TensorBoard's image tab plays it."""
+        if self.board is None:
+            return
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        height, width = shape
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
+        self.board.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+
+    def flush(self) -> int:
+        """Everything reaches the disc; the returned offset into metrics.jsonl belongs into the checkpoint."""
+        self.metrics.flush()
+        os.fsync(self.metrics.fileno())
+        if self.board:
+            self.board.flush()
+        return self.metrics.tell()
+
+    def close(self) -> None:
+        self.flush()
+        self.metrics.close()
+        self.timing.close()
+        if self.board:
+            self.board.close()
+
+
+class Bar:
+    """Progress of one activity: a live bar on a terminal, otherwise a line every few seconds."""
+
+    def __init__(self, title: str, total: int):
+        self.title, self.total, self.shown = title, total, time.monotonic()
+        self.live: Progress | None = None
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
+        self.total = total or self.total
+        if self.live:
+            self.live.update(self.live.task_ids[0], completed=done, total=self.total, note=note)
+        elif time.monotonic() - self.shown >= SECONDS_BETWEEN_LINES:
+            self.shown = time.monotonic()
+            say(f"{self.title} {done}/{self.total}  {note}".rstrip())
+
+
+@contextmanager
+def bar(title: str, total: int) -> Iterator[Bar]:
+    shown = Bar(title, total)
+    if not console.is_terminal:
+        yield shown
+        return
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True) as live:
+        live.add_task(title, total=total, note="")
+        shown.live = live
+        yield shown
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a file in one step: a reader sees the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "w") as file:
+        json.dump(value, file, indent=2, default=_plain)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no JSON form")

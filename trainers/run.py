@@ -1,0 +1,212 @@
+"""One run from beginning to end: `mode=train`, `mode=eval` and `mode=collect`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from conf.check import Request
+from conf.errors import BadRequest, Exit
+from envs.base import Family
+from envs.data import record
+from envs.data.store import Dataset
+from envs.data.windows import Windows
+from policies import store
+from policies.base import Policy
+from trainers import evaluation, health
+from trainers.offline import Outcome, to_device
+from trainers.records import Records, bar, console, say, write_json
+
+EXIT = {"done": Exit.DONE, "diverged": Exit.DIVERGED, "preempted": Exit.PREEMPTED}
+
+
+def main(request: Request, folder: Path) -> Exit:
+    """Carry out a checked request in its run folder; returns the exit code."""
+    device = pick_device(request.device)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if request.trainer.threads:
+        torch.set_num_threads(request.trainer.threads)
+    family = request.targets["env"](request.env)
+    write_json(folder / "status.json", {"status": "running"})
+    try:
+        status = {"train": train, "eval": evaluate, "collect": collect}[request.mode](request, family, folder, device)
+    except KeyboardInterrupt:
+        status = "preempted" if (folder / "checkpoints" / "last").exists() else "interrupted"
+        say("\ninterrupted")
+    except BaseException:
+        write_json(folder / "status.json", {"status": "failed"})
+        raise
+    write_json(folder / "status.json", {"status": status})
+    if status == "preempted":
+        command = (folder / "command.txt").read_text().strip()
+        say(f"stopped with a checkpoint; to go on:\n  {command} resume=true hydra.run.dir={folder}")
+    return EXIT.get(status, Exit.FAILED)
+
+
+def pick_device(name: str) -> torch.device:
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, there in available.items() if there)
+    if not available[name]:
+        raise BadRequest(f"device={name} is not available on this machine; use device=auto")
+    return torch.device(name)
+
+
+def train(request: Request, family: Family, folder: Path, device: torch.device) -> str:
+    data, validation = (recorded(request, family, split) for split in ("train", "val"))
+    torch.manual_seed(request.seed)
+    policy: Policy = request.targets["policy"](request.policy, family.spaces)
+    policy.fit(data.meta)
+    if request.init_from:
+        store.load_weights(policy, Path(request.init_from))
+    policy.to(device)
+    windows = Windows(data, policy.window)
+
+    def success(acting: Policy) -> float:
+        return evaluation.success_rate(acting, family, "val", request.trainer.eval_episodes, request.seed, device)
+
+    def save_policy(into: Path, acting: Policy) -> None:
+        store.save(into, request.policy, family.spaces, acting.state_dict())
+        shutil.copy(folder / "config.yaml", into)
+
+    trainer = request.targets["trainer"](
+        request.trainer,
+        policy,
+        windows,
+        Windows(validation, policy.window),
+        folder=folder,
+        seed=request.seed,
+        device=device,
+        save_policy=save_policy,
+        success=success if request.trainer.eval_episodes else None,
+        make_records=lambda offset, step: Records(folder, request.logger, offset, step),
+    )
+    report = health.before_training(policy, to_device(trainer.batch(0), device), data, request.seed)
+    console.print(health.parameter_table(policy))
+    for warning in report.warnings:
+        say(f"warning: {warning}")
+    write_json(folder / "health.json", {"facts": report.facts, "warnings": report.warnings})
+    entropy = data.meta["action_entropy"]
+    say(
+        f"training on {device} for {trainer.max_steps} steps of {request.trainer.batch_size} out of {len(windows):,} samples; "
+        f"a loss of {report.facts['chance_loss']:.3f} is chance, the labels' entropy is {entropy['marginal']:.3f}, and "
+        f"{entropy['given_observation']:.3f} given what one observation shows"
+    )
+    outcome: Outcome = trainer.fit()
+    if outcome.status == "diverged":
+        say(
+            f"diverged at step {outcome.step}: {request.trainer.bad_steps} steps in a row were not finite. The batch and the "
+            f"weights are in {folder / 'diverged'}; try a lower trainer.optimizer.lr"
+        )
+    if outcome.status != "done":
+        return outcome.status
+    if request.trainer.overfit:
+        return overfitted(trainer)
+    best = store.load(folder, device=device)
+    facts = {
+        "parameters": report.facts["parameters"],
+        "steps": outcome.step,
+        "seconds": outcome.seconds,
+        "samples_per_second": outcome.step * request.trainer.batch_size / outcome.seconds,
+    }
+    conclude(request, family, folder, device, best, facts)
+    return "done"
+
+
+def evaluate(request: Request, family: Family, folder: Path, device: torch.device) -> str:
+    policy = store.load(Path(request.ckpt_path), device=device, config=request.policy, trusted_packages=request.trusted_packages)
+    conclude(request, family, folder, device, policy, {"parameters": sum(p.numel() for p in policy.parameters())})
+    return "done"
+
+
+def collect(request: Request, family: Family, folder: Path, device: torch.device) -> str:
+    datasets = {split: recorded(request, family, split) for split in ("train", "val")}
+    summary = {}
+    for split, data in datasets.items():
+        meta = data.meta
+        entropy, expert = meta["action_entropy"], meta["expert"]
+        say(
+            f"{split}: {meta['episodes']} episodes, {meta['steps']:,} steps in {meta['seconds']:.1f} s "
+            f"({meta['episodes'] / meta['seconds']:,.0f} episodes/s); expert success {expert['success']:.3f}, return "
+            f"{expert['return']:.3f}; action entropy {entropy['marginal']:.3f}, given the observation "
+            f"{entropy['given_observation']:.3f}\n  {data.folder}"
+        )
+        summary[split] = {"folder": str(data.folder), **{key: meta[key] for key in ("episodes", "steps", "seconds", "expert")}}
+    write_json(folder / "summary.json", {"status": "done", **summary})
+    return "done"
+
+
+def recorded(request: Request, family: Family, split: str) -> Dataset:
+    with bar(f"record {split} episodes", request.env.data.episodes) as progress:
+        return record.dataset(
+            family,
+            request.env.data,
+            split,
+            Path(request.data_dir),
+            progress,
+            waiting=lambda: say(f"another run is making the {split} data; waiting for it"),
+        )
+
+
+def conclude(
+    request: Request, family: Family, folder: Path, device: torch.device, policy: Policy, facts: dict[str, Any]
+) -> None:
+    """Evaluate on the held-out episodes, write it down, and show it."""
+    began = time.perf_counter()
+    training = family.seeds("train", request.env.data.episodes)
+    result = evaluation.evaluate(policy, family, request.eval, training, request.seed, device)
+    facts["evaluation_seconds"] = time.perf_counter() - began
+    write_json(folder / "evaluation.json", result.record)
+    film = evaluation.save_media(result, folder / "media")
+    scores = result.record["scores"]
+    write_json(
+        folder / "summary.json",
+        {"status": "done", **facts, "seen_in_training": result.record["seen_in_training"], "scores": scores},
+    )
+    records = Records(folder, request.logger, (folder / "metrics.jsonl").stat().st_size if (folder / "metrics.jsonl").exists() else 0)
+    headline = request.eval.decode[0]
+    records.hyperparameters(
+        flat(yaml.safe_load((folder / "config.yaml").read_text())),
+        {f"{request.eval.split}/{name}": scores[headline][name] for name in ("success", "return")},
+    )
+    if film and result.gif:
+        records.media(f"{request.eval.split}/episodes", result.gif, result.shape, facts.get("steps", 0))
+    records.close()
+
+    console.print(evaluation.table(result.record, request.name))
+    words = f"{facts['parameters']:,} parameters"
+    if "seconds" in facts:
+        words += f", trained for {facts['seconds']:.0f} s ({facts['steps']} steps, {facts['samples_per_second']:,.0f} samples/s)"
+    say(f"{words}, evaluated in {facts['evaluation_seconds']:.0f} s\nrun folder   {folder}")
+    if request.logger.name == "tensorboard":
+        say(f"TensorBoard  {Path(sys.executable).name} -m tensorboard.main --logdir {folder}")
+    if film:
+        say(f"film         {film}")
+
+
+def overfitted(trainer: Any) -> str:
+    """`debug=overfit`: the last row of metrics says whether one batch was learned."""
+    rows = [json.loads(line) for line in (trainer.folder / "metrics.jsonl").read_text().splitlines()]
+    loss = next(row["train/loss"] for row in reversed(rows) if "train/loss" in row)
+    limit = trainer.OVERFIT_TO * trainer.chance
+    learned = loss < limit
+    say(
+        f"one batch was {'learned' if learned else 'NOT learned'}: loss {loss:.4f}, to be below {limit:.4f}"
+        + ("" if learned else "; the policy, its loss or the learning rate is at fault, not the amount of data")
+    )
+    return "done" if learned else "failed"
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
