@@ -32,6 +32,8 @@ def main(cfg: DictConfig) -> None:
 
 
 def launch() -> int:
+    # Hydra's parser takes flags before the overrides or after them; people write them as they come.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word[:1] in "+~" or ("=" in word and word[:1] != "-"))
     # Hydra prints what goes wrong and exits with 1. Here it becomes a sentence and an exit code, or a traceback if it is a fault.
     hydra_internal.run_and_report = lambda func: func()
     try:

@@ -55,7 +55,7 @@ def plain(value: Any) -> Any:
 
 def unknown(key: str, known: Iterable[str]) -> str:
     """The sentence for a dotted key that is not among the known ones: what was probably meant, or what there is instead."""
-    known = list(known)
+    known = list(dict.fromkeys(known))
     parent, _, name = key.rpartition(".")
     siblings = [other.rpartition(".")[2] for other in known if other.rpartition(".")[0] == parent]
     elsewhere = [other for other in known if other.rpartition(".")[2] == name]

@@ -10,8 +10,10 @@ import importlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -157,9 +159,7 @@ def _refuse_unknown_keys(config: Mapping[str, Any], hydra: DictConfig) -> None:
     chosen = {group: option for group, option in hydra.runtime.choices.items() if option and not group.startswith("hydra/")}
     overrides = [f"~{group}" if group in ADDS_NO_KEYS else f"{group}={option}" for group, option in chosen.items()]
     overrides += [override for override in hydra.overrides.hydra if override.startswith("hydra.searchpath=")]
-    loader = GlobalHydra.instance().config_loader()
-    composed: Any = OmegaConf.to_container(loader.load_configuration(hydra.job.config_name, overrides, RunMode.RUN))
-    reference = {name: value for name, value in composed.items() if name != "hydra"}
+    reference = _composed(GlobalHydra.instance().config_loader(), hydra.job.config_name, tuple(overrides))
     if config.get("mode") == "eval":  # these two come from the checkpoint
         config = {name: value for name, value in config.items() if name not in ("policy", "env")}
     for key in _keys_beyond(config, reference):
@@ -168,6 +168,12 @@ def _refuse_unknown_keys(config: Mapping[str, Any], hydra: DictConfig) -> None:
             raise BadRequest(sentence)
         files = [f"{group}={chosen[group]}" for group in ADDS_NO_KEYS if group in chosen and chosen[group] != "none"]
         raise BadRequest(f"{sentence} (in {' or '.join(files)})" if files else sentence)
+
+
+@lru_cache(maxsize=32)  # the runs of a sweep share a few
+def _composed(loader: ConfigLoader, config_name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    composed: Any = OmegaConf.to_container(loader.load_configuration(config_name, [*overrides], RunMode.RUN))
+    return {name: value for name, value in composed.items() if name != "hydra"}
 
 
 def _keys_beyond(config: Mapping[str, Any], reference: Mapping[str, Any], path: str = "") -> Iterator[str]:

@@ -121,18 +121,16 @@ def _check_ours(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _newest(home: Path, config: Mapping[str, Any]) -> Path:
     """The newest run of this configuration: names begin with the time, so the last by name."""
-    runs = sorted((path for path in home.glob("*/config.yaml")), key=lambda path: path.parent.name)
+    runs = sorted((path.parent for path in home.glob("*/config.yaml")), key=lambda run: run.name, reverse=True)
     wanted = identity(config)
-    for path in reversed(runs):
-        if f"-{wanted}" in path.parent.name and identity(_saved(path.parent)) == wanted:
-            return path.parent
-    if not runs:
-        raise BadRequest(f"there is no run in {home} to resume; leave out resume=true, or name the folder with hydra.run.dir=...")
-    keys = _differing(_saved(runs[-1].parent), config)
-    raise BadRequest(
-        f"no run in {home} has this configuration, so there is none to resume; the newest, {runs[-1].parent.name}, "
-        f"differs in {_listed(keys)}"
-    )
+    for run in runs:
+        if f"-{wanted}" in run.name and identity(_saved(run)) == wanted:
+            return run
+    for run in runs:
+        if (saved := _saved(run)).get("mode") == config["mode"]:
+            keys = _listed(_differing(saved, config))
+            raise BadRequest(f"no run in {home} has this configuration; the newest, {run.name}, differs in {keys}")
+    raise BadRequest(f"there is no run in {home} to resume; leave out resume=true, or name its folder with hydra.run.dir=...")
 
 
 def _saved(folder: Path) -> dict[str, Any]:

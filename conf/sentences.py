@@ -8,7 +8,6 @@ import re
 import sys
 import traceback
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from hydra.errors import CompactHydraException, MissingConfigException, OverrideParseException
@@ -19,7 +18,7 @@ from yaml import MarkedYAMLError
 from conf.build import join, unknown
 from conf.errors import BadRequest, Exit
 
-GROUPS = [folder.name for folder in Path(__file__).parent.iterdir() if folder.is_dir() and not folder.name.startswith("_")]
+CHOICES = ("encoder", "experiment", "debug", "cluster")  # chosen at the top, though no key stands there
 NO_PLACE = {errno.ENOSPC: "no space left", errno.EDQUOT: "over quota", errno.EROFS: "read-only", errno.EACCES: "not permitted"}
 
 
@@ -72,9 +71,10 @@ def _composition(error: CompactHydraException) -> str:
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and isinstance(cause.parent_node, DictConfig):
         key = str(cause.full_key)
         parent = key.rpartition(".")[0]
-        siblings = [*map(str, cause.parent_node), *([] if parent else GROUPS)]
-        root = cause.parent_node._get_root()
-        return unknown(key, [*_dotted(root), *(join(parent, name) for name in siblings)])
+        sentence = unknown(key, [*_dotted(cause.parent_node._get_root()), *([] if parent else CHOICES)])
+        if key.startswith("policy.") and "mode=eval" in sys.argv:  # composed without knowing the checkpoint
+            sentence += " (for a value of the checkpoint's policy, say policy= as well)"
+        return sentence
     if match := re.match(r"(?:Sweep parameters|Ambiguous value for argument) '(.*?)=(.*)'", str(error)):
         key, value = match.groups()
         return f"{key}={value} is a sweep; add -m to run them all, or write '{key}=[{value}]' if you mean a list"

@@ -7,7 +7,7 @@ dataclass called `Config` beside that class types the YAML. Spaces are known wit
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from gymnasium import spaces
@@ -77,10 +77,12 @@ class Score:
 
 
 class Family:
-    """One environment family, configured. Subclasses fill in the methods; the error of each is its signature."""
+    """One environment family, constructed as `cls(config)`, where `config` is the dataclass called `Config` beside the class.
 
-    Config: ClassVar[type]  # the dataclass beside the class; its field `data` is a DataConfig
-    config: Any
+    Subclasses fill in the methods; the error of each is its signature.
+    """
+
+    config: Any  # its field `data` is a DataConfig
     spaces: Spaces
     max_steps: int  # an episode is truncated after this many steps
 
@@ -97,7 +99,8 @@ class Family:
         seeds: np.ndarray | None = None,
         episodes_per_task: int = 1,
     ) -> VectorEnv:
-        """Same-step autoreset; lane k plays seeds[k], seeds[k+N], ...; `info["episode"]` [N] is the index into `seeds`, -1 once out."""
+        """Same-step autoreset. Lane k plays seeds[k], seeds[k+N], ...; `info["episode"]` [N] is the index into `seeds`, or -1
+        once a lane ran out; arrays that were returned are never written again."""
         raise NotImplementedError("vector(num_envs, split, tasks, seeds, episodes_per_task) -> VectorEnv")
 
     def seeds(self, split: str, episodes: int) -> np.ndarray:
@@ -124,7 +127,7 @@ class Family:
         raise NotImplementedError("seen_in_training(seeds, training) -> share")
 
     def signature(self) -> dict[str, Any]:
-        """Everything but `data` that decides what an episode looks like: id, arguments, versions. JSON, part of the dataset's address."""
+        """What, besides `data`, decides how an episode looks: `id`, arguments, versions. Part of the dataset's address."""
         raise NotImplementedError("signature() -> dict")
 
     def render(self, seeds: np.ndarray, actions: list[np.ndarray]) -> list[np.ndarray]:

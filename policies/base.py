@@ -31,12 +31,13 @@ class Loss(NamedTuple):
     """Sums over counted targets. The trainer divides by the global count, so masks and accumulation all give one mean."""
 
     total: Tensor  # []
-    count: Tensor  # []
+    count: Tensor  # type: ignore[assignment]  # []
     metrics: dict[str, tuple[Tensor, Tensor]]  # name -> (sum, count)
 
 
 class Policy(nn.Module):
-    Config: ClassVar[type]
+    """Constructed as `cls(config, spaces)`, where `config` is the dataclass called `Config` beside the class."""
+
     window: Window
     memory_scope: ClassVar[str] = "episode"  # "history": memory outlives an episode
 

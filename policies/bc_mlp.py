@@ -5,6 +5,7 @@ Memoryless: where the expert acts on what it saw earlier, this policy can only a
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,8 +36,6 @@ class Config:
 
 
 class BCMLP(Policy):
-    Config = Config
-
     @classmethod
     def accepts(cls, config: Config, spaces: Spaces) -> str | None:
         return only_discrete("bc_mlp", spaces.action) or encoders.Encoder.accepts(spaces.observation)
@@ -47,7 +46,7 @@ class BCMLP(Policy):
         self.num_actions = int(spaces.action.n)  # type: ignore[attr-defined]
         self.encoder = encoders.Encoder(config.encoder, spaces.observation, config.token_dim)
         widths = [self.encoder.tokens * config.token_dim] + [config.hidden_dim] * config.layers
-        hidden = [layer for a, b in zip(widths, widths[1:], strict=False) for layer in (nn.Linear(a, b), nn.GELU())]
+        hidden = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.GELU())]
         head = nn.Linear(widths[-1], self.num_actions)
         nn.init.zeros_(head.weight)  # the first loss is ln(actions) to the last digit: anything else is a fault
         nn.init.zeros_(head.bias)

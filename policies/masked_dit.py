@@ -55,8 +55,6 @@ Context = tuple[Tensor, list[tuple[Tensor, Tensor]]]  # pooled [B, d], keys and 
 
 
 class MaskedDiT(Policy):
-    Config = Config
-
     @classmethod
     def accepts(cls, config: Config, spaces: Spaces) -> str | None:
         return only_discrete("masked_dit", spaces.action) or encoders.Encoder.accepts(spaces.observation)
@@ -85,7 +83,7 @@ class MaskedDiT(Policy):
 
     def encode(self, observation: dict[str, Tensor]) -> Context:
         tokens = self.encoder(observation).flatten(1, 2)  # [B, To*S, d]
-        return self.pool(tokens.mean(1)), [block.cross_attention.keys_values(tokens) for block in self.blocks]
+        return self.pool(tokens.mean(1)), [block.keys_values(tokens) for block in self.blocks]  # type: ignore[operator]
 
     def denoise(self, context: Context, tokens: Tensor, time: Tensor) -> Tensor:
         """Logits [B, H, actions + END] for a partly masked plan [B, H] at diffusion time [B] (1: all masked)."""
@@ -158,9 +156,7 @@ class MaskedDiT(Policy):
         plan = torch.full((num_envs, self.config.horizon), self.PAD, device=device)  # nothing left to execute
         return {"plan": plan, "next": torch.zeros(num_envs, dtype=torch.long, device=device)}
 
-    def act(
-        self, observation: dict[str, Tensor], memory: Memory, noise: Noise, greedy: bool = False
-    ) -> tuple[Tensor, Memory]:
+    def act(self, observation: dict[str, Tensor], memory: Memory, noise: Noise, greedy: bool = False) -> tuple[Tensor, Memory]:
         plan, slot = memory["plan"], memory["next"]
         used_up = slot >= self.config.execute
         over = plan.gather(1, slot.clamp(max=self.config.horizon - 1)[:, None])[:, 0] >= self.END

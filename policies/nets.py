@@ -58,8 +58,12 @@ class DiTBlock(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
+    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` needs of the context [B,S,d]: computed once, it serves any number of passes."""
+        return self.cross_attention.keys_values(context)
+
     def forward(self, x: Tensor, condition: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
-        """x [B,T,d], condition [B,d], context = this block's keys and values of the state tokens."""
+        """x [B,T,d], condition [B,d]; `context` are this block's keys and values."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(F.silu(condition))[:, None].chunk(6, dim=-1)
         y = self.norm_self(x) * (1 + scale1) + shift1
         x = x + gate1 * self.self_attention(y, self.self_attention.keys_values(y))

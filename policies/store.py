@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def load(
     except (OSError, ValueError, KeyError) as error:
         raise BadRequest(f"the checkpoint {folder} is damaged: {error}") from error
     cls = locate(record["target"], "policy.json", "policies.base.Policy", trusted_packages)
-    policy: Policy = cls(config or build(cls.Config, record["config"]), spaces)
+    policy: Policy = cls(config or build(sys.modules[cls.__module__].Config, record["config"]), spaces)
     load_weights(policy, folder)
     return policy.to(device).eval()
 

@@ -11,16 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import CONF, ROOT
 from hydra import compose, initialize_config_dir
 
-ROOT = Path(__file__).parents[1]
-CONF = ROOT / "conf"
 SMALL_DATA = ("env.data.episodes=40", "env.data.val_episodes=10")
-
-
-def options(group: str) -> list[str]:
-    """The YAML names of a config group."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)

@@ -80,7 +80,7 @@ def newest(root: Path, say: Callable[[str], None]) -> Checkpoint | None:
         if fault := damage(folder):
             aside = folder.with_name(f"damaged-{folder.name}")
             os.replace(folder, aside)
-            say(f"the checkpoint {folder.name} is damaged ({fault}); it is put aside as {aside.name} and the one before it is used")
+            say(f"{folder.name} is damaged ({fault}); it is put aside as {aside.name} and the one before it is used")
             continue
         state = json.loads((folder / "state.json").read_text())
         _link(root / "last", folder.name)  # a kill may have come between the folder and its links

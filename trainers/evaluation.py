@@ -53,9 +53,7 @@ class Evaluation:
     shape: tuple[int, int]
 
 
-def evaluate(
-    policy: Policy, family: Family, config: Config, training: np.ndarray, seed: int, device: torch.device
-) -> Evaluation:
+def evaluate(policy: Policy, family: Family, config: Config, training: np.ndarray, seed: int, device: torch.device) -> Evaluation:
     """`training` are the episode seeds the policy was trained on: a test that repeats them is called what it is."""
     seeds = family.seeds(config.split, config.episodes)
     scores: dict[str, Score] = {}

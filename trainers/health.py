@@ -117,7 +117,7 @@ def _without_gradient(policy: Policy, batch: Batch, noise: Noise, seed: int) -> 
     generator = torch.Generator().manual_seed(fold(seed, 2))
     with torch.no_grad():
         for parameter in policy.parameters():
-            parameter += 0.02 * torch.randn(parameter.shape, generator=generator).to(parameter)
+            parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter), alpha=0.02)
     policy(batch, copy.copy(noise)).total.backward()
     return [
         name

@@ -29,6 +29,7 @@ from trainers.records import Records, bar, say
 from trainers.stop import StopRequest
 
 VALIDATION_SAMPLES = 4096  # windows behind each validation loss
+CHANCE_AFTER = 200  # steps after which a loss at chance is no longer a slow start
 OVERFIT_TO = 0.3  # share of the chance loss under which one batch counts as learned
 
 
@@ -74,15 +75,13 @@ class Config:
 
 @dataclass
 class Outcome:
-    status: str  # done | preempted | diverged
+    status: str  # done | preempted | diverged | failed (debug=overfit alone)
     step: int
     seconds: float  # of training, validations included, over all of the run's processes
 
 
 class Offline:
     """`fit()` trains from wherever the run folder's newest checkpoint is."""
-
-    Config = Config
 
     def __init__(
         self,
@@ -116,6 +115,7 @@ class Offline:
             "best": None,  # [success, -loss] on the val split
             "bad_in_row": 0,
             "skipped": 0,
+            "chance_checked": False,
             "sums": {},  # name -> [sum, count] since the last row of metrics
             "metrics_offset": 0,
             "threads": torch.get_num_threads(),
@@ -149,7 +149,7 @@ class Offline:
                         self.validate(step)
                     if validates or (config.save_every and step % config.save_every == 0):
                         self.save()
-            return self.outcome("done")
+            return self.outcome("done" if not config.overfit or self.learned() else "failed")
         finally:
             self.records.close()
 
@@ -182,8 +182,7 @@ class Offline:
             for name, (value, weight) in {"loss": (loss.total.detach(), loss.count), **loss.metrics}.items():
                 before = sums.get(name, (0.0, 0.0))
                 sums[name] = (before[0] + value, before[1] + weight)
-        total, count = sums["loss"]
-        count = count.clamp(min=1)
+        count = sums["loss"][1].clamp(min=1)
 
         # The loss is a sum, so its gradient is scaled to that of the mean here, together with the clipping.
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
@@ -237,8 +236,8 @@ class Offline:
         steps_per_second = step / (time.perf_counter() - self.began)
         speed = {"steps_per_second": steps_per_second, "samples_per_second": steps_per_second * self.config.batch_size}
         self.records.speeds(step, {"speed/" + name: value for name, value in speed.items()})
-        loss = values.get("train/loss", math.nan)
-        if step >= self.max_steps // 10 and "chance_checked" not in self.state:
+        loss = self.last_loss = values.get("train/loss", math.nan)
+        if step >= max(CHANCE_AFTER, self.max_steps // 10) and not self.state["chance_checked"]:
             self.state["chance_checked"] = True
             floor = self.data.dataset.meta["action_entropy"]["given_observation"]
             if sentence := health.still_at_chance(loss, self.chance, floor, step):
@@ -266,6 +265,14 @@ class Offline:
         if self.state["best"] is None or score > self.state["best"]:
             self.state.update(best=score, best_step=step)
         say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
+
+    def learned(self) -> bool:
+        """`overfit`: whether the one batch was learned."""
+        limit = OVERFIT_TO * self.chance
+        learned = self.last_loss < limit
+        verdict = "learned" if learned else "NOT learned: the policy, its loss or the learning rate is at fault, not the data"
+        say(f"one batch, {self.state['step']} steps: loss {self.last_loss:.4f}, to be below {limit:.4f}; {verdict}")
+        return learned
 
     def outcome(self, status: str) -> Outcome:
         return Outcome(status, self.state["step"], time.perf_counter() - self.began)
@@ -296,7 +303,8 @@ class Offline:
             self.average.policy.load_state_dict(checkpoint.acting_weights(found.folder))
         self.state = state
         torch.set_num_threads(state["threads"])  # convolutions and GRUs round differently with another number
-        weights, moments = {}, {}
+        weights: dict[str, Tensor] = {}
+        moments: dict[str, dict[str, Tensor]] = {}
         for name, value in found.tensors.items():
             kind, _, rest = name.partition("/")
             if kind == "weight":
@@ -329,7 +337,7 @@ def _rows(batch: Batch, rows: slice) -> Batch:
 
 
 def _flat(batch: Batch) -> dict[str, Tensor]:
-    flat = {}
+    flat: dict[str, Tensor] = {}
     for name, value in batch.items():
         flat |= {f"{name}.{part}": x for part, x in value.items()} if isinstance(value, dict) else {name: value}
     return flat

@@ -47,12 +47,13 @@ def say(text: str) -> None:
 
 
 class Records:
-    """The files of one run. On resume, `metrics.jsonl` is cut back to where the checkpoint left it."""
+    """The files of one run. With `offset`, `metrics.jsonl` is cut back to where a checkpoint left it."""
 
-    def __init__(self, folder: Path, logger: Config, offset: int = 0, step: int = 0):
+    def __init__(self, folder: Path, logger: Config, offset: int | None = None, step: int = 0):
         self.folder = folder
         self.metrics = open(folder / "metrics.jsonl", "ab")  # noqa: SIM115  (open as long as the run)
-        self.metrics.truncate(offset)
+        if offset is not None:
+            self.metrics.truncate(offset)
         self.timing = open(folder / "timing.jsonl", "a")  # noqa: SIM115
         self.board: SummaryWriter | None = None
         if logger.name == "tensorboard":
@@ -81,7 +82,7 @@ class Records:
 
         plain = {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in values.items()}
         for summary in hparams(plain, scores):
-            self.board.file_writer.add_summary(summary)
+            self.board._get_file_writer().add_summary(summary)
         for name, value in scores.items():
             self.board.add_scalar(name, value, 0)
 
@@ -93,7 +94,7 @@ class Records:
 
         height, width = shape
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
-        self.board.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+        self.board._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
 
     def flush(self) -> int:
         """Everything reaches the disc; the returned offset into metrics.jsonl belongs into the checkpoint."""

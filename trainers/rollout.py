@@ -124,6 +124,4 @@ def play(
 
 def _cleared(memory: Memory, fresh: Memory, begins: torch.Tensor) -> Memory:
     """One masked write: lanes where an episode begins get the memory of a start."""
-    return {
-        name: torch.where(begins.view(-1, *[1] * (value.dim() - 1)), fresh[name], value) for name, value in memory.items()
-    }
+    return {name: torch.where(begins.view(-1, *[1] * (value.dim() - 1)), fresh[name], value) for name, value in memory.items()}

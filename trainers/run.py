@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import time
@@ -106,10 +105,8 @@ def train(request: Request, family: Family, folder: Path, device: torch.device) 
             f"diverged at step {outcome.step}: {request.trainer.bad_steps} steps in a row were not finite. The batch and the "
             f"weights are in {folder / 'diverged'}; try a lower trainer.optimizer.lr"
         )
-    if outcome.status != "done":
+    if outcome.status != "done" or request.trainer.overfit:
         return outcome.status
-    if request.trainer.overfit:
-        return overfitted(trainer)
     best = store.load(folder, device=device)
     facts = {
         "parameters": report.facts["parameters"],
@@ -122,7 +119,8 @@ def train(request: Request, family: Family, folder: Path, device: torch.device) 
 
 
 def evaluate(request: Request, family: Family, folder: Path, device: torch.device) -> str:
-    policy = store.load(Path(request.ckpt_path), device=device, config=request.policy, trusted_packages=request.trusted_packages)
+    assert request.ckpt_path  # mode=eval was checked to have one
+    policy = store.load(request.ckpt_path, device=device, config=request.policy, trusted_packages=request.trusted_packages)
     conclude(request, family, folder, device, policy, {"parameters": sum(p.numel() for p in policy.parameters())})
     return "done"
 
@@ -156,9 +154,7 @@ def recorded(request: Request, family: Family, split: str) -> Dataset:
         )
 
 
-def conclude(
-    request: Request, family: Family, folder: Path, device: torch.device, policy: Policy, facts: dict[str, Any]
-) -> None:
+def conclude(request: Request, family: Family, folder: Path, device: torch.device, policy: Policy, facts: dict[str, Any]) -> None:
     """Evaluate on the held-out episodes, write it down, and show it."""
     began = time.perf_counter()
     training = family.seeds("train", request.env.data.episodes)
@@ -171,7 +167,7 @@ def conclude(
         folder / "summary.json",
         {"status": "done", **facts, "seen_in_training": result.record["seen_in_training"], "scores": scores},
     )
-    records = Records(folder, request.logger, (folder / "metrics.jsonl").stat().st_size if (folder / "metrics.jsonl").exists() else 0)
+    records = Records(folder, request.logger)
     headline = request.eval.decode[0]
     records.hyperparameters(
         flat(yaml.safe_load((folder / "config.yaml").read_text())),
@@ -181,7 +177,7 @@ def conclude(
         records.media(f"{request.eval.split}/episodes", result.gif, result.shape, facts.get("steps", 0))
     records.close()
 
-    console.print(evaluation.table(result.record, request.name))
+    console.print(evaluation.table(result.record, request.policy._target_.split(".")[-2]))
     words = f"{facts['parameters']:,} parameters"
     if "seconds" in facts:
         words += f", trained for {facts['seconds']:.0f} s ({facts['steps']} steps, {facts['samples_per_second']:,.0f} samples/s)"
@@ -190,19 +186,6 @@ def conclude(
         say(f"TensorBoard  {Path(sys.executable).name} -m tensorboard.main --logdir {folder}")
     if film:
         say(f"film         {film}")
-
-
-def overfitted(trainer: Any) -> str:
-    """`debug=overfit`: the last row of metrics says whether one batch was learned."""
-    rows = [json.loads(line) for line in (trainer.folder / "metrics.jsonl").read_text().splitlines()]
-    loss = next(row["train/loss"] for row in reversed(rows) if "train/loss" in row)
-    limit = trainer.OVERFIT_TO * trainer.chance
-    learned = loss < limit
-    say(
-        f"one batch was {'learned' if learned else 'NOT learned'}: loss {loss:.4f}, to be below {limit:.4f}"
-        + ("" if learned else "; the policy, its loss or the learning rate is at fault, not the amount of data")
-    )
-    return "done" if learned else "failed"
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

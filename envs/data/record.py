@@ -37,11 +37,16 @@ def dataset(
         "seeds": [int(seeds[0]), len(seeds)],
         **{name: value for name, value in asdict(data).items() if not name.endswith("episodes")},
     }
-    slug = f"{family.signature()['id']}-{split}"
-    return Dataset(obtain(root, address(recipe, slug), lambda folder: _record(family, data, recipe, seeds, folder, progress), waiting))
+
+    def make(folder: Path) -> None:
+        _record(family, data, recipe, seeds, folder, progress)
+
+    return Dataset(obtain(root, address(recipe, f"{family.signature()['id']}-{split}"), make, waiting))
 
 
-def _record(family: Family, data: DataConfig, recipe: dict[str, Any], seeds: np.ndarray, folder: Path, progress: Progress) -> None:
+def _record(
+    family: Family, data: DataConfig, recipe: dict[str, Any], seeds: np.ndarray, folder: Path, progress: Progress
+) -> None:
     began, steps = time.perf_counter(), 0
     successes, returns = [], []
     with Writer(folder) as writer:

@@ -16,7 +16,7 @@ import json
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class Dataset:
             if set(rows.values()) != {self.meta["steps"]}:
                 raise ValueError(f"columns of unequal length: {rows}")
         except (OSError, ValueError, KeyError) as error:
-            raise BadRequest(f"the dataset {folder} is damaged ({error}); delete that folder and it will be made again") from error
+            raise BadRequest(f"the dataset {folder} is damaged ({error}); delete that folder to have it made again") from error
         self.spaces = Spaces.from_json(self.meta["spaces"])
         self.ends = self.columns.pop("episode_ends")  # [E]
         self.starts = np.concatenate([[0], self.ends[:-1]])  # [E]
@@ -90,7 +90,7 @@ class _Column:
 
     def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...]):
         self.path, self.dtype, self.shape, self.rows = path, dtype, shape, 0
-        self.file: BinaryIO = open(path, "w+b")  # noqa: SIM115  (closed by `close` or by the Writer)
+        self.file = open(path, "w+b")  # noqa: SIM115  (closed by `close` or by the Writer)
         self.header = self._write_header()
 
     def _write_header(self) -> int:

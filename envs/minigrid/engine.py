@@ -58,6 +58,7 @@ class Engine:
         self.clear = np.zeros((num_envs, 4, self.size), np.uint8)  # [N,4,S] bit i: light passes cell i of the row across here
 
         self.home = np.arange(num_envs) * self.size  # [N] where each world starts in the flat codes
+        self.first = np.arange(num_envs) * 4 * area  # [N] and where its pictures start
         self.ahead = np.array([y * self.stride + x for x, y in DIR_TO_VEC])  # [4] one step forward
         self.right = np.roll(self.ahead, -1)  # [4] one step to the agent's right
         self.inside = _inside(width, height)  # [H*W] the grid's own cells among the S
@@ -79,7 +80,8 @@ class Engine:
         self.max_steps[lanes] = layouts["max_steps"]
         self.changes[lanes] += 1
         self.pictures[lanes] = SHOWN.take(codes.take(self.source, axis=1))
-        self.clear[lanes] = _clear_rows(codes, self.stride)
+        if not self.see_through_walls:
+            self.clear[lanes] = _clear_rows(codes, self.stride)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Play actions [N] (intp); returns reward [N] float64, terminated [N] bool, truncated [N] bool."""
@@ -109,15 +111,11 @@ class Engine:
 
     def observe(self, lanes: np.ndarray | slice = slice(None)) -> np.ndarray:
         """MiniGrid's image of these lanes, uint8 [K,7,7,3], a new array."""
-        direction, cell = self.direction[lanes], self.cell[lanes]
-        world = np.arange(self.num_envs)[lanes]
-        picture = direction * self.size
-        picture += cell
-        picture -= self.home[lanes]
-        view = self.windows[self.start.take(picture) + world * self.pictures.shape[1]]  # [K,7] strips
+        direction, home = self.direction[lanes], self.home[lanes]
+        place = direction * self.size + self.cell[lanes] - home
+        view = self.windows[self.start.take(place) + self.first[lanes]]  # [K,7] strips
         if not self.see_through_walls:
-            picture += world * (4 * self.size)
-            lit = self._lit(picture, self.ahead.take(direction))
+            lit = self._lit(place + 4 * home, self.ahead.take(direction))
             shown = view.view(np.uint8)
             shown &= STRIPS.take(lit.view(np.uint8).reshape(-1, 8)[:, :VIEW]).view(np.uint8)
         view.view("V3")[:, HALF * VIEW + FAR] = SHOWN.take(self.carried[lanes])  # the agent sees what it carries where it stands
@@ -231,15 +229,13 @@ def _turned(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _clear_rows(codes: np.ndarray, stride: int) -> np.ndarray:
     """For every cell and direction, which of the 7 cells of the row across it are clear: codes [K,S] -> uint8 [K,4,S]."""
-    clear = CLEAR.astype(np.uint8).take(codes)
-    rows = np.empty((len(codes), 4, codes.shape[1]), np.uint8)
+    clear = CLEAR.view(np.uint8).take(codes)
+    rows = np.zeros((len(codes), 4, codes.shape[1]), np.uint8)
     for direction, right in ((0, stride), (3, 1)):  # facing right, the row runs down; facing up, right; 2 and 1 mirror them
-        flat = clear.reshape(-1)
+        row = clear
         for more in (1, 2, 3):  # 1, then 2, then 4, then 7 cells from here to the right
-            wider = flat.copy()
-            wider[: -more * right] |= flat[more * right :] << more
-            flat = wider
-        centred = np.roll(flat, HALF * right)  # wraps only within the rim
-        rows[:, direction] = centred.reshape(codes.shape)
-        rows[:, direction ^ 2] = REVERSED.take(rows[:, direction])
+            row = row[:, : -more * right] | row[:, more * right :] << more  # [K,S-6*right] in the end
+        middle = slice(HALF * right, -HALF * right)
+        rows[:, direction, middle] = row
+        rows[:, direction ^ 2, middle] = REVERSED.take(row)
     return rows

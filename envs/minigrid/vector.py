@@ -5,7 +5,7 @@ Both speak the same: observations, dealing of seeds, `info["episode"]`, `final_o
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -24,9 +24,8 @@ Observation = dict[str, np.ndarray]  # grid [N,7,7,3] uint8, direction [N] int64
 class MiniGridVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
     """What both kinds share. Arrays that were returned are never written again."""
 
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
-
     def __init__(self, deal: Deal, spaces: Spaces) -> None:
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
         self.num_envs = deal.num_envs
         self.single_observation_space, self.single_action_space = spaces.observation, spaces.action
         self.observation_space = batch_space(spaces.observation, self.num_envs)
@@ -48,8 +47,7 @@ class MiniGridVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
 
     def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         actions = np.array(actions, np.intp)  # [N], a copy
-        idle = self.episode < 0
-        actions[idle] = Actions.done
+        actions[self.episode < 0] = Actions.done  # in an idle lane nothing happens
         reward, terminated, truncated = self._play(actions)
         observation = self._observe(slice(None))
         done = terminated | truncated

@@ -1,6 +1,6 @@
 """Batches/s of `Windows` against torch's DataLoader over the same samples, in one run.
 
-    python tests/benchmarks/windows.py [--batches 300]
+python tests/benchmarks/windows.py [--batches 300]
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class OneByOne(Dataset[dict[str, Any]]):
         data, last = self.windows.dataset, int(self.windows.last[index])
         taken = np.arange(index, index + HORIZON)
         return {
-            "observation": {name: torch.from_numpy(column[index]) for name, column in data.observations.items() if column.ndim > 1},
+            "observation": {name: torch.as_tensor(column[index]) for name, column in data.observations.items()},
             "action": torch.from_numpy(data.columns["action"][np.minimum(taken, last)]),
             "action_mask": torch.from_numpy(taken <= last),
         }
@@ -72,7 +72,7 @@ def main() -> None:
     for workers in (0, 2):
         loader = DataLoader(OneByOne(windows), BATCH, shuffle=True, num_workers=workers)
         theirs = per_second(loader, count)
-        print(f"DataLoader, {workers} workers     {theirs:10,.0f} batches/s  {1000 / theirs:8.3f} ms   Windows is {ours / theirs:.0f}x")
+        print(f"{f'DataLoader, {workers} workers':24} {theirs:10,.0f} batches/s  {1000 / theirs:8.3f} ms  ({ours / theirs:.0f}x)")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def test_seed_step_row_and_call_all_change_the_draw():
 
 def test_draws_are_uniform_and_uncorrelated():
     draw = Noise(0, 0, torch.arange(20_000)).uniform(10)  # 200,000 numbers: standard errors of .0006 and .002
-    assert 0 <= draw.min() and draw.max() < 1
+    assert draw.min() >= 0 and draw.max() < 1
     assert abs(draw.mean() - 0.5) < 0.004
     assert abs(draw.std() - 12**-0.5) < 0.004
     shares = torch.histc(draw, 20, 0, 1) / draw.numel()

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -12,7 +13,7 @@ def test_cosine_warms_up_and_ends_at_its_final_share():
     factors = [schedule.factor(step) for step in range(101)]
     assert 0 < factors[0] < 0.1
     assert max(factors) == factors[10] == 1
-    assert all(a > b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(factors[10:]))
     assert math.isclose(factors[100], 0.1)
     assert math.isclose(factors[55], 0.55)
 

@@ -1,39 +1,19 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from gymnasium import spaces
+from helpers import SPACES, write_episodes
 
 from conf.errors import BadRequest
 from envs.base import Spaces
 from envs.data.store import Dataset, Writer
 
-SPACES = Spaces(spaces.Dict({"state": spaces.Box(-1, 1, (3,), np.float32)}), spaces.Discrete(4))
-
-
-def write(folder: Path, lengths: list[int], terminated: list[bool]) -> Dataset:
-    """Episodes whose k-th step shows [episode, k, 0] and is labelled k mod 4."""
-    with Writer(folder) as writer:
-        steps = 0
-        for episode, (length, ended) in enumerate(zip(lengths, terminated, strict=True)):
-            moment = np.arange(length)
-            last = moment == length - 1
-            state = np.stack([np.full(length, episode), moment, np.zeros(length)], 1).astype(np.float32)
-            rows = {"observation.state": state, "action": moment % 4, "reward": np.zeros(length, np.float32)}
-            for name, column in {**rows, "terminated": last & ended, "truncated": last & (not ended)}.items():
-                writer.append(name, column)
-            steps += length
-            writer.append("episode_ends", np.array([steps]))
-        writer.close()
-        writer.finish({"spaces": SPACES.to_json(), "steps": steps, "episodes": len(lengths)})
-    return Dataset(folder)
-
 
 def test_what_is_written_block_by_block_is_read_as_one(tmp_path):
-    data = write(tmp_path, [3, 1, 12], [True, False, True])
+    data = write_episodes(tmp_path, [3, 1, 12], [True, False, True])
     assert len(data) == 16
     assert data.spaces == SPACES
     assert data.ends.tolist() == [3, 4, 16] and data.starts.tolist() == [0, 3, 4]
@@ -44,7 +24,7 @@ def test_what_is_written_block_by_block_is_read_as_one(tmp_path):
 def test_hashes_are_of_the_files(tmp_path):
     import hashlib
 
-    data = write(tmp_path, [3], [True])
+    data = write_episodes(tmp_path, [3], [True])
     for name, digest in data.meta["columns"].items():
         assert hashlib.sha256((tmp_path / f"{name}.npy").read_bytes()).hexdigest() == digest
 
@@ -58,7 +38,7 @@ def test_rows_that_do_not_fit_are_refused(tmp_path):
 
 @pytest.mark.parametrize("harm", ["cut", "gone", "meta", "longer"])
 def test_a_damaged_dataset_is_named(tmp_path, harm):
-    write(tmp_path, [3, 4], [True, True])
+    write_episodes(tmp_path, [3, 4], [True, True])
     column = tmp_path / "reward.npy"
     if harm == "cut":
         column.write_bytes(column.read_bytes()[:-4])
@@ -74,7 +54,7 @@ def test_a_damaged_dataset_is_named(tmp_path, harm):
 
 
 def test_pickles_are_not_read(tmp_path):
-    write(tmp_path, [3], [True])
+    write_episodes(tmp_path, [3], [True])
     np.save(tmp_path / "reward.npy", np.array([print] * 3, dtype=object), allow_pickle=True)
     with pytest.raises(BadRequest, match="damaged"):
         Dataset(tmp_path)

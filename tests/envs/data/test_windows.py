@@ -1,17 +1,10 @@
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
+from helpers import write_episodes
 
 from envs.data.windows import Window, Windows
-
-spec = importlib.util.spec_from_file_location("test_store", Path(__file__).with_name("test_store.py"))
-assert spec and spec.loader
-test_store = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(test_store)
 
 LENGTHS, TERMINATED = [5, 1, 9], [True, True, False]
 
@@ -22,7 +15,7 @@ LENGTHS, TERMINATED = [5, 1, 9], [True, True, False]
     ids=lambda w: f"{w.observations}-{w.actions}-{w.align}",
 )
 def test_windows_are_what_a_loop_would_cut(tmp_path, window):
-    data = test_store.write(tmp_path, LENGTHS, TERMINATED)
+    data = write_episodes(tmp_path, LENGTHS, TERMINATED)
     windows = Windows(data, window)
     samples = np.random.default_rng(0).permutation(len(windows))
     batch = windows.batch(samples)
@@ -45,5 +38,5 @@ def test_windows_are_what_a_loop_would_cut(tmp_path, window):
 
 
 def test_every_step_is_a_sample(tmp_path):
-    data = test_store.write(tmp_path, LENGTHS, TERMINATED)
+    data = write_episodes(tmp_path, LENGTHS, TERMINATED)
     assert len(Windows(data, Window(actions=8))) == sum(LENGTHS)

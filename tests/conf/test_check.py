@@ -1,0 +1,236 @@
+"""Every option composes and is typed; every wrong value is a sentence that names the key and what would work."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from conf.build import build
+from conf.check import SECTIONS, Request, typed
+from conf.errors import BadRequest
+
+CONF = Path(__file__).parents[2] / "conf"
+KEYS = Path(__file__).with_name("public_keys.txt")
+SECTION_GROUPS = {"policy": "policy", "env": "env", "encoder": "policy", "trainer": "trainer", "logger": "logger"}
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+CHOICES = [f"{group}={option}" for group in SECTION_GROUPS for option in options(group)]
+RECIPES = [f"{group}={option}" for group in ("experiment", "debug", "cluster") for option in options(group)]
+
+Ask = Callable[..., Request]
+
+
+@pytest.fixture(scope="module")
+def ask() -> Iterator[Ask]:
+    """The checked request of a command line."""
+
+    def composed(*overrides: str) -> Request:
+        cfg = compose("config", list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        return typed(cfg)
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield composed
+
+
+def dotted(values: dict[str, Any], path: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from dotted(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}"
+
+
+def plain_section(choice: str) -> dict[str, Any]:
+    section = SECTION_GROUPS[choice.split("=")[0]]
+    return OmegaConf.to_container(compose("config", [choice])[section])  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_yaml_holds_exactly_the_fields_of_its_dataclass(ask: Ask, choice: str) -> None:
+    section = SECTION_GROUPS[choice.split("=")[0]]
+    assert sorted(dotted(plain_section(choice))) == sorted(dotted(ask(choice).config[section]))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipe_is_typed(ask: Ask, recipe: str) -> None:
+    ask(recipe)
+
+
+def test_values_inline_in_config_yaml_are_all_the_fields(ask: Ask) -> None:
+    inline = yaml.safe_load((CONF / "config.yaml").read_text())
+    request = ask()
+    assert sorted(inline["eval"]) == sorted(request.config["eval"])
+    assert sorted(inline.keys() - {"defaults", "hydra", "eval"}) == sorted(request.config.keys() - SECTIONS.keys())
+
+
+def public_keys() -> str:
+    """What users may type: the keys of the default configuration, then those that an option adds."""
+    standard = sorted(dotted(OmegaConf.to_container(compose("config"))))  # type: ignore[arg-type]
+    added = [
+        f"{choice} {key}"
+        for choice in CHOICES
+        for key in dotted(plain_section(choice), SECTION_GROUPS[choice.split("=")[0]] + ".")
+    ]
+    return "\n".join([*standard, *sorted(line for line in added if line.split(" ")[1] not in standard)]) + "\n"
+
+
+def test_public_keys_are_the_frozen_ones(ask: Ask) -> None:
+    assert public_keys() == KEYS.read_text(), "a public key came or went; if that is meant: python tests/conf/test_check.py"
+
+
+def test_defaults_of_the_request(ask: Ask) -> None:
+    request = ask()
+    assert (request.mode, request.seed, request.name) == ("train", 0, "masked_dit-minigrid")
+    assert [type(getattr(request, name)).__name__ for name in SECTIONS] == ["Config"] * len(SECTIONS)
+    assert {name: cls.__name__ for name, cls in request.targets.items()} == {
+        "policy": "MaskedDiT",
+        "env": "MiniGrid",
+        "trainer": "Offline",
+    }
+    assert json.loads(json.dumps(request.config)) == request.config
+
+
+def test_whole_numbers_may_be_written_as_floats(ask: Ask) -> None:
+    request = ask("trainer.max_steps=1e5", "env.data.episodes=2e2", "trainer.optimizer.lr=1")
+    assert (request.trainer.max_steps, type(request.trainer.max_steps)) == (100_000, int)
+    assert (request.env.data.episodes, request.trainer.optimizer.lr) == (200, 1.0)
+    assert request.config["trainer"]["max_steps"] == 100_000
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("+policy.hiden_dim=3", "policy.hiden_dim does not exist; did you mean policy.hidden_dim?"),
+        ("++policy.encoder.gird=mlp", "policy.encoder.gird does not exist; did you mean policy.encoder.grid?"),
+        ("+trainer.lr=1", "trainer.lr does not exist; did you mean trainer.optimizer.lr?"),
+        ("+batch_size=3", "batch_size does not exist; did you mean trainer.batch_size?"),
+        ("++env.data.zzz=3", "env.data.zzz does not exist; env.data has source, episodes, val_episodes, noise, seed"),
+        ("seed=many", "seed must be a whole number, got many"),
+        ("seed=-1", "seed must be at least 0"),
+        ("seed=true", "seed must be a whole number"),
+        ("mode=tarin", "mode must be one of train, eval, collect, got tarin"),
+        ("device=gpu", "device must be one of auto, cpu, cuda, mps, got gpu"),
+        ("tags=one", "tags must be a list"),
+        ("name=a/../b", "name becomes a folder"),
+        ("ckpt_path=runs/x", "to go on with a run use"),
+        ("mode=eval", "mode=eval needs a checkpoint"),
+        ("init_from=nowhere", "init_from=nowhere does not exist"),
+        ("policy.hidden_dim=2.5", "policy.hidden_dim must be a whole number, got 2.5"),
+        ("policy.hidden_dim=null", "policy.hidden_dim must be a whole number, got null"),
+        ("policy.hidden_dim=???", "policy.hidden_dim has no value"),
+        ("policy.hidden_dim=${nope}", "policy.hidden_dim: Interpolation key 'nope' not found"),
+        ("policy.hidden_dim=-1", "policy.hidden_dim must be at least 1, got -1"),
+        ("policy.encoder.grid=x", "policy.encoder.grid must be one of"),
+        ("policy.encoder=3", "policy.encoder must be a group of values, got 3"),
+        ("trainer.compile=perhaps", "trainer.compile must be true or false, got perhaps"),
+        ("trainer.optimizer.lr=-1", "trainer.optimizer.lr must be above 0"),
+        ("trainer.optimizer.betas=0.9", "trainer.optimizer.betas must be a list"),
+        ("env.data.noise=2", "env.data.noise is a probability below 1"),
+        ("logger=none", None),
+        ("eval.split=tset", "eval.split must be one of"),
+    ],
+)
+def test_sentences(ask: Ask, override: str, sentence: str | None) -> None:
+    if sentence is None:
+        ask(override)
+        return
+    with pytest.raises(BadRequest) as refused:
+        ask(override)
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize("target", ["torch.load", "numpy.load", "builtins.open", "torch.utils.collect_env.run", "os.system"])
+@pytest.mark.parametrize("key", ["policy._target_", "env._target_", "trainer._target_"])
+def test_targets_outside_the_allow_list_are_refused(ask: Ask, target: str, key: str) -> None:
+    with pytest.raises(BadRequest, match=rf"{key} is {target}, but only policies, envs, trainers are trusted"):
+        ask(f"{key}={target}")
+
+
+@pytest.mark.parametrize("key", ["policy.encoder._target_", "_target_", "eval._target_", "tags"])
+def test_targets_elsewhere_are_refused(ask: Ask, key: str) -> None:
+    override = "tags=[{_target_:builtins.open}]" if key == "tags" else f"+{key}=policies.bc_mlp.BCMLP"
+    with pytest.raises(BadRequest):
+        ask(override)
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        ("envs.minigrid.MiniGrid", "which is not a policies.base.Policy"),
+        ("policies.bc_mlp.Nothing", "policies.bc_mlp has no Nothing"),
+        ("policies.nowhere.BC", "cannot be imported"),
+        ("policies.bc_mlp.torch.load", "cannot be imported"),  # a module that ours imports is not ours
+        ("BCMLP", "must name a class"),
+    ],
+)
+def test_targets_that_are_no_policy_are_refused(ask: Ask, target: str, sentence: str) -> None:
+    with pytest.raises(BadRequest, match=sentence):
+        ask(f"policy._target_={target}")
+
+
+def test_class_that_our_module_only_imports_is_refused(ask: Ask) -> None:
+    assert hasattr(importlib.import_module("trainers.offline"), "Path")
+    with pytest.raises(BadRequest, match=r"trainer._target_ is pathlib\.Path, but only"):
+        ask("trainer._target_=trainers.offline.Path")
+
+
+@dataclass
+class Inner:
+    rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.rate > 1:
+            raise ValueError("rate must be at most 1")
+
+
+@dataclass(frozen=True)
+class Outer:
+    betas: tuple[float, float] = (0.9, 0.99)
+    kind: Literal["a", "b"] = "a"
+    limit: int | None = None
+    sizes: list[int] = field(default_factory=list)
+    inner: Inner = field(default_factory=Inner)
+    width: int | float = 1
+
+
+def test_build_reads_what_dataclasses_can_say() -> None:
+    built = build(Outer, {"betas": [1, 0.5], "kind": "b", "limit": 3.0, "sizes": [1e1], "inner": {"rate": 1}, "width": 0.5}, "x")
+    assert built == Outer((1.0, 0.5), "b", 3, [10], Inner(1.0), 0.5)
+    assert isinstance(built.betas, tuple)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"betas": [1]}, "x.betas must be a list of 2"),
+        ({"betas": [1, "a"]}, r"x.betas\[1\] must be a number, got a"),
+        ({"kind": "c"}, "x.kind must be one of a, b, got c"),
+        ({"limit": "none"}, "x.limit must be a whole number, got none"),
+        ({"inner": {"rate": 3}}, "x.inner.rate must be at most 1"),
+        ({"inner": {"rat": 3}}, "x.inner.rat does not exist; did you mean x.inner.rate"),
+        ({"width": "wide"}, "x.width must be a whole number or a number, got wide"),
+    ],
+)
+def test_build_says_what_is_wrong(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(BadRequest, match=sentence):
+        build(Outer, values, "x")
+
+
+if __name__ == "__main__":
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        KEYS.write_text(public_keys())

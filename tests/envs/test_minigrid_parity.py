@@ -1,0 +1,155 @@
+"""The engine beside the real MiniGrid: the same layouts, the same actions, no difference in anything that either shows."""
+
+from collections import Counter
+
+import gymnasium
+import numpy as np
+import pytest
+from minigrid.minigrid_env import MiniGridEnv
+
+from envs import text
+from envs.minigrid import Config, MiniGrid
+from envs.minigrid.bank import bank, simulator
+from envs.minigrid.codes import BOX, DOOR, EMPTY, GOAL, LAVA, LOCKED_DOOR, PORTABLE
+from envs.minigrid.engine import Engine
+from envs.minigrid.family import engine_knows
+
+LANES = 16
+pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date")  # deprecated ids are judged too
+
+
+def batched_ids() -> list[str]:
+    ids = [id for id in gymnasium.registry if id.startswith("MiniGrid-")]
+    return [id for id in ids if engine_knows(simulator(id)) and MiniGrid.accepts(Config(id=id), needs_expert=False) is None]
+
+
+class Judge:
+    """One real environment: steps it, counts what happened in it, compares what it shows."""
+
+    def __init__(self, id: str, max_steps: int) -> None:
+        limit = {"max_steps": max_steps} if max_steps else {}
+        self.env: MiniGridEnv = gymnasium.make(id, disable_env_checker=True, **limit).unwrapped
+        self.events: Counter[str] = Counter()
+
+    def step(self, action: int) -> tuple[dict, float, bool, bool]:
+        env = self.env
+        ahead, carried = env.grid.get(*env.front_pos), env.carrying
+        before = (ahead.is_open, ahead.is_locked) if ahead is not None and ahead.type == "door" else None
+        observation, reward, terminated, truncated, _ = env.step(action)
+        if carried is not env.carrying:
+            self.events["pickup" if carried is None else "drop"] += 1
+        if before is not None and before != (ahead.is_open, ahead.is_locked):
+            self.events["unlock" if before[1] else "close" if before[0] else "open"] += 1
+        if ahead is not None and ahead.type == "box" and action == 5:
+            self.events["unbox"] += 1
+            self.events["reveal"] += ahead.contains is not None
+        self.events["goal"] += terminated and reward > 0
+        self.events["lava"] += terminated and reward == 0
+        self.events["truncated"] += truncated
+        return observation, float(reward), terminated, truncated
+
+
+def possible(codes: np.ndarray) -> set[str]:
+    """The events that can happen at all in these layouts."""
+    has = {
+        "pickup": PORTABLE, "drop": PORTABLE, "open": DOOR & ~LOCKED_DOOR, "close": DOOR, "unlock": LOCKED_DOOR,
+        "unbox": BOX, "goal": GOAL, "lava": LAVA,
+    }  # fmt: skip
+    return {event for event, kind in has.items() if kind[codes].any()}
+
+
+def busy_actions(rng: np.random.Generator, ahead: np.ndarray, holding: np.ndarray) -> np.ndarray:
+    """Random actions [N] that meddle with what is ahead more often than chance would."""
+    actions = rng.choice(7, size=len(ahead), p=[0.15, 0.15, 0.46, 0.06, 0.06, 0.1, 0.02])
+    meddle = (PORTABLE | DOOR)[ahead] & (rng.random(len(ahead)) < 0.5)
+    actions = np.where(meddle, rng.integers(3, 6, len(ahead)), actions)
+    return np.where(holding & (rng.random(len(ahead)) < 0.05), 4, actions)
+
+
+def drive(id: str, steps: int, max_steps: int = 0, seed: int = 0) -> Counter[str]:
+    """Play `steps` steps in all, half of the lanes mostly by the expert, so that far goals are reached. Returns the events."""
+    family = MiniGrid(Config(id=id, max_steps=max_steps))
+    seeds = family.seeds("train", 20_000)
+    vector = family.vector(LANES, seeds=seeds)
+    expert = family.expert() if family.planned else None
+    rng = np.random.default_rng(seed)
+    judges = [Judge(id, max_steps) for _ in range(LANES)]
+    played = np.arange(LANES)
+    observation, info = vector.reset()
+    engine = vector.engine
+    events: Counter[str] = Counter()
+
+    def check(lane: int, real: dict, ours: dict) -> None:
+        np.testing.assert_array_equal(ours["grid"][lane], real["image"], err_msg=f"{id} lane {lane} episode {played[lane]}")
+        assert ours["direction"][lane] == real["direction"]
+        assert text.text(ours["mission"][lane]) == real["mission"]
+
+    for lane, judge in enumerate(judges):
+        check(lane, judge.env.reset(seed=int(seeds[lane]))[0], observation)
+    for _ in range(steps // LANES):
+        ahead = engine.codes.reshape(-1)[engine.cell + engine.ahead[engine.direction]]
+        actions = busy_actions(rng, ahead, engine.carried != EMPTY)
+        if expert is not None:
+            follow = (np.arange(LANES) % 2 == 0) & (rng.random(LANES) < np.where(DOOR[ahead], 0.5, 0.85))
+            actions = np.where(follow, expert.act(vector), actions)
+        observation, reward, terminated, truncated, info = vector.step(actions)
+        assert ("final_obs" in info) == (terminated | truncated).any()
+        for lane, judge in enumerate(judges):
+            real, *outcome = judge.step(int(actions[lane]))
+            assert (reward[lane], terminated[lane], truncated[lane]) == tuple(outcome)
+            if terminated[lane] or truncated[lane]:
+                assert info["_final_obs"][lane]
+                check(lane, real, info["final_obs"])
+                played[lane] += LANES
+                real, _ = judge.env.reset(seed=int(seeds[played[lane]]))
+                events["autoreset"] += 1
+            check(lane, real, observation)
+            assert vector.missions[lane] == judge.env.mission
+        np.testing.assert_array_equal(info["episode"], played)
+    return sum((judge.events for judge in judges), events)
+
+
+def never_happened(id: str, events: Counter[str]) -> set[str]:
+    """What is possible in this id's layouts and was not seen: no difference between the two proves little about it."""
+    codes = bank(id, 0).layouts(np.arange(LANES))["codes"]
+    return {event for event in possible(codes) | {"truncated", "autoreset"} if not events[event]}
+
+
+@pytest.mark.parametrize("id", batched_ids())
+def test_engine_shows_what_minigrid_shows(id):
+    events = drive(id, steps=1500, max_steps=70)
+    assert not never_happened(id, events)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("id", batched_ids())
+def test_engine_shows_what_minigrid_shows_for_long(id):
+    events = drive(id, steps=16_000, seed=1) + drive(id, steps=4_000, max_steps=20, seed=2)
+    assert not never_happened(id, events)
+
+
+@pytest.mark.parametrize("id", ["MiniGrid-ObstructedMaze-1Dlhb-v0", "MiniGrid-KeyCorridorS3R2-v0", "BabyAI-UnlockToUnlock-v0"])
+def test_engine_handles_boxes_and_other_keys(id):
+    """Ids with rules of their own, of whose worlds the engine knows all: keys in boxes, balls in the way, many doors."""
+    made, judges = bank(id), [Judge(id, 0) for _ in range(LANES)]
+    env = judges[0].env
+    engine = Engine(LANES, env.width, env.height, env.see_through_walls)
+    engine.load(np.arange(LANES), made.layouts(np.arange(LANES)))
+    for lane, judge in enumerate(judges):
+        judge.env.reset(seed=lane)
+    rng = np.random.default_rng(0)
+    for step in range(200):
+        ahead = engine.codes.reshape(-1)[engine.cell + engine.ahead[engine.direction]]
+        actions = busy_actions(rng, ahead, engine.carried != EMPTY)
+        engine.step(actions)
+        grid = engine.observe()
+        for lane, judge in enumerate(judges):
+            observation, _, terminated, truncated = judge.step(int(actions[lane]))
+            np.testing.assert_array_equal(grid[lane], observation["image"])
+            if terminated or truncated:
+                judge.env.reset(seed=1000 * step + lane)
+                engine.load(np.array([lane]), made.layouts(np.array([1000 * step + lane])))
+    events = sum((judge.events for judge in judges), Counter())
+    assert events["pickup"] and events["drop"]
+    if "Obstructed" in id:
+        assert events["reveal"] and events["unlock"], "no box with a key was opened, or no door unlocked"

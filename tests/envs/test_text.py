@@ -1,0 +1,69 @@
+import contextlib
+import io
+
+import gymnasium
+import minigrid  # noqa: F401  (registers the ids)
+import numpy as np
+import pytest
+
+from envs import text
+from envs.minigrid import Config, MiniGrid
+from envs.minigrid.bank import simulator
+
+
+def ids() -> list[str]:
+    ids = [id for id in gymnasium.registry if id.startswith(("MiniGrid-", "BabyAI-"))]
+    return [id for id in ids if MiniGrid.accepts(Config(id=id), needs_expert=False) is None]
+
+
+def missions(id: str, samples: int) -> set[str]:
+    env = simulator(id)
+    env.gen_obs = dict
+    with contextlib.redirect_stdout(io.StringIO()):
+        return {env.reset(seed=seed) and env.mission for seed in range(samples)}
+
+
+def check_every_mission(samples: int) -> None:
+    seen: dict[bytes, str] = {}
+    for id in ids():
+        length = MiniGrid(Config(id=id)).spaces.observation["mission"].shape[0]
+        for mission in missions(id, samples):
+            words = text.split(mission)
+            assert set(words) <= set(text.WORDS), f"{id}: {mission}"
+            assert len(words) <= length, f"{id}: {mission}"
+            assert text.text(text.tokens(mission, length)) == mission
+            key = text.tokens(mission, 72).tobytes()
+            assert seen.setdefault(key, mission) == mission
+
+
+def test_every_word_of_every_id_is_known():
+    check_every_mission(samples=2)
+
+
+@pytest.mark.slow
+def test_every_word_of_every_id_is_known_over_many_missions():
+    check_every_mission(samples=40)
+
+
+def test_the_vocabulary_has_no_collision_and_fits_a_byte():
+    assert len(set(text.WORDS)) == len(text.WORDS)
+    assert len({text.token(word) for word in text.WORDS}) == len(text.WORDS)
+    assert text.VOCABULARY <= 256
+
+
+def test_stored_tokens_keep_their_meaning():
+    """Datasets hold these numbers: whoever sees this fail has reordered the vocabulary."""
+    assert text.tokens("use the key to open the door", 8).tolist() == [52, 46, 24, 48, 35, 46, 11, 0]
+
+
+def test_unknown_words_fall_into_buckets_that_known_words_do_not_use():
+    buckets = {text.token(word) for word in ("xylophone", "quince", "zeppelin", "marmalade", "obelisk")}
+    assert len(buckets) > 1
+    assert all(len(text.WORDS) < bucket < text.VOCABULARY for bucket in buckets)
+    assert text.text([text.token("the"), text.token("quince")]).startswith("the <")
+
+
+def test_a_mission_that_does_not_fit_is_an_error_not_another_mission():
+    with pytest.raises(ValueError, match="at most 3 words, got 5"):
+        text.tokens("go to the red ball", 3)
+    np.testing.assert_array_equal(text.tokens("", 2), [0, 0])

@@ -1,0 +1,40 @@
+"""What several test files need and pytest has no fixture for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from gymnasium import spaces
+
+from envs.base import Spaces
+from envs.data.store import Dataset, Writer
+
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+
+
+def options(group: str) -> list[str]:
+    """The YAML names of a config group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+SPACES = Spaces(spaces.Dict({"state": spaces.Box(-1, 1, (3,), np.float32)}), spaces.Discrete(4))
+
+
+def write_episodes(folder: Path, lengths: list[int], terminated: list[bool]) -> Dataset:
+    """Episodes whose k-th step shows [episode, k, 0] and is labelled k mod 4."""
+    with Writer(folder) as writer:
+        steps = 0
+        for episode, (length, ended) in enumerate(zip(lengths, terminated, strict=True)):
+            moment = np.arange(length)
+            last = moment == length - 1
+            state = np.stack([np.full(length, episode), moment, np.zeros(length)], 1).astype(np.float32)
+            rows = {"observation.state": state, "action": moment % 4, "reward": np.zeros(length, np.float32)}
+            for name, column in {**rows, "terminated": last & ended, "truncated": last & (not ended)}.items():
+                writer.append(name, column)
+            steps += length
+            writer.append("episode_ends", np.array([steps]))
+        writer.close()
+        writer.finish({"spaces": SPACES.to_json(), "steps": steps, "episodes": len(lengths)})
+    return Dataset(folder)

@@ -1,0 +1,338 @@
+"""The command itself, in a shell: what it says, with which exit code, and that a bad request leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+
+from conf import folder
+from conf.check import Request, typed
+from conf.errors import BadRequest
+
+ROOT = Path(__file__).parents[1]
+THEIRS = {
+    "their_pkg/__init__.py": "",
+    "their_pkg/mine.py": """
+        from dataclasses import dataclass
+        from policies.base import Policy
+
+        @dataclass
+        class Config:
+            width: int = 4
+
+        class Mine(Policy):
+            @classmethod
+            def accepts(cls, config, spaces):
+                return "width 13 is unlucky here" if config.width == 13 else None
+    """,
+    "their_pkg/faulty.py": """
+        import errno
+        from dataclasses import dataclass, field
+        from gymnasium import spaces
+        from conf.errors import BadRequest
+        from envs.base import DataConfig, Family, Spaces
+
+        @dataclass
+        class Config:
+            fault: str = "bug"
+            data: DataConfig = field(default_factory=DataConfig)
+
+        class Faulty(Family):
+            def __init__(self, config):
+                self.config, self.spaces = config, Spaces(spaces.Dict(state=spaces.Box(0, 1, (2,))), spaces.Discrete(3))
+
+            @classmethod
+            def accepts(cls, config, needs_expert):
+                return None
+
+            def signature(self):  # the first thing that is asked of it while the run is on
+                faults = {"exit": SystemExit(7), "bad": BadRequest("no such state"), "bug": RuntimeError("a bug"),
+                          "full": OSError(errno.ENOSPC, "No space left on device", "/disc/x")}
+                raise faults[self.config.fault]
+    """,
+    "conf/policy/mine.yaml": "_target_: their_pkg.mine.Mine\nwidth: 4\n",
+    "conf/env/faulty.yaml": """
+        _target_: their_pkg.faulty.Faulty
+        fault: bug
+        data: {source: expert, episodes: 2, val_episodes: 1, noise: 0.0, seed: 0}
+    """,
+    "conf/experiment/typo.yaml": "# @package _global_\ntrainer: {max_step: 3}\n",
+    "conf/experiment/missing.yaml": "# @package _global_\ndefaults: [{override /policy: maskeddit}]\n",
+    "conf/experiment/plain.yaml": "# @package _global_\nseed: 5\n",
+    "conf/experiment/on_cluster.yaml": "# @package _global_\ndefaults: [{override /cluster: theirs}]\n",
+    "conf/experiment/torn.yaml": "# @package _global_\ntrainer: {max_steps: [3\n",
+    "conf/cluster/theirs.yaml": "# @package _global_\ndefaults: [{override /hydra/launcher: theirs}]\n",
+    "conf/hydra/launcher/theirs.yaml": "_target_: hydra_plugins.theirs.Launcher\n",
+}
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Somebody else's package and config directory."""
+    root = tmp_path_factory.mktemp("theirs")
+    for name, text in THEIRS.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(textwrap.dedent(text))
+    return root
+
+
+@pytest.fixture
+def launch(tmp_path: Path, theirs: Path) -> Any:
+    """Run launch.py in an empty folder, with their configs at hand."""
+
+    def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "launch.py"), "--config-dir", str(theirs / "conf"), *words]
+        env = {**os.environ, "PYTHONPATH": str(theirs), **environment}
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+
+    return run
+
+
+TRUST = "trusted_packages=[their_pkg]"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["policy.hiden_dim=3"], "policy.hiden_dim does not exist; did you mean policy.hidden_dim?"),
+        (["+policy.hiden_dim=3"], "policy.hiden_dim does not exist; did you mean policy.hidden_dim?"),
+        (["experiment=typo"], "trainer.max_step does not exist; did you mean trainer.max_steps? (in experiment=typo)"),
+        (["experiment=missing"], "policy=maskeddit does not exist; did you mean policy=masked_dit?"),
+        (["experiment=torn"], "cannot read a YAML file"),
+        (["experimnt=plain"], "experimnt does not exist; did you mean experiment?"),
+        (
+            ["policy=bc_mpl"],
+            "policy=bc_mpl does not exist; did you mean policy=bc_mlp? policy is one of bc_mlp, masked_dit, mine",
+        ),
+        (["policy=mine"], "policy._target_ is their_pkg.mine.Mine, but only policies, envs, trainers are trusted"),
+        (["study=x"], "study does not exist; the config has policy, env, "),
+        (["seed=1,2"], "seed=1,2 is a sweep; add -m"),
+        (["seed"], "cannot read the argument seed; write key=value"),
+        (["mode=eval", "ckpt_path=nowhere"], "ckpt_path=nowhere does not exist"),
+        (["-m", "cluster=none,theirs"], "cluster=none,theirs cannot be swept: one sweep goes to one cluster"),
+        (["-m", "study=a,b"], "study=a,b cannot be swept"),
+    ],
+)
+def test_bad_request_is_one_sentence(launch: Any, tmp_path: Path, words: list[str], sentence: str) -> None:
+    done = launch(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_nothing_before_the_types_imports_torch(tmp_path: Path) -> None:
+    script = (
+        "import runpy, sys; sys.argv = ['launch.py', *sys.argv[1:]]\ntry: runpy.run_path(%r, run_name='__main__')\nfinally: %s"
+    )
+    script %= (str(ROOT / "launch.py"), "print('TORCH' if {'torch', 'gymnasium'} & {*sys.modules} else 'LIGHT', file=sys.stderr)")
+    for words in (["--help"], ["--cfg", "job"], ["+policy.hiden_dim=3"], ["seed=x"], ["policy._target_=torch.load"]):
+        done = subprocess.run([sys.executable, "-c", script, *words], cwd=tmp_path, capture_output=True, text=True)
+        assert done.stderr.splitlines()[-1] == "LIGHT", (words, done.stderr)
+
+
+def test_help_shows_commands_and_choices(launch: Any) -> None:
+    shown = launch("--help").stdout
+    assert "python launch.py mode=eval ckpt_path=" in shown
+    assert "policy: bc_mlp, masked_dit, mine" in shown
+    assert "${" not in shown
+
+
+def test_completion_in_bash(tmp_path: Path) -> None:
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')  # a link would lose the virtual environment
+    (tmp_path / "python").chmod(0o755)
+    script = f"""
+        PATH={tmp_path}:$PATH; cd {ROOT}
+        eval "$(python launch.py -sc install=bash)"
+        COMP_LINE="python launch.py policy=" COMP_POINT=24 COMP_WORDS=(python launch.py policy=) COMP_CWORD=2
+        hydra_bash_completion; echo "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert done.stdout.split() == ["policy=bc_mlp", "policy=masked_dit"], done.stderr
+
+
+def test_traceback_on_request(launch: Any, tmp_path: Path) -> None:
+    done = launch("seed=x", HYDRA_FULL_ERROR="1")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1] == "seed must be a whole number, got x"
+    assert not any(tmp_path.iterdir())
+
+
+def test_invalid_grid_launches_nothing(launch: Any, tmp_path: Path) -> None:
+    grid = ["policy=mine", "-m", "env=faulty", TRUST, "policy.width=4,13", "experiment=plain,on_cluster"]
+    done = launch(*grid)
+    assert done.returncode == 2
+    assert "3 of 4 runs cannot run, so nothing was launched; add skip_invalid=true to run the other 1" in done.stderr
+    assert "width 13 is unlucky here" in done.stderr
+    assert "experiment=on_cluster sets hydra.launcher" in done.stderr
+    assert "Traceback" not in done.stderr
+    dry = launch(*grid, "skip_invalid=true", "dry=true")
+    assert dry.returncode == 0
+    assert "left out 3 of 4 runs" in dry.stderr
+    assert [line.split()[0] for line in dry.stdout.splitlines() if line.startswith("#")] == ["#0"]
+    assert not any(tmp_path.iterdir())
+
+
+def test_fault_keeps_its_traceback_and_the_command_repeats_it(launch: Any, tmp_path: Path, theirs: Path) -> None:
+    done = launch("mode=collect", "policy=mine", "env=faulty", TRUST, "tags=['it is']")
+    assert done.returncode == 1
+    assert "RuntimeError: a bug" in done.stderr
+    [run] = (tmp_path / "runs" / "mine-faulty").iterdir()
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert run.name.endswith(folder.identity(config))
+    assert config["policy"] == {"_target_": "their_pkg.mine.Mine", "width": 4}  # no encoder: this policy has none
+    assert "env=faulty" in yaml.safe_load((run / "overrides.yaml").read_text())
+    assert json.loads((run / "versions.json").read_text())["python"]
+    assert (run / "log.txt").exists()
+    assert not (run / ".hydra").exists()
+    env = {**os.environ, "PYTHONPATH": str(theirs)}
+    again = subprocess.run((run / "command.txt").read_text(), shell=True, cwd="/", env=env, capture_output=True, timeout=60)
+    assert again.returncode == 1
+    first, second = sorted((tmp_path / "runs" / "mine-faulty").iterdir())
+    assert (first / "config.yaml").read_text() == (second / "config.yaml").read_text()
+
+
+def test_sweep_goes_on_after_a_failure_and_leaves_out_the_invalid(launch: Any, tmp_path: Path) -> None:
+    words = ["-m", "mode=collect", "policy=mine", "env=faulty", TRUST, "hydra.sweep.dir=swept"]
+    swept = launch(*words, "env.fault=full,bad", "policy.width=4,13", "skip_invalid=true")
+    assert swept.returncode == 2  # the higher one
+    assert "left out 2 of 4 runs" in swept.stderr
+    assert "cannot write /disc/x: no space left\nno such state" in swept.stderr
+    assert "Traceback" not in swept.stderr
+    runs = [path for path in (tmp_path / "swept").iterdir() if path.is_dir()]
+    assert sorted(run.name.rpartition("-")[0] for run in runs) == [
+        "env.fault=bad,policy.width=4",
+        "env.fault=full,policy.width=4",
+    ]
+    assert all(yaml.safe_load((run / "config.yaml").read_text())["policy"]["width"] == 4 for run in runs)
+
+
+def test_exit_in_a_sweep_passes_through_hydra(launch: Any) -> None:
+    assert launch("-m", "mode=collect", "policy=mine", "env=faulty", TRUST, "env.fault=exit,bug").returncode == 7
+
+
+# The rest needs no process of its own.
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    monkeypatch.chdir(tmp_path)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+
+        def composed(*overrides: str) -> Request:
+            cfg = compose("config", list(overrides), return_hydra_config=True)
+            HydraConfig.instance().set_config(cfg)
+            return typed(cfg)
+
+        yield composed
+
+
+def begin(request: Request, place: Path) -> Path:
+    folder.make(place)
+    (place / "log.txt").touch()
+    folder.describe(place, request.config, [])
+    return place
+
+
+def test_identity_is_what_is_computed(ask: Any) -> None:
+    same = [ask(), ask("device=cpu", "tags=[a]", "logger=none", "name=x", "data_dir=/d"), ask("trainer.max_steps=2e3")]
+    assert len({folder.identity(request.config) for request in same}) == 1
+    other = [ask("seed=1"), ask("policy.layers=3"), ask("env.data.seed=1"), ask("encoder=conv")]
+    assert len({folder.identity(request.config) for request in [*same, *other]}) == 5
+
+
+def test_folders_are_fresh_and_resume_finds_its_own(ask: Any) -> None:
+    request, other = ask(), ask("seed=1")
+    first = begin(request, folder.choose(request.config, folder.AUTO))
+    second = begin(request, first.with_name(f"9{first.name}"))  # a later time
+    begin(other, first.with_name(f"99-{folder.identity(other.config)}"))
+    assert folder.choose(request.config, folder.AUTO) not in (first, second)
+    assert folder.choose(ask("resume=true").config, folder.AUTO) == second
+    with pytest.raises(BadRequest, match=r"has this configuration; the newest, 99-\w+, differs in policy.layers, seed"):
+        folder.choose(ask("resume=true", "policy.layers=3").config, folder.AUTO)
+    with pytest.raises(BadRequest, match="there is no run in runs/new to resume"):
+        folder.choose(ask("resume=true", "name=new").config, folder.AUTO)
+
+
+def test_folder_of_another_run_is_refused(ask: Any, tmp_path: Path) -> None:
+    mine = begin(ask(), tmp_path / "mine")
+    before = sorted((path.name, path.read_bytes()) for path in mine.iterdir())
+    for words, sentence in ((["seed=1"], "is not empty; add resume=true"), (["seed=1", "resume=true"], "differs in seed")):
+        with pytest.raises(BadRequest, match=sentence):
+            folder.choose(ask(*words).config, str(mine))
+    assert folder.choose(ask("resume=true", "device=cpu").config, str(mine)) == mine
+    folder.describe(mine, ask("resume=true", "device=cpu").config, ["resume=true"])
+    assert sorted((path.name, path.read_bytes()) for path in mine.iterdir()) == before
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    with pytest.raises(BadRequest, match="holds no run"):
+        folder.choose(ask("resume=true").config, str(tmp_path / "full"))
+    with pytest.raises(BadRequest, match="is a file"):
+        folder.choose(ask().config, str(tmp_path / "full" / "thesis.tex"))
+
+
+def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BadRequest, match=r"cannot write to .*; choose another place"):
+        folder.make(tmp_path / "file" / "run")
+
+
+def save_checkpoint(request: Request, run: Path, target: str | None = None) -> Path:
+    checkpoint = run / "checkpoints" / "step-3"
+    checkpoint.mkdir(parents=True)
+    (checkpoint.parent / "best").symlink_to("step-3")
+    (checkpoint / "config.yaml").write_text(yaml.safe_dump(request.config))
+    (checkpoint / "policy.json").write_text(json.dumps({"target": target or request.config["policy"]["_target_"]}))
+    return checkpoint
+
+
+def test_evaluation_takes_policy_and_environment_from_the_checkpoint(ask: Any, tmp_path: Path) -> None:
+    trained = ask("policy=bc_mlp", "policy.layers=3", "encoder=conv", "env.data.noise=0.25", "seed=7", "name=mine")
+    checkpoint = save_checkpoint(trained, tmp_path / "run")
+    for path in (tmp_path / "run", checkpoint, checkpoint.parent / "best"):
+        played = ask("mode=eval", f"ckpt_path={path}", "env.max_steps=50", "++policy.token_dim=32")
+        assert played.config["policy"] == {**trained.config["policy"], "token_dim": 32}
+        assert played.config["env"] == {**trained.config["env"], "max_steps": 50}
+        assert (played.ckpt_path, played.seed, played.name) == (str(checkpoint), 0, "mine")
+    assert ask("mode=eval", f"ckpt_path={checkpoint}", "env=minigrid").env.data.noise == 0
+    for words, sentence in (
+        (["policy=masked_dit"], "the checkpoint holds bc_mlp, not masked_dit"),
+        (["encoder=mlp"], "the checkpoint's encoder is not the one"),
+        (["policy.horizon=3"], "policy.horizon does not exist; policy has"),
+        (["env.data.noise=2"], "env.data.noise is a probability"),
+    ):
+        with pytest.raises(BadRequest, match=sentence):
+            ask("mode=eval", f"ckpt_path={checkpoint}", *words)
+
+
+def test_checkpoint_cannot_name_code_or_trust_itself(ask: Any, tmp_path: Path) -> None:
+    request = ask()
+    request.config["policy"]["_target_"] = "builtins.open"
+    request.config["trusted_packages"] = ["builtins"]
+    checkpoint = save_checkpoint(request, tmp_path / "run")
+    with pytest.raises(BadRequest, match=r"policy._target_ is builtins.open, but only policies"):
+        ask("mode=eval", f"ckpt_path={checkpoint}")
+
+
+@pytest.mark.parametrize("damage", ["no config", "torn config", "another target", "no policy"])
+def test_damaged_checkpoint_is_a_sentence(ask: Any, tmp_path: Path, damage: str) -> None:
+    checkpoint = save_checkpoint(ask(), tmp_path / "run", "policies.bc_mlp.BCMLP" if damage == "another target" else None)
+    if damage == "no config":
+        (checkpoint / "config.yaml").unlink()
+    elif damage == "torn config":
+        (checkpoint / "config.yaml").write_text("policy: {a: [")
+    elif damage == "no policy":
+        (checkpoint / "policy.json").unlink()
+    with pytest.raises(BadRequest, match="holds no checkpoint" if damage == "no policy" else "is damaged"):
+        ask("mode=eval", f"ckpt_path={checkpoint}")

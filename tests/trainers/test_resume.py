@@ -1,0 +1,125 @@
+"""A run that was killed and resumed is, bit for bit, the run that was not: weights, optimiser, average, metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, options
+
+STEPS = 60
+ARGUMENTS = (
+    "env.id=MiniGrid-DoorKey-5x5-v0",
+    "env.data.episodes=200",
+    "env.data.val_episodes=20",
+    f"trainer.max_steps={STEPS}",
+    "trainer.batch_size=32",
+    "trainer.log_every=7",  # in step with nothing else, so that sums are cut in the middle
+    "trainer.eval_every=20",
+    "trainer.eval_episodes=5",
+    "trainer.save_every=3",
+    "trainer.schedule.warmup=10",
+    "eval.episodes=20",
+    "eval.media=0",
+    "logger=none",
+)
+
+
+def start(here: Path, folder: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "launch.py"), *ARGUMENTS, *arguments, f"hydra.run.dir={folder}", "resume=true"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=here, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(here: Path, folder: str, *arguments: str) -> str:
+    process = start(here, folder, *arguments)
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+    return output
+
+
+def step_of(folder: Path) -> int:
+    steps = [int(path.name.removeprefix("step-")) for path in folder.glob("checkpoints/step-*")]
+    return max(steps, default=-1)
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+    last = [folder / f"checkpoints/step-{STEPS}" for folder in (one, other)]
+    for name in ("training.safetensors", "policy.safetensors"):
+        assert (last[0] / name).read_bytes() == (last[1] / name).read_bytes()
+    states = [json.loads((folder / "state.json").read_text()) for folder in last]
+    for state in states:
+        state.pop("seconds")
+    assert states[0] == states[1]
+    assert os.readlink(one / "checkpoints/best") == os.readlink(other / "checkpoints/best")
+    scores = [json.loads((folder / "evaluation.json").read_text())["scores"] for folder in (one, other)]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize("policy", options("policy"))
+def test_killed_and_resumed_is_the_run_that_was_not(here: Path, policy: str):
+    extra = (f"policy={policy}", "trainer.schedule.name=plateau")
+    finish(here, "whole", *extra)
+    # Killed again and again: after the first checkpoint, then at moments that nobody chose, saving and validating included.
+    kills, chance = 0, random.Random(policy)
+    while kills < 3 or step_of(here / "cut") < STEPS // 2:
+        before = step_of(here / "cut")
+        process = start(here, "cut", *extra)
+        while process.poll() is None and step_of(here / "cut") <= before + 6:
+            time.sleep(0.005)
+        time.sleep(chance.random() * 0.2)
+        if process.poll() is not None:
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        kills += 1
+    assert kills >= 3
+    assert 0 < step_of(here / "cut") < STEPS, "the kills came too late to prove anything"
+    output = finish(here, "cut", *extra)
+    assert "resumed from step-" in output
+    assert_same_run(here / "whole", here / "cut")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_a_polite_stop_saves_and_says_how_to_go_on(here: Path, number: signal.Signals):
+    finish(here, "whole", "policy=bc_mlp")
+    process = start(here, "stopped", "policy=bc_mlp")
+    while step_of(here / "stopped") < 3:
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(number)
+    output = process.communicate()[0]
+    assert process.returncode == 4, output
+    assert json.loads((here / "stopped/status.json").read_text())["status"] == "preempted"
+    command = next(line for line in output.splitlines() if "resume=true" in line).strip()
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same_run(here / "whole", here / "stopped")
+
+
+def test_a_damaged_checkpoint_is_not_the_end(here: Path):
+    finish(here, "whole", "policy=bc_mlp")
+    process = start(here, "cut", "policy=bc_mlp")
+    while step_of(here / "cut") < 9:
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    newest = here / f"cut/checkpoints/step-{step_of(here / 'cut')}"
+    file = newest / "training.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+    output = finish(here, "cut", "policy=bc_mlp")
+    assert f"{newest.name} is damaged" in output and "resumed from" in output
+    assert_same_run(here / "whole", here / "cut")
+
+
+@pytest.fixture(autouse=True)
+def shared_data(here: Path, data_dir: Path) -> None:
+    (here / "data").symlink_to(data_dir)
