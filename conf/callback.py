@@ -28,9 +28,9 @@ class Check(Callback):
             if request.dry:
                 print(yaml.safe_dump(request.config, sort_keys=False) + f"\n# would run in {place}")
                 sys.exit(Exit.DONE)
-            folder.make(place)
+            fresh = config.hydra.run.dir == folder.AUTO and not request.resume
             with read_write(config.hydra):
-                config.hydra.run.dir = str(place)
+                config.hydra.run.dir = str(folder.make(place, fresh))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         with _only_exits():

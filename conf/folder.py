@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -48,19 +49,28 @@ def choose(config: Mapping[str, Any], directory: str) -> Path:
     home = Path("runs") / config["name"]
     if config["resume"]:
         return _newest(home, config)
-    folder = home / f"{now()}-{identity(config)}"
-    return next(path for path in _numbered(folder) if not path.exists())
+    return home / f"{now()}-{identity(config)}"
 
 
-def make(folder: Path) -> None:
-    """Make the folder, and learn now rather than after an hour of training that nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}.tmp"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise BadRequest(f"cannot write to {folder} ({error.strerror}); choose another place with hydra.run.dir=...") from error
+def make(folder: Path, fresh: bool = False) -> Path:
+    """Make the folder, and learn now rather than after an hour of training that nothing can be written there.
+
+    Of two runs that want the same `fresh` folder in the same second, one gets another number.
+    """
+    for place in _numbered(folder) if fresh else [folder]:
+        try:
+            place.mkdir(parents=True, exist_ok=not fresh)
+            probe = place / f".{os.getpid()}.tmp"
+            probe.touch()
+            probe.unlink()
+            return place
+        except OSError as error:
+            if fresh and isinstance(error, FileExistsError):
+                continue
+            raise BadRequest(
+                f"cannot write to {place} ({error.strerror}); choose another place with hydra.run.dir=..."
+            ) from error
+    raise AssertionError("numbers do not run out")
 
 
 def describe(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
@@ -79,7 +89,9 @@ def describe(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) 
 def command(overrides: Sequence[str]) -> str:
     """A line for the shell that makes the same run again, in a fresh folder."""
     launch = Path(__file__).parents[1] / "launch.py"
-    again = [word for word in overrides if not word.startswith("resume=")]
+    again = [word for word in overrides if not word.startswith(("resume=", "skip_invalid="))]
+    if any(word.startswith(("study=", "cluster=")) for word in again):
+        again.append("hydra.mode=RUN")  # one run of that sweep, here
     return f"cd {shlex.quote(os.getcwd())} && {shlex.join([sys.executable, str(launch), *_config_flags(), *again])}"
 
 
@@ -160,10 +172,8 @@ def _leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, An
 
 def _numbered(folder: Path) -> Iterator[Path]:
     yield folder
-    number = 2
-    while True:
+    for number in count(2):
         yield folder.with_name(f"{folder.name}-{number}")
-        number += 1
 
 
 def _config_flags() -> list[str]:

@@ -42,7 +42,8 @@ def refuse_swept_machinery(config: DictConfig) -> None:
 def checked(master: DictConfig, runs: Sequence[Sequence[str]], loader: ConfigLoader) -> list[list[str]]:
     """The runs that can run, each with the folder it gets; BadRequest with every run that cannot, unless skip_invalid=true."""
     home = _home(master)
-    valid, invalid, places = [], [], set[str]()
+    valid: dict[str, Sequence[str]] = {}  # folder -> overrides
+    invalid: list[str] = []
     swept = _swept(runs)
     for number, overrides in enumerate(runs):
         try:
@@ -51,17 +52,16 @@ def checked(master: DictConfig, runs: Sequence[Sequence[str]], loader: ConfigLoa
             _refuse_own_machinery(master, run)
             config = typed(run).config
             slug = f"{_slug([overrides[i] for i in swept])}-{folder.identity(config)}".lstrip("-")
-            place = home / (slug if slug not in places else f"{slug}-{number}")
-            folder.choose(config, str(place))
+            slug = slug if slug not in valid else f"{slug}-{number}"
+            folder.choose(config, str(home / slug))
         except Exception as error:
             if (sentence := explain(error)) is None:
                 raise
             invalid.append(f"  #{number} {' '.join(overrides)}\n     {sentence}")
         else:
-            places.add(place.name)
-            valid.append([*overrides, f"hydra.sweep.dir={_quoted(home)}", f"hydra.sweep.subdir={_quoted(place.name)}"])
+            valid[slug] = overrides
             if master.dry:
-                print(f"#{number} {' '.join(overrides)}\n   {place}")
+                print(f"#{number} {' '.join(overrides)}\n   {home / slug}")
     HydraConfig.instance().set_config(master)
     if invalid and (not master.skip_invalid or not valid):
         advice = f"; add skip_invalid=true to run the other {len(valid)}" if valid else ""
@@ -71,10 +71,13 @@ def checked(master: DictConfig, runs: Sequence[Sequence[str]], loader: ConfigLoa
         print(f"left out {len(invalid)} of {len(runs)} runs that cannot run:\n" + "\n".join(invalid), file=sys.stderr)
     if master.dry:
         sys.exit(Exit.DONE)
+    home = folder.make(home, fresh=master.hydra.sweep.dir == folder.AUTO)
     with read_write(master.hydra):
         master.hydra.sweep.dir = str(home)
-    folder.make(home)
-    return valid
+    return [
+        [*overrides, f"hydra.sweep.dir={_quoted(home)}", f"hydra.sweep.subdir={_quoted(slug)}"]
+        for slug, overrides in valid.items()
+    ]
 
 
 def _home(master: DictConfig) -> Path:

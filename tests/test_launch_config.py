@@ -252,12 +252,11 @@ def test_identity_is_what_is_computed(ask: Any) -> None:
     assert len({folder.identity(request.config) for request in [*same, *other]}) == 5
 
 
-def test_folders_are_fresh_and_resume_finds_its_own(ask: Any) -> None:
+def test_resume_finds_the_newest_run_of_its_own(ask: Any) -> None:
     request, other = ask(), ask("seed=1")
     first = begin(request, folder.choose(request.config, folder.AUTO))
     second = begin(request, first.with_name(f"9{first.name}"))  # a later time
     begin(other, first.with_name(f"99-{folder.identity(other.config)}"))
-    assert folder.choose(request.config, folder.AUTO) not in (first, second)
     assert folder.choose(ask("resume=true").config, folder.AUTO) == second
     with pytest.raises(BadRequest, match=r"has this configuration; the newest, 99-\w+, differs in policy.layers, seed"):
         folder.choose(ask("resume=true", "policy.layers=3").config, folder.AUTO)
@@ -280,6 +279,10 @@ def test_folder_of_another_run_is_refused(ask: Any, tmp_path: Path) -> None:
         folder.choose(ask("resume=true").config, str(tmp_path / "full"))
     with pytest.raises(BadRequest, match="is a file"):
         folder.choose(ask().config, str(tmp_path / "full" / "thesis.tex"))
+
+
+def test_two_runs_in_one_second_get_two_folders(tmp_path: Path) -> None:
+    assert [folder.make(tmp_path / "run", fresh=True).name for _ in range(3)] == ["run", "run-2", "run-3"]
 
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -29,8 +29,9 @@ EXIT = {"done": Exit.DONE, "diverged": Exit.DIVERGED, "preempted": Exit.PREEMPTE
 def main(request: Request, folder: Path) -> Exit:
     """Carry out a checked request in its run folder; returns the exit code."""
     device = pick_device(request.device)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if device.type == "cuda":  # CPU kernels are deterministic as they are; asking costs them a second of imports
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if request.trainer.threads:
         torch.set_num_threads(request.trainer.threads)
     family = request.targets["env"](request.env)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from minigrid.core.actions import Actions
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
@@ -10,7 +12,8 @@ OBJECTS, COLOURS, STATES = len(OBJECT_TO_IDX), len(COLOR_TO_IDX), len(STATE_TO_I
 OPEN, CLOSED, LOCKED = STATE_TO_IDX["open"], STATE_TO_IDX["closed"], STATE_TO_IDX["locked"]
 
 
-def code(kind, colour, state):  # of numbers or of arrays
+def code(kind: Any, colour: Any, state: Any) -> Any:
+    """Of numbers, or of arrays of them."""
     return (state * COLOURS + colour) * OBJECTS + kind
 
 
@@ -30,7 +33,6 @@ def _is(*names: str) -> np.ndarray:
 DOOR = _is("door")
 GOAL = _is("goal")
 LAVA = _is("lava")
-KEY = _is("key")
 PORTABLE = _is("key", "ball", "box")  # can be picked up
 BOX = _is("box")
 LOCKED_DOOR = DOOR & (_STATE == LOCKED)

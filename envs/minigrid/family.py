@@ -59,6 +59,8 @@ class Config:
 
 
 class MiniGrid(Family):
+    """One id, configured. `batched` says whether the engine plays it, `planned` whether there is an expert."""
+
     def __init__(self, config: Config) -> None:
         self.config = config
         env = simulator(config.id)
@@ -78,8 +80,9 @@ class MiniGrid(Family):
     def accepts(cls, config: Config, needs_expert: bool) -> str | None:
         ids = [id for id in gymnasium.registry if id.startswith(("MiniGrid-", "BabyAI-"))]
         if config.id not in ids:
-            close = difflib.get_close_matches(config.id, ids, n=1, cutoff=0)
-            return f"env.id: no such MiniGrid or BabyAI id: {config.id}. Did you mean {close[0]}?"
+            close = difflib.get_close_matches(config.id, ids, n=1, cutoff=0.5)
+            hint = f"Did you mean {close[0]}?" if close else "https://minigrid.farama.org lists them."
+            return f"There is no MiniGrid or BabyAI id {config.id}. {hint}"
         entry = str(gymnasium.spec(config.id).entry_point)
         if ".wfc" in entry and not all(importlib.util.find_spec(name) for name in ("imageio", "networkx")):
             return f'{config.id} builds its mazes with extra packages: pip install "minigrid[wfc]".'
@@ -145,9 +148,6 @@ class MiniGrid(Family):
                 frames.append(env.get_frame(tile_size=TILE))
             episodes.append(np.stack(frames))
         return episodes
-
-
-MiniGrid.Config = Config
 
 
 def engine_knows(env: MiniGridEnv) -> bool:

@@ -14,7 +14,7 @@ from gymnasium.vector import VectorEnv
 from minigrid.core.actions import Actions
 
 from envs.minigrid.codes import CLOSED_DOOR, EMPTY, FITTING_KEY, GOAL, LAVA, LOCKED_DOOR, PORTABLE, WALKABLE
-from envs.minigrid.engine import RIM, Engine
+from envs.minigrid.engine import Engine
 from envs.minigrid.vector import BatchedVector
 
 PHASES = 3
@@ -43,17 +43,18 @@ class Planner:
             self._replan(engine, lane)
         np.copyto(self.known, engine.changes)
 
-        y, x = np.divmod(engine.cell - engine.home, engine.stride)
-        cell = (y - RIM) * engine.width + x - RIM
+        cell = self.number[engine.cell - engine.home]
         best = self.best[np.arange(vector.num_envs), self.phase, engine.direction, cell]  # [N] sets of actions
         draw = _uniform(self.seed, vector.seeds, engine.steps)
         action = MEMBERS[best, (draw * SIZE[best]).astype(np.intp)]
-        ahead = engine.codes.reshape(-1)[engine.cell + engine.ahead[engine.direction]]
-        return np.where((action == Actions.toggle) & PORTABLE[ahead], Actions.pickup, action)
+        return np.where((action == Actions.toggle) & PORTABLE[engine.facing()], Actions.pickup, action)
 
     def _meet(self, vector: BatchedVector) -> None:
-        num_envs, cells = vector.num_envs, vector.engine.width * vector.engine.height
+        num_envs, engine = vector.num_envs, vector.engine
+        cells = len(engine.inside)
         self.vector = vector
+        self.number = np.zeros(engine.size, np.intp)  # [S] the engine's cells, numbered without its rim
+        self.number[engine.inside] = np.arange(cells)
         self.known = np.full(num_envs, -1)  # [N] `engine.changes` that the plan has taken in
         self.plans: list[Plan | None] = [None] * num_envs
         self.phase = np.zeros(num_envs, np.intp)  # [N]
@@ -62,8 +63,8 @@ class Planner:
     def _replan(self, engine: Engine, lane: int) -> None:
         """The world has changed: as planned, then the plan goes on with its next phase; otherwise plan anew."""
         codes, carried, plan = engine.codes[lane, engine.inside], int(engine.carried[lane]), self.plans[lane]
-        as_planned = plan is not None and engine.changes[lane] == self.known[lane] + 1
-        if plan is not None and as_planned and plan.fulfilled(int(self.phase[lane]), codes, carried):
+        one_change = engine.changes[lane] == self.known[lane] + 1
+        if plan is not None and one_change and plan.fulfilled(int(self.phase[lane]), codes, carried):
             self.phase[lane] += 1
             return
         plan = self.plans[lane] = Plan(codes, carried, engine.width)
@@ -74,7 +75,7 @@ class Planner:
 class Plan:
     """The optimal actions in every state of one world: `best` [phases,4,cells].
 
-    Exact for worlds with at most one locked door, one thing to carry and any number of closed doors.
+    Exact for worlds with at most one locked door and one thing to carry, with any number of closed doors.
     """
 
     def __init__(self, codes: np.ndarray, carried: int, width: int) -> None:
@@ -95,8 +96,7 @@ class Plan:
         """Whether the errand of this phase has just been done."""
         if phase == len(self.errands) or carried != self.key:
             return False
-        there = codes[self.errands[phase]]
-        return bool(there == EMPTY or WALKABLE[there])
+        return bool(WALKABLE[codes[self.errands[phase]]])
 
 
 def _errands(codes: np.ndarray, carried: int) -> tuple[list[int], int]:
@@ -163,7 +163,8 @@ def _facing(phases: int, cells: int) -> tuple[int, int, int, int]:
     return right, down, left, up
 
 
-_SETS = [[a for a, flag in zip((0, 1, 2, 5), (LEFT, RIGHT, FORWARD, USE), strict=True) if s & flag] or [6] for s in range(16)]
+_ACTIONS = {LEFT: Actions.left, RIGHT: Actions.right, FORWARD: Actions.forward, USE: Actions.toggle}
+_SETS = [[int(action) for bit, action in _ACTIONS.items() if bits & bit] or [int(Actions.done)] for bits in range(16)]
 SIZE = np.array([len(members) for members in _SETS])  # [16]
 MEMBERS = np.array([members + [0] * (4 - len(members)) for members in _SETS])  # [16,4] the actions of each set
 

@@ -1,6 +1,7 @@
 """Vector environments over MiniGrid ids: the batched engine where it knows the rules, real MiniGrid stepped in a loop elsewhere.
 
-Both speak the same: observations, dealing of seeds, `info["episode"]`, `final_obs`. They differ in three verbs at the bottom.
+Both speak the same: observations, dealing of seeds, `info["episode"]`, `final_obs`. Each fills in how to load,
+retire, play and observe lanes.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class MiniGridVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
 
     def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         actions = np.array(actions, np.intp)  # [N], a copy
+        if actions.min() < 0:  # the engine's tables refuse what is too large, but read -1 as their last action
+            raise ValueError(f"actions must be between 0 and {len(Actions) - 1}, got {actions.min()}")
         actions[self.episode < 0] = Actions.done  # in an idle lane nothing happens
         reward, terminated, truncated = self._play(actions)
         observation = self._observe(slice(None))

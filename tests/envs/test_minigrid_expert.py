@@ -140,6 +140,17 @@ def test_expert_recovers_from_noise(id):
     assert solved == 60
 
 
+def test_an_expert_that_is_asked_now_and_then_agrees_with_one_that_saw_every_step():
+    made, rng = MiniGrid(Config(id="MiniGrid-DoorKey-5x5-v0", max_steps=50)), np.random.default_rng(0)
+    vector, constant, occasional = made.vector(32), made.expert(), made.expert()
+    vector.reset()
+    for step in range(400):
+        labels = constant.act(vector)
+        if step % 9 == 0:
+            np.testing.assert_array_equal(occasional.act(vector), labels)
+        vector.step(np.where(rng.random(32) < 0.1, rng.integers(0, 7, 32), labels))
+
+
 def plans(seed: int, lanes: int, episodes: int = 40) -> list[list[int]]:
     """The expert's actions in each episode."""
     made = MiniGrid(Config(id="MiniGrid-FourRooms-v0", data=DataConfig(seed=seed)))

@@ -98,6 +98,24 @@ def test_exactly_the_listed_episodes_are_played_and_then_lanes_idle(id):
     assert trace[-1][4]["episode"].tolist() == [-1, -1, -1]
 
 
+@pytest.mark.parametrize("id", ["MiniGrid-DoorKey-5x5-v0", "MiniGrid-Unlock-v0"])
+def test_more_lanes_than_episodes(id):
+    vector = family(id, max_steps=4).vector(9, seeds=np.arange(2))
+    trace = rollout(vector, np.full((6, 9), 2))
+    assert trace[0][4]["episode"].tolist() == [0, 1] + [-1] * 7
+    assert sum(int((step[2] | step[3]).sum()) for step in trace[1:]) == 2
+    assert trace[-1][0] in vector.observation_space
+
+
+@pytest.mark.parametrize("id", ["MiniGrid-DoorKey-5x5-v0", "MiniGrid-Unlock-v0"])
+@pytest.mark.parametrize("action", [-1, 7])
+def test_an_action_that_does_not_exist_is_an_error(id, action):
+    vector = family(id).vector(2, seeds=np.arange(2))
+    vector.reset()
+    with pytest.raises((ValueError, IndexError)):
+        vector.step(np.array([0, action]))
+
+
 def test_reset_deals_from_the_top_again():
     vector = family().vector(2, seeds=np.arange(4))
     actions = np.random.default_rng(0).integers(0, 7, (20, 2))
@@ -179,7 +197,7 @@ def test_rendering_replays_an_episode(id, size):
         ("MiniGrid-Unlock-v0", True, "no expert for MiniGrid-Unlock-v0. Ids that have one: MiniGrid-Empty-"),
         ("MiniGrid-Playground-v0", True, "MiniGrid-DoorKey-"),
         ("MiniGrid-DorKey-8x8-v0", False, "Did you mean MiniGrid-DoorKey-8x8-v0?"),
-        ("CartPole-v1", False, "no such MiniGrid or BabyAI id: CartPole-v1"),
+        ("CartPole-v1", False, "no MiniGrid or BabyAI id CartPole-v1. https://"),
     ],
 )
 def test_what_cannot_run_is_refused_in_a_sentence(id, needs_expert, sentence):

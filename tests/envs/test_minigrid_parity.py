@@ -87,7 +87,7 @@ def drive(id: str, steps: int, max_steps: int = 0, seed: int = 0) -> Counter[str
     for lane, judge in enumerate(judges):
         check(lane, judge.env.reset(seed=int(seeds[lane]))[0], observation)
     for _ in range(steps // LANES):
-        ahead = engine.codes.reshape(-1)[engine.cell + engine.ahead[engine.direction]]
+        ahead = engine.facing()
         actions = busy_actions(rng, ahead, engine.carried != EMPTY)
         if expert is not None:
             follow = (np.arange(LANES) % 2 == 0) & (rng.random(LANES) < np.where(DOOR[ahead], 0.5, 0.85))
@@ -139,7 +139,7 @@ def test_engine_handles_boxes_and_other_keys(id):
         judge.env.reset(seed=lane)
     rng = np.random.default_rng(0)
     for step in range(200):
-        ahead = engine.codes.reshape(-1)[engine.cell + engine.ahead[engine.direction]]
+        ahead = engine.facing()
         actions = busy_actions(rng, ahead, engine.carried != EMPTY)
         engine.step(actions)
         grid = engine.observe()
