@@ -114,7 +114,7 @@ def typed(cfg: DictConfig) -> Request:
     for name, section in SECTIONS.items():
         cls = _config_class(section.module or config[name]["_target_"].rpartition(".")[0], name)
         sections[name] = build(cls, _values(config[name], cls, hydra.overrides.task), name)
-    _refuse_pair(sections, targets, top.mode)
+    _refuse_pair(sections, targets, top)
     named = {name: {"_target_": config[name]["_target_"], **plain(sections[name])} for name in targets}
     return Request(**vars(top), **sections, targets=targets, config={**plain(top), **plain(sections), **named})
 
@@ -233,13 +233,16 @@ def _values(values: dict[str, Any], cls: type, overrides: Sequence[str]) -> dict
     return {name: value for name, value in values.items() if name not in unwanted}
 
 
-def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], mode: str) -> None:
+def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: TopLevel) -> None:
     """Ask the environment whether it can do what the mode needs, then the policy whether it can live in those spaces."""
     family = targets["env"]
-    sentence = family.accepts(sections["env"], needs_expert=mode in ("train", "collect"))
-    sentence = sentence or targets["policy"].accepts(sections["policy"], family(sections["env"]).spaces)
-    if sentence:
+    if sentence := family.accepts(sections["env"], needs_expert=top.mode in ("train", "collect")):
         raise BadRequest(sentence)
+    spaces = family(sections["env"]).spaces
+    if sentence := targets["policy"].accepts(sections["policy"], spaces):
+        raise BadRequest(sentence)
+    if top.mode == "eval" and top.ckpt_path is not None:
+        checkpoint.refuse_other_spaces(top.ckpt_path, spaces.to_json())
 
 
 def _default_name(config: Mapping[str, Any], choices: Mapping[str, Any]) -> str:

@@ -51,6 +51,19 @@ def adopt(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     return adopted
 
 
+def refuse_other_spaces(path: str, here: Mapping[str, Any]) -> None:
+    """A network is made for the shapes it was trained on; `here` are the JSON form of the environment's spaces."""
+    trained = json.loads((Path(path) / "policy.json").read_text())["spaces"]
+    before, now = ({"action": spaces["action"], **spaces["observation"]} for spaces in (trained, here))
+    if differing := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
+        shapes = ", ".join(f"{name} {_shape(before.get(name))} there and {_shape(now.get(name))} here" for name in differing)
+        raise BadRequest(f"the checkpoint's policy cannot play in this environment: {shapes}; choose an env.id like its own")
+
+
+def _shape(space: Mapping[str, Any] | None) -> str:
+    return "missing" if space is None else str(space.get("shape", space.get("n")))
+
+
 def _saved(folder: Path) -> dict[str, Any]:
     """The checkpoint's own config, once it agrees with the policy that lies beside it."""
     try:

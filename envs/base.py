@@ -122,9 +122,9 @@ class Family:
         """The best possible score on exactly these episodes, where it can be computed."""
         return None
 
-    def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> float:
-        """Share of the episodes `seeds` whose layout or task occurs among `training`: 1.0 means that nothing is held out."""
-        raise NotImplementedError("seen_in_training(seeds, training) -> share")
+    def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> np.ndarray:
+        """Which of the episodes `seeds` [E] have a layout or task that occurs among `training`: all, and nothing is held out."""
+        raise NotImplementedError("seen_in_training(seeds, training) -> bool [E]")
 
     def signature(self) -> dict[str, Any]:
         """What, besides `data`, decides how an episode looks: `id`, arguments, versions. Part of the dataset's address."""

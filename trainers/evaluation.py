@@ -78,10 +78,13 @@ def evaluate(policy: Policy, family: Family, config: Config, training: np.ndarra
         "split": config.split,
         "episodes": len(seeds),
         "first_seed": int(seeds[0]),
-        "seen_in_training": seen,
+        "seen_in_training": float(seen.mean()),
         "scores": {name: summary(score) for name, score in scores.items()},
+        # A mean over seen and unseen layouts could hide a policy that learned the seen ones by heart.
+        "unseen_in_training": summary(select(scores[config.decode[0]], ~seen)) if seen.any() and not seen.all() else None,
         "per_episode": {
-            name: {"success": score.success, "return": score.returns, "length": score.lengths} for name, score in scores.items()
+            "seen_in_training": seen,
+            **{n: {"success": s.success, "return": s.returns, "length": s.lengths} for n, s in scores.items()},
         },
     }
     if not kept:
@@ -97,9 +100,14 @@ def success_rate(policy: Policy, family: Family, split: str, episodes: int, seed
     return float(play(PolicyPlayer(policy, False, seed, device), family, split, seeds, episodes).score.success.mean())
 
 
+def select(score: Score, episodes: np.ndarray) -> Score:
+    return Score(score.success[episodes], score.returns[episodes], score.lengths[episodes])
+
+
 def summary(score: Score) -> dict[str, Any]:
     solved = score.success
     return {
+        "episodes": len(solved),
         "success": float(solved.mean()),
         "success_interval": wilson(int(solved.sum()), len(solved)),
         "return": float(score.returns.mean()),
@@ -131,9 +139,12 @@ def table(record: dict[str, Any], headline: str) -> Table:
     shown = Table(title=f"{record['episodes']} {record['split']} episodes ({held_out})", title_justify="left")
     for name in ("", "success", "95 %", "return", "95 %", "steps"):
         shown.add_column(name, justify="left" if not name else "right")
-    for name, score in record["scores"].items():
+    rows = [(f"{headline}, {name}" if name in ("sampled", "greedy") else name, score) for name, score in record["scores"].items()]
+    if unseen := record["unseen_in_training"]:
+        rows.insert(1, (f"  on the {unseen['episodes']} unseen", unseen))
+    for name, score in rows:
         shown.add_row(
-            f"{headline}, {name}" if name in ("sampled", "greedy") else name,
+            name,
             f"{score['success']:.3f}",
             "{:.3f}-{:.3f}".format(*score["success_interval"]),
             f"{score['return']:.3f}",

@@ -105,6 +105,8 @@ class Records:
         return self.metrics.tell()
 
     def close(self) -> None:
+        if self.metrics.closed:
+            return
         self.flush()
         self.metrics.close()
         self.timing.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +18,7 @@ from gymnasium import spaces
 from minigrid import envs as rules
 from minigrid.core.actions import Actions
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
-from minigrid.envs.babyai.core.roomgrid_level import BabyAIMissionSpace, RoomGridLevel
+from minigrid.envs.babyai.core.roomgrid_level import RoomGridLevel
 from minigrid.minigrid_env import MiniGridEnv
 
 from conf.errors import BadRequest
@@ -29,7 +28,7 @@ from envs.minigrid.bank import bank, reset, simulator
 from envs.minigrid.engine import VERSION, VIEW
 from envs.minigrid.planner import Planner
 from envs.minigrid.vector import BatchedVector, LoopVector, MiniGridVector
-from envs.text import VOCABULARY, split
+from envs.text import VOCABULARY
 
 PLANNED = {  # classes that the planner solves, and how a user knows them
     rules.EmptyEnv: "MiniGrid-Empty-*",
@@ -42,6 +41,7 @@ PLANNED = {  # classes that the planner solves, and how a user knows them
     rules.DistShiftEnv: "MiniGrid-DistShift*",
 }
 TILE = 16  # pixels of a rendered cell
+MINIGRID_WORDS = 18  # the longest mission of MiniGrid's own, LockedRoom's
 BABYAI_WORDS = 72  # the longest sentence of BabyAI's grammar: twice "put the red ball in front of you next to ... and put ..."
 BABYAI_ERRANDS = 8  # and the most places it sends the agent to, which is what BabyAI's step limit grows with
 
@@ -128,10 +128,10 @@ class MiniGrid(Family):
             episode = info["episode"]
         return score
 
-    def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> float:
+    def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> np.ndarray:
         made = bank(self.config.id, self.config.max_steps)
         known = {layout.tobytes() for layout in made.layouts(np.asarray(training))}
-        return float(np.mean([layout.tobytes() in known for layout in made.layouts(np.asarray(seeds))]))
+        return np.array([layout.tobytes() in known for layout in made.layouts(np.asarray(seeds))])
 
     def signature(self) -> dict[str, Any]:
         limit = {"max_steps": self.config.max_steps} if self.config.max_steps else {}
@@ -157,12 +157,8 @@ def engine_knows(env: MiniGridEnv) -> bool:
 
 
 def _longest_mission(env: MiniGridEnv) -> int:
-    """In words. BabyAI's mission spaces know nothing of their missions, MiniGrid's list what fills their blanks."""
-    space = env.observation_space["mission"]  # type: ignore[index]
-    if isinstance(space, BabyAIMissionSpace):
-        return BABYAI_WORDS
-    blanks = itertools.product(*(space.ordered_placeholders or []))
-    return max(1, *(len(split(space.mission_func(*words))) for words in blanks))
+    """In words: one length for all ids of MiniGrid and one for BabyAI's, so that a policy trained in one can be tried in another."""
+    return BABYAI_WORDS if isinstance(env, RoomGridLevel) else MINIGRID_WORDS
 
 
 def _longest_episode(env: MiniGridEnv) -> int:

@@ -175,9 +175,9 @@ def test_success_is_reaching_the_goal():
 
 def test_one_layout_is_seen_and_a_thousand_are_not():
     training, test = np.arange(300), SPLITS["test"][0] + np.arange(50)
-    assert family("MiniGrid-Empty-8x8-v0").seen_in_training(test, training) == 1.0
-    assert family("MiniGrid-DoorKey-8x8-v0").seen_in_training(test, training) < 0.2
-    assert family("MiniGrid-DoorKey-8x8-v0").seen_in_training(training[:50], training) == 1.0
+    assert family("MiniGrid-Empty-8x8-v0").seen_in_training(test, training).all()
+    assert family("MiniGrid-DoorKey-8x8-v0").seen_in_training(test, training).mean() < 0.2
+    assert family("MiniGrid-DoorKey-8x8-v0").seen_in_training(training[:50], training).all()
 
 
 @pytest.mark.parametrize("id, size", [("MiniGrid-DistShift1-v0", (7, 9)), ("MiniGrid-Unlock-v0", (6, 11))])

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from envs.minigrid import Config as MiniGridConfig
+from envs.minigrid import MiniGrid
+from policies.bc_mlp import BCMLP
+from policies.bc_mlp import Config as BCConfig
+from trainers import evaluation
+from trainers.rollout import ExpertPlayer, PolicyPlayer, RandomPlayer, play
+
+CPU = torch.device("cpu")
+
+
+def family(id: str = "MiniGrid-DoorKey-5x5-v0", **values) -> MiniGrid:
+    return MiniGrid(MiniGridConfig(id=id, **values))
+
+
+@pytest.mark.parametrize(
+    "successes, episodes, low, high",
+    [  # from R's binom::binom.wilson
+        (0, 10, 0.0, 0.2775),
+        (9, 10, 0.5958, 0.9821),
+        (10, 10, 0.7225, 1.0),
+        (250, 500, 0.4563, 0.5437),
+    ],
+)
+def test_wilson_is_the_published_interval(successes, episodes, low, high):
+    assert evaluation.wilson(successes, episodes) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_bootstrap_covers_the_mean_about_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    inside = sum(low <= 0.5 <= high for low, high in (evaluation.bootstrap(random.random(60)) for _ in range(200)))
+    assert 180 <= inside <= 200  # 95 % of 200 is 190; the binomial's standard deviation is 3
+
+
+def test_every_player_plays_exactly_the_same_episodes_whatever_the_lanes():
+    place, seeds = family(), family().seeds("test", 30)
+    for make in (lambda: ExpertPlayer(place), lambda: RandomPlayer(place, 0)):
+        scores = [play(make(), place, "test", seeds, lanes).score for lanes in (1, 7, 64)]
+        for score in scores[1:]:
+            assert np.array_equal(score.success, scores[0].success)
+            assert np.array_equal(score.lengths, scores[0].lengths)
+            assert np.array_equal(score.returns, scores[0].returns)
+
+
+def test_a_sampled_policy_does_not_depend_on_the_lanes():
+    place = family(max_steps=30)
+    policy = BCMLP(BCConfig(), place.spaces).eval()
+    runs = [
+        play(PolicyPlayer(policy, False, 0, CPU), place, "test", place.seeds("test", 24), lanes, keep=24).actions
+        for lanes in (24, 5)
+    ]
+    for index in range(24):
+        assert np.array_equal(runs[0][index], runs[1][index])
+
+
+def test_kept_actions_replay_to_the_same_end():
+    place, seeds = family(), family().seeds("test", 6)
+    played = play(ExpertPlayer(place), place, "test", seeds, 6, keep=6)
+    vector = place.vector(6, seeds=seeds)
+    for index in range(6):
+        assert len(played.actions[index]) == played.score.lengths[index]
+    vector.reset()
+    longest = max(map(len, played.actions.values()))
+    solved = np.zeros(6, bool)
+    for step in range(longest):
+        actions = np.array([played.actions[i][step] if step < len(played.actions[i]) else 6 for i in range(6)])
+        _, reward, terminated, truncated, _ = vector.step(actions)
+        solved |= place.success(reward, terminated, truncated)
+    assert solved.all()
+
+
+def test_an_evaluation_has_its_references_and_its_film():
+    place = family(max_steps=40)
+    policy = BCMLP(BCConfig(), place.spaces)
+    config = evaluation.Config(episodes=20, media=2)
+    result = evaluation.evaluate(policy, place, config, place.seeds("train", 40), seed=0, device=CPU)
+    scores = result.record["scores"]
+    assert list(scores) == ["sampled", "greedy", "random", "expert", "optimum"]
+    assert scores["optimum"]["success"] == scores["expert"]["success"] == 1
+    assert scores["optimum"]["return"] >= scores["expert"]["return"] - 1e-12
+    assert scores["random"]["success"] < 0.5 > scores["sampled"]["success"]
+    seen = result.record["per_episode"].pop("seen_in_training")
+    assert 0 < seen.mean() < 1 and result.record["unseen_in_training"]["episodes"] == (~seen).sum()
+    for name, episodes in result.record["per_episode"].items():
+        assert len(episodes["success"]) == 20
+        assert math.isclose(np.mean(episodes["success"]), scores[name]["success"])
+    assert result.gif is not None
+    film = Image.open(io.BytesIO(result.gif))
+    assert film.n_frames > 5 and film.size == (2 * 5 * 16, 5 * 16)
+
+
+def test_a_test_split_that_repeats_the_training_split_is_called_that():
+    for id, share in (("MiniGrid-Empty-5x5-v0", 1.0), ("MiniGrid-FourRooms-v0", 0.0)):
+        place = family(id, max_steps=10)
+        policy = BCMLP(BCConfig(), place.spaces)
+        config = evaluation.Config(episodes=5, media=0, decode=["greedy"])
+        record = evaluation.evaluate(policy, place, config, place.seeds("train", 20), 0, CPU).record
+        assert record["seen_in_training"] == share
+        assert ("nothing is held out" in str(evaluation.table(record, "x").title)) == (share == 1)
+
+
+def test_an_id_without_an_expert_is_still_scored():
+    place = family("MiniGrid-Unlock-v0", max_steps=5)
+    policy = BCMLP(BCConfig(), place.spaces)
+    config = evaluation.Config(episodes=4, media=1, decode=["sampled"])
+    record = evaluation.evaluate(policy, place, config, place.seeds("train", 4), 0, CPU).record
+    assert list(record["scores"]) == ["sampled", "random"]

@@ -1,0 +1,169 @@
+"""The loop itself, in one process: what a step does to the weights, and what it does with steps that break."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from envs.data import record
+from envs.data.windows import Windows
+from trainers.offline import Offline
+from trainers.records import Config as Logger
+from trainers.records import Records
+
+SMALL = ("policy=bc_mlp", "env.id=MiniGrid-DoorKey-5x5-v0", "trainer.batch_size=32", "trainer.schedule.warmup=0", "trainer.ema=0")
+
+
+@pytest.fixture
+def trainer(request_for: Callable, data_dir: Path, tmp_path: Path) -> Iterator[Callable[..., Offline]]:
+    trainers = []
+
+    def make(*overrides: str, folder: str = "run") -> Offline:
+        request = request_for(*SMALL, *overrides)
+        family = request.targets["env"](request.env)
+        torch.manual_seed(0)
+        policy = request.targets["policy"](request.policy, family.spaces)
+        windows = Windows(record.dataset(family, request.env.data, "train", data_dir), policy.window)
+        place = tmp_path / folder
+        place.mkdir()
+        made = Offline(
+            request.trainer,
+            policy,
+            windows,
+            windows,
+            folder=place,
+            seed=0,
+            device=torch.device("cpu"),
+            save_policy=lambda into, acting: None,
+            success=None,
+            make_records=lambda offset, step: Records(place, Logger("none"), offset, step),
+        )
+        trainers.append(made)
+        return made
+
+    yield make
+    for made in trainers:
+        if hasattr(made, "records"):
+            made.records.close()
+
+
+def rows(trainer: Offline) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (trainer.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def break_steps(trainer: Offline, steps: set[int]) -> None:
+    """Weights that overflow in some steps, as after a too large step; they are put back behind it."""
+    step, head = trainer.step, trainer.policy.mlp[-1]
+
+    def broken(number: int) -> None:
+        kept = head.weight.detach().clone()
+        if number in steps:
+            head.weight.data[0, 0] = math.inf
+        step(number)
+        if number in steps:
+            head.weight.data.copy_(kept)
+
+    trainer.step = broken  # type: ignore[method-assign]
+
+
+def test_a_step_is_the_optimiser_step_on_the_mean_loss(trainer):
+    ours = trainer("trainer.grad_clip=0", "trainer.schedule.name=constant")
+    by_hand = trainer("trainer.grad_clip=0", folder="other")
+    ours.begin()
+    for step in range(3):
+        ours.advance(step)
+        loss = by_hand.loss(by_hand.batch(step), torch.arange(32), step)
+        by_hand.optimizer.zero_grad()
+        (loss.total / loss.count).backward()
+        by_hand.optimizer.step()
+    for a, b in zip(ours.policy.parameters(), by_hand.policy.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_accumulation_gives_the_same_step(trainer):
+    whole, parts = trainer(), trainer("trainer.accumulate=4", folder="parts")
+    for made in (whole, parts):
+        made.begin()
+        made.advance(0)
+    for a, b in zip(whole.policy.parameters(), parts.policy.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_gradients_are_clipped_and_the_norm_is_logged_before(trainer):
+    free = trainer("trainer.grad_clip=0", "trainer.log_every=1")
+    clipped = trainer("trainer.grad_clip=0.01", "trainer.log_every=1", folder="clipped")
+    norms = []
+    for made in (free, clipped):
+        made.begin()
+        made.advance(0)
+        norms.append(torch.nn.utils.get_total_norm([p.grad for p in made.parameters]).item())
+    assert norms[0] > 0.05 and norms[1] == pytest.approx(0.01, rel=1e-3)
+    for made in (free, clipped):
+        made.records.close()
+        assert rows(made)[0]["train/grad_norm"] == pytest.approx(norms[0], rel=1e-4)
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(trainer, capsys):
+    made = trainer("trainer.max_steps=6", "trainer.log_every=6", "trainer.ema=0.9")
+    break_steps(made, {2, 4})
+    made.begin()
+    for step in range(6):
+        before = [parameter.clone() for parameter in made.policy.parameters()]
+        count = made.average.count
+        made.advance(step)
+        same = all(torch.equal(a, b) for a, b in zip(before, made.policy.parameters(), strict=True))
+        assert same == (step in {2, 4})
+        assert made.average.count == count + (step not in {2, 4})
+    made.records.close()
+    (row,) = rows(made)
+    assert row["train/skipped"] == 2 and math.isfinite(row["train/loss"])
+    assert "step 3" in capsys.readouterr().out
+
+
+def test_several_in_a_row_end_the_run_and_keep_the_evidence(trainer):
+    made = trainer("trainer.max_steps=20", "trainer.bad_steps=3")
+    break_steps(made, {5, 7, 8, 9})
+    outcome = made.fit()
+    assert (outcome.status, outcome.step) == ("diverged", 10)
+    batch = load_file(made.folder / "diverged/batch.safetensors")
+    assert torch.equal(batch["observation.grid"], made.batch(9)["observation"]["grid"])
+    weights = load_file(made.folder / "diverged/weights.safetensors")
+    assert all(torch.equal(weights[name], value) for name, value in made.policy.state_dict().items())
+
+
+def test_one_batch_is_learned_or_the_run_fails(trainer):
+    learns = trainer("trainer.overfit=true", "trainer.max_steps=60", "trainer.schedule.name=constant")
+    assert learns.fit().status == "done"
+    slow = trainer("trainer.overfit=true", "trainer.max_steps=60", "trainer.optimizer.lr=1e-7", folder="slow")
+    assert slow.fit().status == "failed"
+
+
+def test_epochs_are_a_budget(trainer):
+    made = trainer("trainer.max_epochs=2")
+    assert made.max_steps == math.ceil(2 * len(made.data) / 32)
+
+
+def test_a_loss_at_chance_is_said(trainer, capsys):
+    trainer("trainer.max_steps=210", "trainer.optimizer.lr=1e-9").fit()
+    assert "still at chance" in capsys.readouterr().out
+    trainer("trainer.max_steps=210", folder="learns").fit()
+    assert "still at chance" not in capsys.readouterr().out
+
+
+def test_bf16_and_compiled_steps_stay_near_the_plain_one(trainer):
+    plain, half = trainer("trainer.log_every=1"), trainer("trainer.precision=bf16", "trainer.log_every=1", folder="half")
+    for made in (plain, half):
+        made.begin()
+        for step in range(5):
+            made.advance(step)
+        made.records.close()
+    for a, b in zip(rows(plain), rows(half), strict=True):
+        assert a["train/loss"] == pytest.approx(b["train/loss"], rel=0.05)
+    assert rows(plain) != rows(half)
