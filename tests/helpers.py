@@ -36,5 +36,5 @@ def write_episodes(folder: Path, lengths: list[int], terminated: list[bool]) -> 
             steps += length
             writer.append("episode_ends", np.array([steps]))
         writer.close()
-        writer.finish({"spaces": SPACES.to_json(), "steps": steps, "episodes": len(lengths)})
+        writer.finish({"recipe": {"spaces": SPACES.to_json()}, "steps": steps, "episodes": len(lengths)})
     return Dataset(folder)

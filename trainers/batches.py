@@ -21,11 +21,9 @@ class Batches:
 
     def samples(self, step: int) -> np.ndarray:
         """Indices [batch_size] of the batch that step `step` (from 0) trains on."""
-        position, end = step * self.batch_size, (step + 1) * self.batch_size
-        parts = []
-        while position < end:
-            epoch, offset = divmod(position, self.count)
-            part = self.order(epoch)[offset : offset + end - position]
-            parts.append(part)
-            position += len(part)
-        return np.concatenate(parts)
+        epoch, offset = divmod(step * self.batch_size, self.count)
+        samples = self.order(epoch)[offset : offset + self.batch_size]
+        while len(samples) < self.batch_size:
+            epoch += 1
+            samples = np.concatenate([samples, self.order(epoch)[: self.batch_size - len(samples)]])
+        return samples

@@ -108,6 +108,8 @@ class Offline:
         self.schedule = Schedule(config.schedule, self.max_steps)
         self.average = Average(policy, config.ema) if config.ema else None
         self.batches = Batches(len(data), config.batch_size, seed)
+        # Asked once: torch.manual_seed in every step would cost, and without a GPU it keeps a stack trace of each call.
+        self.generator = default_generator(device)
         self.parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         self.state: dict[str, Any] = {
             "step": 0,
@@ -159,6 +161,7 @@ class Offline:
         self.began = time.perf_counter() - self.state["seconds"]
         self.chance = self.policy.chance_loss(self.batch(0))
         self.words = ""
+        self.policy.train()
 
     def advance(self, step: int) -> str:
         """One step and what is recorded of it; returns the words for the progress display."""
@@ -170,50 +173,57 @@ class Offline:
 
     def step(self, step: int) -> None:
         """One optimiser step, or none where the loss or the gradient is not finite."""
-        self.policy.train()
-        torch.manual_seed(fold(self.seed, 3, step))  # for policies with dropout, whose draws come from PyTorch's generator
+        self.generator.manual_seed(fold(self.seed, 3, step))  # for policies with dropout, which draw from PyTorch's generator
         rate = self.config.optimizer.lr * self.schedule.factor(step)
-        batch, rows = self.batch(step), torch.arange(self.config.batch_size, device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        sums: dict[str, tuple[Tensor, Tensor]] = {}
-        for part in self.parts(batch, rows):
-            loss = self.loss(*part, step)
-            loss.total.backward()
-            for name, (value, weight) in {"loss": (loss.total.detach(), loss.count), **loss.metrics}.items():
-                before = sums.get(name, (0.0, 0.0))
-                sums[name] = (before[0] + value, before[1] + weight)
+        sums = self.backward(step)
         count = sums["loss"][1].clamp(min=1)
 
-        # The loss is a sum, so its gradient is scaled to that of the mean here, together with the clipping.
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients) / count  # before clipping
-        names, tensors = list(sums), [x.double() for pair in sums.values() for x in pair]
-        length, *numbers = torch.stack([norm.double(), *tensors]).tolist()  # the step's one wait for the device
-        if not (math.isfinite(numbers[0]) and math.isfinite(length)):
+        if self.config.accumulate > 1:
+            torch._foreach_div_(gradients, count)
+        numbers = [x.float() for pair in sums.values() for x in pair]
+        numbers = torch.stack([*numbers, *torch._foreach_norm(gradients)]).tolist()  # the step's one wait for the device
+        values, norms = numbers[: 2 * len(sums)], numbers[2 * len(sums) :]
+        length = math.hypot(*norms)  # of the whole gradient, before clipping
+        if not (math.isfinite(values[0]) and math.isfinite(length)):
             self.state["bad_in_row"] += 1
             self.state["skipped"] += 1
-            what = "gradient" if math.isfinite(numbers[0]) else "loss"
+            what = "gradient" if math.isfinite(values[0]) else "loss"
             say(f"step {step + 1}: the {what} is not finite; the step is skipped")
             return
         self.state["bad_in_row"] = 0
-        clip = self.config.grad_clip
-        torch._foreach_mul_(gradients, (min(1.0, clip / (length + 1e-6)) if clip else 1.0) / count)
+        if 0 < self.config.grad_clip < length:
+            torch._foreach_mul_(gradients, self.config.grad_clip / length)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         if self.average:
             self.average.update()
-        self.add(dict(zip(names, zip(numbers[::2], numbers[1::2], strict=True), strict=True)))
+        self.add(dict(zip(sums, zip(values[::2], values[1::2], strict=True), strict=True)))
         self.add({"grad_norm": (length, 1), "lr": (rate, 1)})
+
+    def backward(self, step: int) -> dict[str, tuple[Tensor, Tensor]]:
+        """Gradients of the mean loss (of its sum, where the batch comes in parts), and the sums and counts of all metrics."""
+        batch, rows = self.batch(step), torch.arange(self.config.batch_size, device=self.device)
+        if self.config.accumulate == 1:  # its count is known before its gradient: no pass over the gradients is needed to scale
+            loss = self.loss(batch, rows, step)
+            (loss.total / loss.count.clamp(min=1)).backward()
+            return {"loss": (loss.total.detach(), loss.count), **loss.metrics}
+        sums: dict[str, tuple[Tensor, Tensor]] = {}
+        size = self.config.batch_size // self.config.accumulate
+        for start in range(0, self.config.batch_size, size):
+            part = slice(start, start + size)
+            loss = self.loss(_rows(batch, part), rows[part], step)
+            loss.total.backward()
+            for name, (value, count) in {"loss": (loss.total.detach(), loss.count), **loss.metrics}.items():
+                before = sums.get(name, (0.0, 0.0))
+                sums[name] = (before[0] + value, before[1] + count)
+        return sums
 
     def batch(self, step: int) -> Batch:
         samples = self.batches.samples(0 if self.config.overfit else step)
         return to_device(self.data.batch(samples), self.device)
-
-    def parts(self, batch: Batch, rows: Tensor) -> list[tuple[Batch, Tensor]]:
-        size = self.config.batch_size // self.config.accumulate
-        slices = [slice(start, start + size) for start in range(0, self.config.batch_size, size)]
-        return [(_rows(batch, part), rows[part]) for part in slices]
 
     def loss(self, batch: Batch, rows: Tensor, step: int) -> Loss:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
@@ -247,7 +257,7 @@ class Offline:
     @torch.no_grad()
     def validate(self, step: int) -> None:
         """Loss and success of the acting weights on the val split; the better success is the better policy, then the loss."""
-        self.acting.eval()
+        self.policy.eval()
         samples = np.linspace(0, len(self.validation) - 1, min(VALIDATION_SAMPLES, len(self.validation))).astype(np.int64)
         total, count = 0.0, 0.0
         for start in range(0, len(samples), self.config.batch_size):
@@ -265,6 +275,7 @@ class Offline:
         if self.state["best"] is None or score > self.state["best"]:
             self.state.update(best=score, best_step=step)
         say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
+        self.policy.train()
 
     def learned(self) -> bool:
         """`overfit`: whether the one batch was learned."""
@@ -324,6 +335,13 @@ class Offline:
         save_file({name: portable(value) for name, value in _flat(self.batch(step)).items()}, folder / "batch.safetensors")
         weights = {name: portable(value) for name, value in self.policy.state_dict().items()}
         save_file(weights, folder / "weights.safetensors")
+
+
+def default_generator(device: torch.device) -> torch.Generator:
+    if device.type == "cuda":
+        torch.cuda.init()
+        return torch.cuda.default_generators[device.index or 0]
+    return torch.mps._get_default_mps_generator() if device.type == "mps" else torch.default_generator
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -34,6 +34,7 @@ def dataset(
     recipe = {
         "format": FORMAT,
         "family": family.signature(),
+        "spaces": family.spaces.to_json(),
         "seeds": [int(seeds[0]), len(seeds)],
         **{name: value for name, value in asdict(data).items() if not name.endswith("episodes")},
     }
@@ -66,7 +67,6 @@ def _record(
         writer.finish(
             {
                 "recipe": recipe,
-                "spaces": family.spaces.to_json(),
                 "steps": steps,
                 "episodes": len(seeds),
                 "seconds": seconds,

@@ -3,7 +3,7 @@
     observation.<modality>.npy  action.npy  reward.npy  terminated.npy  truncated.npy    one row a step
     executed_action.npy         only where it can differ from the label `action`
     episode_ends.npy            one row an episode: the index behind its last step
-    meta.json                   spaces, how it was made and by what versions, the expert's score, hashes of the columns
+    meta.json                   the recipe (spaces, source, versions), the expert's score, hashes of the columns
 
 Columns are memory-mapped and never unpickled.
 """
@@ -39,7 +39,7 @@ class Dataset:
                 raise ValueError(f"columns of unequal length: {rows}")
         except (OSError, ValueError, KeyError) as error:
             raise BadRequest(f"the dataset {folder} is damaged ({error}); delete that folder to have it made again") from error
-        self.spaces = Spaces.from_json(self.meta["spaces"])
+        self.spaces = Spaces.from_json(self.meta["recipe"]["spaces"])
         self.ends = self.columns.pop("episode_ends")  # [E]
         self.starts = np.concatenate([[0], self.ends[:-1]])  # [E]
         self.observations = {

@@ -28,8 +28,8 @@ class Windows:
         assert window.align == "last" or window.observations == window.actions
         self.dataset = dataset
         lengths = dataset.ends - dataset.starts
-        self.first = np.repeat(dataset.starts, lengths)  # [steps] first step of the step's episode
-        self.last = np.repeat(dataset.ends, lengths) - 1  # [steps] last one
+        bounds = np.stack([dataset.starts, dataset.ends - 1], axis=1)
+        self.bounds = np.repeat(bounds, lengths, axis=0)  # [steps, 2] first and last step of the step's episode
         self.terminated = dataset.columns["terminated"]
         back = np.arange(1 - window.observations, 1)
         self.observation_offsets = back  # [To]
@@ -40,7 +40,8 @@ class Windows:
 
     def batch(self, samples: np.ndarray) -> dict[str, Any]:
         """The batch of `policies/base.py` for step indices [B]. Padding repeats a real row and is always masked."""
-        first, last = self.first[samples, None], self.last[samples, None]  # [B, 1]
+        bounds = self.bounds[samples]
+        first, last = bounds[:, :1], bounds[:, 1:]  # [B, 1]
         seen = samples[:, None] + self.observation_offsets  # [B, To]
         taken = samples[:, None] + self.action_offsets  # [B, Ta]
         rows = np.maximum(seen, first)

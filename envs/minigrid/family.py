@@ -157,7 +157,7 @@ def engine_knows(env: MiniGridEnv) -> bool:
 
 
 def _longest_mission(env: MiniGridEnv) -> int:
-    """In words: one length for all ids of MiniGrid and one for BabyAI's, so that a policy trained in one can be tried in another."""
+    """In words: one length for all of MiniGrid's ids and one for BabyAI's, so that policies can be tried in other ids."""
     return BABYAI_WORDS if isinstance(env, RoomGridLevel) else MINIGRID_WORDS
 
 

@@ -35,10 +35,10 @@ class OneByOne(Dataset[dict[str, Any]]):
         return len(self.windows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        data, last = self.windows.dataset, int(self.windows.last[index])
+        data, last = self.windows.dataset, int(self.windows.bounds[index, 1])
         taken = np.arange(index, index + HORIZON)
         return {
-            "observation": {name: torch.as_tensor(column[index]) for name, column in data.observations.items()},
+            "observation": {name: torch.tensor(column[index]) for name, column in data.observations.items()},
             "action": torch.from_numpy(data.columns["action"][np.minimum(taken, last)]),
             "action_mask": torch.from_numpy(taken <= last),
         }
