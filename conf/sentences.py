@@ -50,7 +50,8 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, MarkedYAMLError):
         return f"cannot read a YAML file: {error.problem}, {str(error.problem_mark).strip()}"
     if isinstance(error, OSError) and error.errno in NO_PLACE:
-        return f"cannot write {error.filename or 'the run folder'}: {NO_PLACE[error.errno]}"
+        where = error.filename or "the run folder"
+        return f"cannot write {where}: {NO_PLACE[error.errno]}. Nothing saved so far is lost; mend that and add resume=true"
     return None
 
 

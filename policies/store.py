@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialized
 from torch import Tensor
 
 from conf.build import build, plain
@@ -24,7 +25,7 @@ from policies.base import Policy
 def save(folder: Path, config: Any, spaces: Spaces, weights: dict[str, Tensor]) -> None:
     record = {"target": config._target_, "config": plain(config), "spaces": spaces.to_json()}
     (folder / "policy.json").write_text(json.dumps(record, indent=2))
-    save_file({name: portable(weight) for name, weight in weights.items()}, folder / "policy.safetensors")
+    write_tensors(folder / "policy.safetensors", weights)
 
 
 def load(
@@ -61,6 +62,7 @@ def load_weights(policy: Policy, folder: Path) -> None:
     policy.load_state_dict(weights)
 
 
-def portable(tensor: Tensor) -> Tensor:
-    """A copy that safetensors can write: on the CPU, contiguous, sharing its memory with nobody (tied weights do)."""
-    return tensor.detach().to("cpu", copy=True).contiguous()
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A safetensors file. Copies, because it refuses tensors that share memory, as tied weights do."""
+    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    path.write_bytes(serialized(copies))  # not its own save_file, which hides a full disc behind an error of its own

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from conf.errors import BadRequest
-from policies.store import portable
+from policies.store import write_tensors
 
 KEPT = 2  # newest checkpoints, beside the best
 
@@ -52,7 +52,7 @@ def save(root: Path, step: int, write_policy: Callable[[Path], None], tensors: d
     try:
         folder.mkdir()
         write_policy(folder)
-        save_file({name: portable(tensor) for name, tensor in tensors.items()}, folder / "training.safetensors")
+        write_tensors(folder / "training.safetensors", tensors)
         (folder / "state.json").write_text(json.dumps(state, indent=2))
         manifest = {path.name: _hash(path) for path in sorted(folder.iterdir())}
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))

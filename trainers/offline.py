@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from envs.data.windows import Windows
 from policies.base import Batch, Loss, Policy
 from policies.noise import Noise, fold
-from policies.store import portable
+from policies.store import write_tensors
 from trainers import checkpoint, health
 from trainers.batches import Batches
 from trainers.optim import Average, OptimizerConfig, Schedule, ScheduleConfig, make_optimizer
@@ -332,9 +331,8 @@ class Offline:
         """What a diverged run leaves behind: the batch that broke it and the weights it broke on."""
         folder = self.folder / "diverged"
         folder.mkdir(exist_ok=True)
-        save_file({name: portable(value) for name, value in _flat(self.batch(step)).items()}, folder / "batch.safetensors")
-        weights = {name: portable(value) for name, value in self.policy.state_dict().items()}
-        save_file(weights, folder / "weights.safetensors")
+        write_tensors(folder / "batch.safetensors", _flat(self.batch(step)))
+        write_tensors(folder / "weights.safetensors", self.policy.state_dict())
 
 
 def default_generator(device: torch.device) -> torch.Generator:

@@ -17,7 +17,7 @@ class OptimizerConfig:
     """`trainer.optimizer.*`"""
 
     name: str = "adamw"  # adamw | adam (weight decay as an L2 term in the gradient)
-    lr: float = 2e-3
+    lr: float = 1e-3
     weight_decay: float = 1e-4
     betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
 

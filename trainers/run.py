@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def main(request: Request, folder: Path) -> Exit:
         status = "preempted" if (folder / "checkpoints" / "last").exists() else "interrupted"
         say("\ninterrupted")
     except BaseException:
-        write_json(folder / "status.json", {"status": "failed"})
+        with suppress(OSError):  # a full disc may be what failed
+            write_json(folder / "status.json", {"status": "failed"})
         raise
     write_json(folder / "status.json", {"status": status})
     if status == "preempted":
