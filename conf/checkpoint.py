@@ -5,6 +5,7 @@ Only `policy` and `env` are taken. Everything else, `trusted_packages` above all
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,28 @@ def find(path: str, key: str) -> Path:
     if not given.exists():
         raise BadRequest(f"{key}={path} does not exist; give a run folder, or a checkpoint such as RUN/checkpoints/best")
     raise BadRequest(f"{key}={path} holds no checkpoint; give a run folder that has checkpoints/best, or a checkpoint itself")
+
+
+def write_manifest(folder: Path) -> None:
+    """The hashes of a checkpoint's files, the last file to be written into it."""
+    hashes = {path.name: _hash(path) for path in sorted(folder.iterdir())}
+    (folder / "manifest.json").write_text(json.dumps(hashes, indent=2))
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint's files, if anything."""
+    try:
+        for name, digest in json.loads((folder / "manifest.json").read_text()).items():
+            if _hash(folder / name) != digest:
+                return f"{name} is not what was saved"
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def adopt(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -65,10 +88,13 @@ def _shape(space: Mapping[str, Any] | None) -> str:
 
 
 def _saved(folder: Path) -> dict[str, Any]:
-    """The checkpoint's own config, once it agrees with the policy that lies beside it."""
+    """The checkpoint's own config, once its files are whole and it agrees with the policy that lies beside it."""
+    if fault := damage(folder):
+        raise BadRequest(f"the checkpoint {folder} is damaged ({fault}); choose another one of its run")
     try:
         config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-        target = json.loads((folder / "policy.json").read_text())["target"]
+        record = json.loads((folder / "policy.json").read_text())
+        target, _ = record["target"], record["spaces"]["observation"]
         if not isinstance(config, dict) or config["policy"]["_target_"] != target or not isinstance(config["env"], dict):
             raise ValueError("config.yaml and policy.json do not belong together")
         return {"name": config["name"], "policy": config["policy"], "env": config["env"]}

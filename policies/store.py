@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialized
 from torch import Tensor
 
 from conf.build import build, plain
 from conf.check import locate
-from conf.checkpoint import find
+from conf.checkpoint import damage, find
 from conf.errors import BadRequest
 from envs.base import Spaces
 from policies.base import Policy
@@ -50,10 +49,9 @@ def load(
 
 def load_weights(policy: Policy, folder: Path) -> None:
     """The acting weights of a checkpoint, all of them and nothing else."""
-    try:
-        weights = load_file(folder / "policy.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise BadRequest(f"the checkpoint {folder} is damaged: {error}") from error
+    if fault := damage(folder):
+        raise BadRequest(f"the checkpoint {folder} is damaged ({fault}); choose another one of its run")
+    weights = load_file(folder / "policy.safetensors")
     own = policy.state_dict()
     wrong = sorted(own.keys() ^ weights.keys()) or [name for name in own if own[name].shape != weights[name].shape]
     if wrong:

@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from conf import folder
 from conf.check import Request, typed
+from conf.checkpoint import write_manifest
 from conf.errors import BadRequest
 
 ROOT = Path(__file__).parents[1]
@@ -296,7 +297,10 @@ def save_checkpoint(request: Request, run: Path, target: str | None = None) -> P
     checkpoint.mkdir(parents=True)
     (checkpoint.parent / "best").symlink_to("step-3")
     (checkpoint / "config.yaml").write_text(yaml.safe_dump(request.config))
-    (checkpoint / "policy.json").write_text(json.dumps({"target": target or request.config["policy"]["_target_"]}))
+    family = request.targets["env"](request.env)
+    record = {"target": target or request.config["policy"]["_target_"], "spaces": family.spaces.to_json()}
+    (checkpoint / "policy.json").write_text(json.dumps(record))
+    write_manifest(checkpoint)
     return checkpoint
 
 

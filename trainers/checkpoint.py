@@ -12,7 +12,6 @@ deleted before its successor is complete, and nothing is ever unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from conf.checkpoint import damage, write_manifest
 from conf.errors import BadRequest
 from policies.store import write_tensors
 
@@ -54,8 +54,7 @@ def save(root: Path, step: int, write_policy: Callable[[Path], None], tensors: d
         write_policy(folder)
         write_tensors(folder / "training.safetensors", tensors)
         (folder / "state.json").write_text(json.dumps(state, indent=2))
-        manifest = {path.name: _hash(path) for path in sorted(folder.iterdir())}
-        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+        write_manifest(folder)
         for path in (*folder.iterdir(), folder):
             _sync(path)
         os.rename(folder, final)
@@ -96,26 +95,9 @@ def acting_weights(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / "policy.safetensors")
 
 
-def damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint's files, if anything."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        for name, digest in manifest.items():
-            if _hash(folder / name) != digest:
-                return f"{name} is not what was saved"
-    except (OSError, ValueError) as error:
-        return str(error)
-    return None
-
-
 def _by_step(root: Path) -> list[Path]:
     """Newest first."""
     return sorted((path for path in root.glob("step-*") if path.is_dir()), key=step_of, reverse=True)
-
-
-def _hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -37,6 +38,7 @@ def main(request: Request, folder: Path) -> Exit:
         torch.set_num_threads(request.trainer.threads)
     family = request.targets["env"](request.env)
     write_json(folder / "status.json", {"status": "running"})
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # outside the training loop it means what Ctrl-C means
     try:
         status = {"train": train, "eval": evaluate, "collect": collect}[request.mode](request, family, folder, device)
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers import options
 
+from conf.checkpoint import write_manifest
 from envs.base import Family
 from envs.data import record
 from envs.data.windows import Windows
@@ -131,6 +132,7 @@ def test_lanes_do_not_see_each_other(setting: Setting):
 def test_save_and_load_give_the_same_policy(setting: Setting, tmp_path: Path):
     jolt(setting.policy)
     store.save(tmp_path, setting.request.policy, setting.family.spaces, setting.policy.state_dict())
+    write_manifest(tmp_path)
     loaded = store.load(tmp_path)
     seen, device = observation(setting.batch()), torch.device("cpu")
     for greedy in (False, True):

@@ -64,6 +64,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert scores[0] == scores[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", options("policy"))
 def test_killed_and_resumed_is_the_run_that_was_not(here: Path, policy: str):
     extra = (f"policy={policy}", "trainer.schedule.name=plateau")
