@@ -64,8 +64,8 @@ class TopLevel:
     data_dir: str = "data"
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        if not 0 <= self.seed < 1 << 32:
+            raise ValueError(f"seed must be at least 0 and below 2^32, got {self.seed}")
         if self.name is not None and (".." in self.name or not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", self.name)):
             raise ValueError(f"name becomes a folder, so it is made of letters, digits, _ . + and -, got {self.name}")
         if self.mode == "eval" and self.ckpt_path is None:
@@ -102,6 +102,7 @@ def typed(cfg: DictConfig) -> Request:
         top = replace(top, ckpt_path=config["ckpt_path"], name=config["name"])
     if top.init_from is not None:
         top = replace(top, init_from=str(checkpoint.find(top.init_from, "init_from")))
+        checkpoint.refuse_other_policy(top.init_from, str(config["policy"].get("_target_")))
     top = replace(top, name=top.name or _default_name(config, hydra.runtime.choices))
 
     _refuse_targets(config, top.trusted_packages)
@@ -112,7 +113,7 @@ def typed(cfg: DictConfig) -> Request:
     }
     sections: dict[str, Any] = {}
     for name, section in SECTIONS.items():
-        cls = _config_class(section.module or config[name]["_target_"].rpartition(".")[0], name)
+        cls = config_class(section.module or config[name]["_target_"].rpartition(".")[0], name)
         sections[name] = build(cls, _values(config[name], cls, hydra.overrides.task), name)
     _refuse_pair(sections, targets, top)
     named = {name: {"_target_": config[name]["_target_"], **plain(sections[name])} for name in targets}
@@ -217,7 +218,7 @@ def _refuse_target(target: Any, key: str, trusted: Sequence[str]) -> None:
         )
 
 
-def _config_class(module: str, section: str) -> type:
+def config_class(module: str, section: str) -> type:
     found = getattr(importlib.import_module(module), "Config", None)
     if not is_dataclass(found):
         raise BadRequest(f"{module} has no dataclass called Config to type the values of {section}; write one beside the class")

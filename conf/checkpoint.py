@@ -43,7 +43,7 @@ def damage(folder: Path) -> str | None:
         for name, digest in json.loads((folder / "manifest.json").read_text()).items():
             if _hash(folder / name) != digest:
                 return f"{name} is not what was saved"
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, ValueError) as error:  # a file that cannot be read just now is no damage
         return str(error)
     return None
 
@@ -81,6 +81,15 @@ def refuse_other_spaces(path: str, here: Mapping[str, Any]) -> None:
     if differing := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
         shapes = ", ".join(f"{name} {_shape(before.get(name))} there and {_shape(now.get(name))} here" for name in differing)
         raise BadRequest(f"the checkpoint's policy cannot play in this environment: {shapes}; choose an env.id like its own")
+
+
+def refuse_other_policy(path: str | None, target: str) -> None:
+    """`init_from` takes weights, so it takes them from the same kind of policy."""
+    held = json.loads((Path(str(path)) / "policy.json").read_text())["target"]
+    if held != target:
+        raise BadRequest(
+            f"init_from={path} holds {held.split('.')[-2]}, not {target.split('.')[-2]}; choose its policy, or another run"
+        )
 
 
 def _shape(space: Mapping[str, Any] | None) -> str:

@@ -95,6 +95,12 @@ def command(overrides: Sequence[str]) -> str:
     return f"cd {shlex.quote(os.getcwd())} && {shlex.join([sys.executable, str(launch), *_config_flags(), *again])}"
 
 
+def quoted(value: Path | str) -> str:
+    """As one value in Hydra's override grammar, where `=` and commas mean something."""
+    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def versions() -> dict[str, Any]:
     found: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:

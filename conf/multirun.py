@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from conf import folder
 from conf.check import typed
 from conf.errors import BadRequest, Exit
+from conf.folder import quoted
 from conf.sentences import explain
 
 ONE_A_SWEEP = {
@@ -32,6 +33,8 @@ LONGEST_SLUG = 80  # a folder's name may have 255 bytes, and somebody has to rea
 
 def refuse_swept_machinery(config: DictConfig) -> None:
     """What decides where a sweep runs is read once, before the grid is made; Hydra would silently ignore the rest of a list."""
+    if config.resume and config.hydra.sweep.dir == folder.AUTO:
+        raise BadRequest("resume=true of a sweep needs the sweep's folder: add hydra.sweep.dir=runs/...")
     asked = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     for override in OverridesParser.create().parse_overrides([*asked, *config.hydra.overrides.task]):
         reason = ONE_A_SWEEP.get(override.get_key_element().lstrip("+"))
@@ -75,8 +78,7 @@ def checked(master: DictConfig, runs: Sequence[Sequence[str]], loader: ConfigLoa
     with read_write(master.hydra):
         master.hydra.sweep.dir = str(home)
     return [
-        [*overrides, f"hydra.sweep.dir={_quoted(home)}", f"hydra.sweep.subdir={_quoted(slug)}"]
-        for slug, overrides in valid.items()
+        [*overrides, f"hydra.sweep.dir={quoted(home)}", f"hydra.sweep.subdir={quoted(slug)}"] for slug, overrides in valid.items()
     ]
 
 
@@ -111,9 +113,3 @@ def _swept(runs: Sequence[Sequence[str]]) -> list[int]:
 def _slug(overrides: Sequence[str]) -> str:
     """What a run's folder says about it: what sets it apart, as far as a file name goes."""
     return re.sub(r"[^\w.,=+-]+", "_", ",".join(overrides)).strip("_,+")[:LONGEST_SLUG]
-
-
-def _quoted(value: Path | str) -> str:
-    """As one value in Hydra's override grammar."""
-    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -85,6 +85,7 @@ class Family:
     config: Any  # its field `data` is a DataConfig
     spaces: Spaces
     max_steps: int  # an episode is truncated after this many steps
+    lanes: int = 1024  # episodes recorded at once, the block that noise is a function of; fewer where a lane is costly
 
     @classmethod
     def accepts(cls, config: Any, needs_expert: bool) -> str | None:
@@ -114,9 +115,9 @@ class Family:
     def expert(self) -> Expert:
         raise NotImplementedError("expert() -> Expert, or BadRequest with a sentence")
 
-    def success(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray:
-        """Which lanes [N] have just solved their episode, from the step that ended it."""
-        raise NotImplementedError("success(reward, terminated, truncated) -> bool [N]")
+    def success(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+        """Which lanes [N] have just solved their episode, from what `vector.step` returned."""
+        raise NotImplementedError("success(reward, terminated, truncated, info) -> bool [N]")
 
     def optimum(self, seeds: np.ndarray) -> Score | None:
         """The best possible score on exactly these episodes, where it can be computed."""

@@ -8,16 +8,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Every word of a MiniGrid or BabyAI mission. Datasets and checkpoints store positions in this list: only ever append.
+VOCABULARY = 256  # a token is a byte, however many words there are: a longer list changes no space and no embedding
+BUCKETS = 8  # tokens 1..8, shared by unknown words, so that a foreign mission is still told apart from silence; 0 is padding
+# Every word of a MiniGrid or BabyAI mission, from token 9 on. Datasets and checkpoints store these numbers: only ever append.
 _WORDS = (
     ", a after and at avoid ball behind blue box door end fetch find from front get go goal green grey hallway in key lava "
     "left matching maze must near next object of on open opening pick purple put reach red right room rooms square the then "
     "to traverse unlock up use yellow you your"
 )
 WORDS = _WORDS.split()
-BUCKETS = 8  # unknown words share these tokens, so that a foreign mission is still told apart from silence
-VOCABULARY = 1 + len(WORDS) + BUCKETS  # 0 is padding
-TOKEN = {word: index for index, word in enumerate(WORDS, start=1)}
+TOKEN = {word: index for index, word in enumerate(WORDS, start=1 + BUCKETS)}
+WORD = {index: word for word, index in TOKEN.items()}
+assert max(WORD) < VOCABULARY, "more words than a byte can number"
 
 
 def split(text: str) -> list[str]:
@@ -28,7 +30,7 @@ def split(text: str) -> list[str]:
 def token(word: str) -> int:
     """The word's own token, or one of a few hash buckets (crc32: the same in every process, unlike `hash`)."""
     known = TOKEN.get(word)
-    return known if known is not None else 1 + len(WORDS) + zlib.crc32(word.encode()) % BUCKETS
+    return known if known is not None else 1 + zlib.crc32(word.encode()) % BUCKETS
 
 
 def tokens(text: str, length: int) -> np.ndarray:
@@ -42,6 +44,6 @@ def tokens(text: str, length: int) -> np.ndarray:
 
 
 def text(tokens: np.ndarray | Sequence[int]) -> str:
-    """The text again; a word outside the vocabulary comes back as <bucket>."""
-    words = [WORDS[t - 1] if t <= len(WORDS) else f"<{t - 1 - len(WORDS)}>" for t in map(int, tokens) if t]
+    """The text again; a token that is no word comes back as <number>."""
+    words = [WORD.get(token, f"<{token}>") for token in map(int, tokens) if token]
     return " ".join(words).replace(" ,", ",")

@@ -23,7 +23,6 @@ from policies.noise import Noise
 
 @dataclass
 class Config:
-    _target_: str = "policies.bc_mlp.BCMLP"
     encoder: encoders.Config = field(default_factory=encoders.Config)  # encoder=
     hidden_dim: int = 256  # width of the MLP
     layers: int = 2  # hidden layers

@@ -27,7 +27,6 @@ from policies.noise import Noise
 
 @dataclass
 class Config:
-    _target_: str = "policies.masked_dit.MaskedDiT"
     encoder: encoders.Config = field(default_factory=encoders.Config)  # encoder=
     hidden_dim: int = 64  # width of every token
     layers: int = 2  # DiT blocks; two beat four at equal time on MiniGrid
@@ -65,6 +64,12 @@ class MaskedDiT(Policy):
         self.window = Window(actions=config.horizon)
         self.num_actions = int(spaces.action.n)  # type: ignore[attr-defined]
         self.END, self.PAD, self.MASK = range(self.num_actions, self.num_actions + 3)
+        # Of each round of unmasking: the slots that it leaves hidden, by the cosine schedule, and the time that training pairs
+        # with the share of slots that it finds hidden.
+        horizon, rounds = config.horizon, config.denoise_steps
+        cosine = [round(horizon * math.cos(math.pi / 2 * k / rounds)) for k in range(1, rounds + 1)]
+        self.left = [min(left, horizon - k) for k, left in enumerate(cosine, start=1)]
+        self.moments = [1 - 2 / math.pi * math.acos(left / horizon) for left in (horizon, *self.left[:-1])]
         width = config.hidden_dim
         self.encoder = encoders.Encoder(config.encoder, spaces.observation, width)
         self.pool = nn.Linear(width, width)
@@ -115,7 +120,7 @@ class MaskedDiT(Policy):
         logits = self.denoise(self.encode(batch["observation"]), tokens, time).float()
         asked = hidden & counted
         label = plan.masked_fill(~asked, -100)  # cross_entropy's "ignore"
-        loss = F.cross_entropy(logits.transpose(1, 2), label, reduction="sum")
+        loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="sum")
         correct = (logits.argmax(-1) == plan) & asked
         mask = (hidden.sum(), torch.tensor(hidden.numel(), device=hidden.device))
         return Loss(loss, asked.sum(), {"accuracy": (correct.sum(), asked.sum()), "mask_ratio": mask})
@@ -127,12 +132,11 @@ class MaskedDiT(Policy):
 
     def plan(self, observation: dict[str, Tensor], noise: Noise, greedy: bool = False) -> Tensor:
         """Unmask a whole plan [N, H] for observations {name: [N, To, ...]}."""
-        context, rounds, horizon = self.encode(observation), self.config.denoise_steps, self.config.horizon
+        context = self.encode(observation)
         pooled = context[0]
-        tokens = pooled.new_full((len(pooled), horizon), self.MASK, dtype=torch.long)
-        for k in range(rounds):
-            time = pooled.new_full((len(pooled),), 1 - k / rounds)
-            logits = self.denoise(context, tokens, time).float()
+        tokens = pooled.new_full((len(pooled), self.config.horizon), self.MASK, dtype=torch.long)
+        for moment, left in zip(self.moments, self.left, strict=True):
+            logits = self.denoise(context, tokens, pooled.new_full((len(pooled),), moment)).float()
             logits[:, 0, self.END] = -torch.inf  # whoever is asked for a plan has not finished
             proposal = choose(logits / self.config.temperature, noise, greedy)  # [N, H]
             chance = logits.softmax(-1)
@@ -143,10 +147,10 @@ class MaskedDiT(Policy):
             reached = (1 - end_here).cumprod(1).roll(1, dims=1)
             reached[:, 0] = 1
             certainty = chance.gather(-1, proposal[..., None])[..., 0] * reached
-            certainty = certainty.masked_fill(~masked, torch.inf)  # what is committed stays
-            # The schedule says how many slots stay hidden; every round commits at least one, the last commits all.
-            left = min(horizon - (k + 1), round(horizon * math.cos(math.pi / 2 * (k + 1) / rounds)))
-            commit = torch.zeros_like(masked).scatter(1, certainty.topk(horizon - left, dim=1).indices, True)
+            order = certainty.masked_fill(~masked, -1.0).argsort(dim=1, descending=True, stable=True)
+            rank = order.argsort(1)  # 0: the most certain of the masked slots
+            hidden = masked.sum(1, keepdim=True)
+            commit = rank < (hidden - left).clamp(min=1)  # at least one a round, so that no round is wasted
             tokens = torch.where(commit & masked, proposal, tokens)
             after_end = (tokens == self.END).cumsum(1) - (tokens == self.END).long() > 0
             tokens = tokens.masked_fill(after_end, self.PAD)

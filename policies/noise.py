@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from enum import IntEnum
 
 import torch
 from torch import Tensor
@@ -39,6 +40,17 @@ def fold(*keys: int) -> int:
     return state >> 1
 
 
+class Purpose(IntEnum):
+    """What random numbers are for. Folded into the seed, so that no two uses of one seed ever share a number."""
+
+    TRAINING = 1
+    DROPOUT = 2
+    VALIDATION = 3
+    ACTING = 4
+    RANDOM_PLAY = 5
+    HEALTH = 6
+
+
 class Noise:
     """Draws for rows that share a seed. `step` is one number, or one for each row. Every call is a fresh draw."""
 
@@ -49,7 +61,7 @@ class Noise:
         self.drawn = 0
 
     def __getitem__(self, lanes: Tensor) -> Noise:
-        """The streams of some rows, for work that only they need."""
+        """The streams of some rows, for work that only they need. What they draw, the whole draws again: use one or the other."""
         part = copy.copy(self)
         part.rows = self.rows[lanes]
         return part
@@ -75,7 +87,8 @@ class Noise:
         In float64: in float32 the far tail of the Gumbel noise is cut off, which lowers the sampling temperature unseen
         (Zheng et al. 2024).
         """
-        uniform = self.uniform(*logits.shape[1:]).to(torch.float64 if logits.device.type != "mps" else torch.float32)
-        half_a_bit = 0.5 / (1 << 24)  # keeps both logarithms finite
-        gumbel = -torch.log(-torch.log(uniform + half_a_bit))
+        uniform = self.uniform(*logits.shape[1:]).clamp(min=0.5 / (1 << 24))  # keeps both logarithms finite
+        if logits.device.type != "mps":  # which has no float64
+            uniform = uniform.double()
+        gumbel = -torch.log(-torch.log(uniform))
         return (logits + gumbel).argmax(-1)

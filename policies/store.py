@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,16 @@ from safetensors.torch import save as serialized
 from torch import Tensor
 
 from conf.build import build, plain
-from conf.check import locate
+from conf.check import config_class, locate
 from conf.checkpoint import damage, find
 from conf.errors import BadRequest
 from envs.base import Spaces
 from policies.base import Policy
 
 
-def save(folder: Path, config: Any, spaces: Spaces, weights: dict[str, Tensor]) -> None:
-    record = {"target": config._target_, "config": plain(config), "spaces": spaces.to_json()}
+def save(folder: Path, target: str, config: Any, spaces: Spaces, weights: dict[str, Tensor]) -> None:
+    """`target` is the policy's class as YAML names it."""
+    record = {"target": target, "config": plain(config), "spaces": spaces.to_json()}
     (folder / "policy.json").write_text(json.dumps(record, indent=2))
     write_tensors(folder / "policy.safetensors", weights)
 
@@ -38,11 +38,11 @@ def load(
     folder = find(str(path), "path")
     try:
         record = json.loads((folder / "policy.json").read_text())
-        spaces = Spaces.from_json(record["spaces"])
+        target, spaces, values = record["target"], Spaces.from_json(record["spaces"]), record["config"]
     except (OSError, ValueError, KeyError) as error:
         raise BadRequest(f"the checkpoint {folder} is damaged: {error}") from error
-    cls = locate(record["target"], "policy.json", "policies.base.Policy", trusted_packages)
-    policy: Policy = cls(config or build(sys.modules[cls.__module__].Config, record["config"]), spaces)
+    cls = locate(target, "policy.json", "policies.base.Policy", trusted_packages)
+    policy: Policy = cls(config or build(config_class(target.rpartition(".")[0], "policy"), values), spaces)
     load_weights(policy, folder)
     return policy.to(device).eval()
 

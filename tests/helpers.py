@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,8 @@ def options(group: str) -> list[str]:
 SPACES = Spaces(spaces.Dict({"state": spaces.Box(-1, 1, (3,), np.float32)}), spaces.Discrete(4))
 
 
-def write_episodes(folder: Path, lengths: list[int], terminated: list[bool]) -> Dataset:
-    """Episodes whose k-th step shows [episode, k, 0] and is labelled k mod 4."""
+def write_episodes(folder: Path, lengths: list[int], terminated: list[bool], slips: Sequence[int] | None = None) -> Dataset:
+    """Episodes whose k-th step shows [episode, k, 0] and is labelled k mod 4; at the steps `slips` another was executed."""
     with Writer(folder) as writer:
         steps = 0
         for episode, (length, ended) in enumerate(zip(lengths, terminated, strict=True)):
@@ -31,6 +32,8 @@ def write_episodes(folder: Path, lengths: list[int], terminated: list[bool]) -> 
             last = moment == length - 1
             state = np.stack([np.full(length, episode), moment, np.zeros(length)], 1).astype(np.float32)
             rows = {"observation.state": state, "action": moment % 4, "reward": np.zeros(length, np.float32)}
+            if slips is not None:
+                rows["executed_action"] = (rows["action"] + np.isin(moment + steps, slips)) % 4
             for name, column in {**rows, "terminated": last & ended, "truncated": last & (not ended)}.items():
                 writer.append(name, column)
             steps += length

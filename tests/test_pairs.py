@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import options
+from helpers import ROOT, options
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TINY = (
@@ -85,7 +90,7 @@ def test_debug_runs(launch: Callable, here: Path):
 
 def test_collect_reports(launch: Callable, here: Path):
     done = launch("mode=collect", "env.data.episodes=30", "env.data.val_episodes=3")
-    for words in ("episodes/s", "expert success 1.000", "action entropy"):
+    for words in ("episodes/s", "expert success 1.000", "entropy of the actions"):
         assert words in done.stdout
 
 
@@ -102,6 +107,84 @@ def test_a_policy_loads_from_python_and_acts(launch: Callable, here: Path):
     memory = policy.start(2, torch.device("cpu"))
     action, memory = policy.act(observation, memory, Noise(0, 0, torch.arange(2)))
     assert action.shape == (2,) and not policy.training
+
+
+THEIR_POLICY = """
+from dataclasses import dataclass
+from policies import bc_mlp
+
+@dataclass
+class Config(bc_mlp.Config):
+    hidden_dim: int = 32
+
+class Mine(bc_mlp.BCMLP):
+    pass
+"""
+
+
+def test_a_policy_of_somebody_else_trains_and_is_loaded(launch: Callable, here: Path):
+    (here / "their_pkg").mkdir()
+    (here / "their_pkg/__init__.py").write_text("")
+    (here / "their_pkg/mine.py").write_text(THEIR_POLICY)
+    (here / "conf/policy").mkdir(parents=True)
+    (here / "conf/policy/mine.yaml").write_text("_target_: their_pkg.mine.Mine\nhidden_dim: 32\nlayers: 1\ntoken_dim: 16\n")
+    words = ("--config-dir", "conf", "policy=mine", "trusted_packages=[their_pkg]", *TINY, "env.max_steps=20")
+    assert "mine, sampled" in launch(*words, "hydra.run.dir=run", PYTHONPATH=str(here)).stdout
+    done = launch("mode=eval", "ckpt_path=run", *TINY, check=False, PYTHONPATH=str(here))  # the checkpoint's word is not enough
+    assert done.returncode == 2 and "trusted_packages" in done.stderr
+
+
+def test_a_run_that_diverges_says_so(launch: Callable, here: Path):
+    words = ("policy=bc_mlp", *TINY, "trainer.max_steps=50", "trainer.eval_every=0", "trainer.schedule.warmup=0", "trainer.ema=0")
+    done = launch(*words, "trainer.optimizer.lr=1e38", "env.max_steps=20", "hydra.run.dir=run", check=False)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "trainer.optimizer.lr" in done.stdout and (here / "run/diverged/batch.safetensors").exists()
+    assert json.loads((here / "run/status.json").read_text()) == {"status": "diverged"}
+
+
+def test_weights_can_start_a_run(launch: Callable, here: Path):
+    words = (*TINY, "env.max_steps=20", "logger=none", "eval.media=0")
+    learning = ("trainer.max_steps=40", "trainer.schedule.warmup=0", "trainer.ema=0", "trainer.eval_every=0")
+    launch("policy=bc_mlp", *words, *learning, "hydra.run.dir=first")
+    launch("policy=bc_mlp", *words, *learning, "init_from=first", "hydra.run.dir=second")
+    losses = [json.loads((here / name / "metrics.jsonl").open().readline())["train/loss"] for name in ("first", "second")]
+    assert losses[0] > 1.9 and losses[1] < 1.2, losses  # from chance (ln 7 = 1.95), and from where the first run ended
+    done = launch("policy=masked_dit", *words, "init_from=first", check=False)
+    assert done.returncode == 2 and "holds bc_mlp" in done.stderr
+
+
+def test_two_processes_do_not_share_a_run_folder(launch: Callable, here: Path):
+    (here / "run").mkdir()
+    with open(here / "run/.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = launch("policy=bc_mlp", *TINY, "hydra.run.dir=run", check=False)
+    assert done.returncode == 2 and "still going on" in done.stderr
+
+
+def test_a_stopped_sweep_stops(here: Path, data_dir: Path):
+    words = ("-m", "policy=bc_mlp", "seed=0,1", *TINY, "trainer.max_steps=5000", "env.max_steps=20", "logger=none")
+    command = [sys.executable, str(ROOT / "launch.py"), f"data_dir={data_dir}", "hydra.sweep.dir=sweep", *words]
+    process = subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not list(here.glob("sweep/*/checkpoints/last")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate()[0]
+    assert process.returncode == 4, output
+    assert len(list(here.glob("sweep/*/status.json"))) == 1  # the second run did not begin
+
+
+def test_a_stop_while_recording_leaves_no_half_dataset(here: Path):
+    words = ("policy=bc_mlp", "env.data.episodes=100000", "hydra.run.dir=run")
+    process = subprocess.Popen([sys.executable, str(ROOT / "launch.py"), *words], cwd=here, stdout=subprocess.PIPE, text=True)
+    while not list(here.glob("data/.*tmp*/action.npy")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate()[0]
+    assert process.returncode == 1 and "stopped" in output
+    assert json.loads((here / "run/status.json").read_text()) == {"status": "interrupted"}
+    assert not [path for path in (here / "data").iterdir() if path.is_dir()]
 
 
 def test_a_sweep_runs_every_cell(launch: Callable, here: Path):

@@ -75,20 +75,21 @@ def save(root: Path, step: int, write_policy: Callable[[Path], None], tensors: d
 def newest(root: Path, say: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint that is whole. Damaged ones are put aside, with a message, and the one before is used."""
     folders = _by_step(root)
-    for folder in folders:
-        if fault := damage(folder):
-            aside = folder.with_name(f"damaged-{folder.name}")
-            os.replace(folder, aside)
-            say(f"{folder.name} is damaged ({fault}); it is put aside as {aside.name} and the one before it is used")
-            continue
-        state = json.loads((folder / "state.json").read_text())
-        _link(root / "last", folder.name)  # a kill may have come between the folder and its links
-        if (root / f"step-{state['best_step']}").exists():
-            _link(root / "best", f"step-{state['best_step']}")
-        return Checkpoint(folder, load_file(folder / "training.safetensors"), state)
-    if folders:
-        raise BadRequest(f"every checkpoint in {root} is damaged; start again with another hydra.run.dir")
-    return None
+    faults = {folder: fault for folder in folders if (fault := damage(folder))}
+    whole = next((folder for folder in folders if folder not in faults), None)
+    if whole is None:
+        if faults:
+            raise BadRequest(f"every checkpoint in {root} is damaged; start again with another hydra.run.dir")
+        return None
+    for folder in folders[: folders.index(whole)]:
+        aside = next(path for i in range(1, 1000) if not (path := root / f"damaged-{i}-{folder.name}").exists())
+        os.rename(folder, aside)
+        say(f"{folder.name} is damaged ({faults[folder]}); it is put aside as {aside.name} and the one before it is used")
+    state = json.loads((whole / "state.json").read_text())
+    _link(root / "last", whole.name)  # a kill may have come between the folder and its links
+    if (root / f"step-{state['best_step']}").exists():
+        _link(root / "best", f"step-{state['best_step']}")
+    return Checkpoint(whole, load_file(whole / "training.safetensors"), state)
 
 
 def acting_weights(folder: Path) -> dict[str, Tensor]:

@@ -20,7 +20,8 @@ from trainers.records import bar
 from trainers.rollout import ExpertPlayer, Player, PolicyPlayer, RandomPlayer, play
 
 Z = 1.959964  # two-sided 95 %
-RESAMPLES = 2000  # of the bootstrap
+RESAMPLES = 1000  # of the bootstrap
+FILMED = 200  # steps of an episode in the film; whoever wanders longer has been seen wandering
 
 
 @dataclass
@@ -38,8 +39,8 @@ class Config:
             raise ValueError("episodes and num_envs must be at least 1")
         if self.split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {self.split}")
-        if not self.decode or set(self.decode) - {"sampled", "greedy"}:
-            raise ValueError(f"decode must be a list of sampled and greedy, got {self.decode}")
+        if sorted(self.decode) not in (["sampled"], ["greedy"], ["greedy", "sampled"]):
+            raise ValueError(f"decode must be a list of sampled, greedy or both, got {self.decode}")
         if self.media < 0:
             raise ValueError(f"media must be at least 0, got {self.media}")
 
@@ -53,8 +54,11 @@ class Evaluation:
     shape: tuple[int, int]
 
 
-def evaluate(policy: Policy, family: Family, config: Config, training: np.ndarray, seed: int, device: torch.device) -> Evaluation:
-    """`training` are the episode seeds the policy was trained on: a test that repeats them is called what it is."""
+def evaluate(
+    policy: Policy, family: Family, config: Config, training: np.ndarray | None, seed: int, device: torch.device
+) -> Evaluation:
+    """`training` are the episode seeds that the policy was trained on, if it was in this very environment: a test that repeats
+    them is called what it is."""
     seeds = family.seeds(config.split, config.episodes)
     scores: dict[str, Score] = {}
     kept: dict[int, np.ndarray] = {}
@@ -73,11 +77,12 @@ def evaluate(policy: Policy, family: Family, config: Config, training: np.ndarra
             scores[name] = play(reference, family, config.split, seeds, config.num_envs, progress=progress).score
     if (optimum := family.optimum(seeds)) is not None:
         scores["optimum"] = optimum
-    seen = family.seen_in_training(seeds, training)
+    seen = np.zeros(len(seeds), bool) if training is None else family.seen_in_training(seeds, training)
     record = {
         "split": config.split,
         "episodes": len(seeds),
         "first_seed": int(seeds[0]),
+        "trained_here": training is not None,
         "seen_in_training": float(seen.mean()),
         "scores": {name: summary(score) for name, score in scores.items()},
         # A mean over seen and unseen layouts could hide a policy that learned the seen ones by heart.
@@ -89,15 +94,15 @@ def evaluate(policy: Policy, family: Family, config: Config, training: np.ndarra
     }
     if not kept:
         return Evaluation(record, None, (0, 0))
-    frames = side_by_side(family.render(seeds[: len(kept)], [kept[index] for index in range(len(kept))]))
+    frames = side_by_side(family.render(seeds[: len(kept)], [kept[index][:FILMED] for index in range(len(kept))]))
     return Evaluation(record, encode_gif(frames), frames.shape[1:3])
 
 
-def success_rate(policy: Policy, family: Family, split: str, episodes: int, seed: int, device: torch.device) -> float:
-    """The quick score that chooses `best` during training: sampled acting, no references."""
+def validate(policy: Policy, family: Family, episodes: int, seed: int, device: torch.device) -> Score:
+    """What chooses `best` during training: the val split, sampled acting, no references."""
     policy.eval()
-    seeds = family.seeds(split, episodes)
-    return float(play(PolicyPlayer(policy, False, seed, device), family, split, seeds, episodes).score.success.mean())
+    seeds = family.seeds("val", episodes)
+    return play(PolicyPlayer(policy, False, seed, device), family, "val", seeds, episodes).score
 
 
 def select(score: Score, episodes: np.ndarray) -> Score:
@@ -127,7 +132,7 @@ def wilson(successes: int, episodes: int) -> tuple[float, float]:
 def bootstrap(values: np.ndarray) -> tuple[float, float]:
     """The 95 % interval of a mean, by resampling episodes."""
     random = np.random.Generator(np.random.Philox(0))
-    means = values[random.integers(len(values), size=(RESAMPLES, len(values)))].mean(1)
+    means = [values[random.integers(len(values), size=len(values))].mean() for _ in range(RESAMPLES)]
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 
@@ -136,6 +141,8 @@ def table(record: dict[str, Any], headline: str) -> Table:
     """The scores as people read them: the policy first, then what it should be compared with."""
     share = record["seen_in_training"]
     held_out = "all seen in training: nothing is held out" if share == 1 else f"{share:.1%} seen in training"
+    if not record["trained_here"]:
+        held_out = "of an environment that the policy was not trained in"
     shown = Table(title=f"{record['episodes']} {record['split']} episodes ({held_out})", title_justify="left")
     for name in ("", "success", "95 %", "return", "95 %", "steps"):
         shown.add_column(name, justify="left" if not name else "right")

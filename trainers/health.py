@@ -17,7 +17,8 @@ from torch import nn
 
 from envs.data.store import Dataset
 from policies.base import Batch, Policy
-from policies.noise import Noise, fold
+from policies.noise import Noise, Purpose, fold
+from trainers.optim import ScheduleConfig
 
 LARGEST_LAYER = 0.5  # share of all parameters above which one layer is worth a sentence
 SMALL_MODEL = 100_000  # parameters below which nobody minds
@@ -47,7 +48,7 @@ def parameter_table(policy: nn.Module) -> Table:
 
 def before_training(policy: Policy, batch: Batch, dataset: Dataset, seed: int) -> Report:
     """On one batch, without changing the policy."""
-    noise = Noise(seed, 0, torch.arange(len(batch["action"]), device=batch["action"].device))
+    noise = Noise(fold(seed, Purpose.HEALTH), 0, torch.arange(len(batch["action"]), device=batch["action"].device))
     trial = copy.deepcopy(policy).train()
     layer, spread, loss = _first_outputs(trial, batch, noise)
     chance = policy.chance_loss(batch)
@@ -114,7 +115,7 @@ def _without_gradient(policy: Policy, batch: Batch, noise: Noise, seed: int) -> 
     Layers that start at zero rightly hold back all gradients in front of them in the very first step, so every parameter is
     nudged off its start before asking.
     """
-    generator = torch.Generator().manual_seed(fold(seed, 2))
+    generator = torch.Generator().manual_seed(fold(seed, Purpose.HEALTH))
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter), alpha=0.02)
@@ -126,12 +127,28 @@ def _without_gradient(policy: Policy, batch: Batch, noise: Noise, seed: int) -> 
     ]
 
 
-def still_at_chance(loss: float, chance: float, floor: float, step: int) -> str | None:
+def idle_schedule(schedule: ScheduleConfig, max_steps: int, eval_every: int) -> str | None:
+    """A learning-rate schedule that cannot act within the budget."""
+    if schedule.warmup >= max_steps:
+        return (
+            f"the warm-up of {schedule.warmup} steps is as long as the whole run of {max_steps}, which never reaches its rate: "
+            "lower trainer.schedule.warmup or raise trainer.max_steps"
+        )
+    validations = 1 + (max_steps - 1) // eval_every if eval_every else 1
+    if schedule.name == "plateau" and validations <= schedule.patience + 1:
+        return (
+            f"schedule=plateau waits for more than {schedule.patience} validations without improvement, but the run has only "
+            f"{validations}: it can never cut the rate. Lower trainer.schedule.patience or trainer.eval_every, or use cosine"
+        )
+    return None
+
+
+def still_at_chance(loss: float, chance: float, floor: float | None, step: int) -> str | None:
     """During training: nothing was learned, though something could be."""
-    if loss < STILL_AT_CHANCE * chance or floor > STILL_AT_CHANCE * chance:
+    if loss < STILL_AT_CHANCE * chance or (floor is not None and floor > STILL_AT_CHANCE * chance):
         return None
+    known = "" if floor is None else f", while the data's own floor is about {floor:.3f}"
     return (
-        f"after {step} steps the loss is {loss:.3f}, still at chance ({chance:.3f}), while the data's own floor is about "
-        f"{floor:.3f}: the learning rate is too low or too high (trainer.optimizer.lr), or the policy does not see what the "
-        "actions depend on; debug=overfit shows which"
+        f"after {step} steps the loss is {loss:.3f}, still at chance ({chance:.3f}){known}: the learning rate is too low or too "
+        "high (trainer.optimizer.lr), or the policy does not see what the actions depend on; debug=overfit shows which"
     )

@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conf.errors import BadRequest
+from envs.base import Score
 from envs.data.windows import Windows
 from policies.base import Batch, Loss, Policy
-from policies.noise import Noise, fold
+from policies.noise import Noise, Purpose, fold
 from policies.store import write_tensors
 from trainers import checkpoint, health
 from trainers.batches import Batches
@@ -36,7 +38,6 @@ OVERFIT_TO = 0.3  # share of the chance loss under which one batch counts as lea
 class Config:
     """`trainer.*`"""
 
-    _target_: str = "trainers.offline.Offline"
     max_steps: int = 2000  # the budget in optimiser steps
     max_epochs: int = 0  # if above 0: the budget in passes over the data, instead of max_steps
     batch_size: int = 256  # samples of one optimiser step
@@ -93,12 +94,12 @@ class Offline:
         seed: int,
         device: torch.device,
         save_policy: Callable[[Path, Policy], None],  # writes what acts, and its configuration, into a checkpoint's folder
-        success: Callable[[Policy], float] | None,  # the share of val episodes that a policy solves
+        play: Callable[[Policy], Score] | None,  # the val episodes, played by a policy
         make_records: Callable[[int, int], Records],  # (offset into metrics.jsonl, step) -> records
     ):
         self.config, self.policy, self.data, self.validation = config, policy, data, validation
         self.folder, self.seed, self.device = folder, seed, device
-        self.save_policy, self.success, self.make_records = save_policy, success, make_records
+        self.save_policy, self.play, self.make_records = save_policy, play, make_records
         self.max_steps = config.max_steps
         if config.max_epochs:
             self.max_steps = math.ceil(config.max_epochs * len(data) / config.batch_size)
@@ -109,14 +110,17 @@ class Offline:
         self.batches = Batches(len(data), config.batch_size, seed)
         # Asked once: torch.manual_seed in every step would cost, and without a GPU it keeps a stack trace of each call.
         self.generator = default_generator(device)
+        self.saved = -1  # the step of the newest checkpoint
         self.parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         self.state: dict[str, Any] = {
             "step": 0,
             "best_step": None,
-            "best": None,  # [success, -loss] on the val split
+            "best": None,  # [success, return, -loss] on the val split
             "bad_in_row": 0,
             "skipped": 0,
             "chance_checked": False,
+            "loss": None,  # of the last row of metrics
+            "data": data.dataset.fingerprint,
             "sums": {},  # name -> [sum, count] since the last row of metrics
             "metrics_offset": 0,
             "threads": torch.get_num_threads(),
@@ -135,10 +139,7 @@ class Offline:
         config, step = self.config, self.state["step"]
         try:
             with bar("train", self.max_steps) as progress, StopRequest() as stop:
-                while step < self.max_steps:
-                    if stop.signal:
-                        self.save()
-                        return self.outcome("preempted")
+                while step < self.max_steps and not stop.signal:
                     words = self.advance(step)
                     step = self.state["step"]
                     progress(step, note=words)
@@ -150,6 +151,9 @@ class Offline:
                         self.validate(step)
                     if validates or (config.save_every and step % config.save_every == 0):
                         self.save()
+                if stop.signal:
+                    self.save()
+                    return self.outcome("preempted")
             return self.outcome("done" if not config.overfit or self.learned() else "failed")
         finally:
             self.records.close()
@@ -172,7 +176,7 @@ class Offline:
 
     def step(self, step: int) -> None:
         """One optimiser step, or none where the loss or the gradient is not finite."""
-        self.generator.manual_seed(fold(self.seed, 3, step))  # for policies with dropout, which draw from PyTorch's generator
+        self.generator.manual_seed(fold(self.seed, Purpose.DROPOUT, step))  # dropout draws from PyTorch's own generator
         rate = self.config.optimizer.lr * self.schedule.factor(step)
         self.optimizer.zero_grad(set_to_none=True)
         sums = self.backward(step)
@@ -181,15 +185,15 @@ class Offline:
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         if self.config.accumulate > 1:
             torch._foreach_div_(gradients, count)
-        numbers = [x.float() for pair in sums.values() for x in pair]
-        numbers = torch.stack([*numbers, *torch._foreach_norm(gradients)]).tolist()  # the step's one wait for the device
-        values, norms = numbers[: 2 * len(sums)], numbers[2 * len(sums) :]
-        length = math.hypot(*norms)  # of the whole gradient, before clipping
-        if not (math.isfinite(values[0]) and math.isfinite(length)):
+        tensors = [x.float() for pair in sums.values() for x in pair]
+        numbers = torch.stack([*tensors, *torch._foreach_norm(gradients)]).tolist()  # the step's one wait for the device
+        values = {name: (numbers[2 * i], numbers[2 * i + 1]) for i, name in enumerate(sums)}
+        length = math.hypot(*numbers[len(tensors) :])  # of the whole gradient, before clipping
+        finite = math.isfinite(values["loss"][0])
+        if not (finite and math.isfinite(length)):
             self.state["bad_in_row"] += 1
             self.state["skipped"] += 1
-            what = "gradient" if math.isfinite(values[0]) else "loss"
-            say(f"step {step + 1}: the {what} is not finite; the step is skipped")
+            say(f"step {step + 1}: the {'gradient' if finite else 'loss'} is not finite; the step is skipped")
             return
         self.state["bad_in_row"] = 0
         if 0 < self.config.grad_clip < length:
@@ -199,8 +203,7 @@ class Offline:
         self.optimizer.step()
         if self.average:
             self.average.update()
-        self.add(dict(zip(sums, zip(values[::2], values[1::2], strict=True), strict=True)))
-        self.add({"grad_norm": (length, 1), "lr": (rate, 1)})
+        self.add(values | {"grad_norm": (length, 1), "lr": (rate, 1)})
 
     def backward(self, step: int) -> dict[str, tuple[Tensor, Tensor]]:
         """Gradients of the mean loss (of its sum, where the batch comes in parts), and the sums and counts of all metrics."""
@@ -208,14 +211,14 @@ class Offline:
         if self.config.accumulate == 1:  # its count is known before its gradient: no pass over the gradients is needed to scale
             loss = self.loss(batch, rows, step)
             (loss.total / loss.count.clamp(min=1)).backward()
-            return {"loss": (loss.total.detach(), loss.count), **loss.metrics}
+            return loss.metrics | {"loss": (loss.total.detach(), loss.count)}
         sums: dict[str, tuple[Tensor, Tensor]] = {}
         size = self.config.batch_size // self.config.accumulate
         for start in range(0, self.config.batch_size, size):
             part = slice(start, start + size)
             loss = self.loss(_rows(batch, part), rows[part], step)
             loss.total.backward()
-            for name, (value, count) in {"loss": (loss.total.detach(), loss.count), **loss.metrics}.items():
+            for name, (value, count) in (loss.metrics | {"loss": (loss.total.detach(), loss.count)}).items():
                 before = sums.get(name, (0.0, 0.0))
                 sums[name] = (before[0] + value, before[1] + count)
         return sums
@@ -226,7 +229,7 @@ class Offline:
 
     def loss(self, batch: Batch, rows: Tensor, step: int) -> Loss:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            return self.model(batch, Noise(self.seed, step, rows))
+            return self.model(batch, Noise(fold(self.seed, Purpose.TRAINING), step, rows))
 
     # --- what is seen of it ------------------------------------------------------------------------------------------
 
@@ -245,10 +248,11 @@ class Offline:
         steps_per_second = step / (time.perf_counter() - self.began)
         speed = {"steps_per_second": steps_per_second, "samples_per_second": steps_per_second * self.config.batch_size}
         self.records.speeds(step, {"speed/" + name: value for name, value in speed.items()})
-        loss = self.last_loss = values.get("train/loss", math.nan)
+        loss = self.state["loss"] = values.get("train/loss", math.nan)
         if step >= max(CHANCE_AFTER, self.max_steps // 10) and not self.state["chance_checked"]:
             self.state["chance_checked"] = True
-            floor = self.data.dataset.meta["action_entropy"]["given_observation"]
+            entropy = self.data.dataset.meta["action_entropy"]
+            floor = entropy and entropy["given_observation"]
             if sentence := health.still_at_chance(loss, self.chance, floor, step):
                 say(f"warning: {sentence}")
         return f"loss {loss:.3f} (chance {self.chance:.3f})  {speed['samples_per_second']:,.0f} samples/s"
@@ -259,18 +263,21 @@ class Offline:
         self.policy.eval()
         samples = np.linspace(0, len(self.validation) - 1, min(VALIDATION_SAMPLES, len(self.validation))).astype(np.int64)
         total, count = 0.0, 0.0
-        for start in range(0, len(samples), self.config.batch_size):
-            part = samples[start : start + self.config.batch_size]
+        size = self.config.batch_size // self.config.accumulate  # what is known to fit into memory
+        for start in range(0, len(samples), size):
+            part = samples[start : start + size]
             batch = to_device(self.validation.batch(part), self.device)
             # The same draws at every validation: a change of this loss is a change of the weights.
-            loss = self.acting(batch, Noise(fold(self.seed, 4), 0, torch.from_numpy(part).to(self.device)))
+            loss = self.acting(batch, Noise(fold(self.seed, Purpose.VALIDATION), 0, torch.from_numpy(part).to(self.device)))
             total, count = total + loss.total.item(), count + loss.count.item()
         values = {"val/loss": total / max(count, 1)}
-        if self.success:
-            values["val/success"] = self.success(self.acting)
+        if self.play:
+            played = self.play(self.acting)
+            values |= {"val/success": float(played.success.mean()), "val/return": float(played.returns.mean())}
         self.schedule.observe(values["val/loss"])
         self.records.scalars(step, values)
-        score = [values.get("val/success", 0.0), -values["val/loss"]]
+        loss = values["val/loss"]
+        score = [values.get("val/success", 0.0), values.get("val/return", 0.0), -loss if math.isfinite(loss) else -math.inf]
         if self.state["best"] is None or score > self.state["best"]:
             self.state.update(best=score, best_step=step)
         say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
@@ -279,9 +286,9 @@ class Offline:
     def learned(self) -> bool:
         """`overfit`: whether the one batch was learned."""
         limit = OVERFIT_TO * self.chance
-        learned = self.last_loss < limit
+        learned = self.state["loss"] < limit
         verdict = "learned" if learned else "NOT learned: the policy, its loss or the learning rate is at fault, not the data"
-        say(f"one batch, {self.state['step']} steps: loss {self.last_loss:.4f}, to be below {limit:.4f}; {verdict}")
+        say(f"one batch, {self.state['step']} steps: loss {self.state['loss']:.4f}, to be below {limit:.4f}; {verdict}")
         return learned
 
     def outcome(self, status: str) -> Outcome:
@@ -290,6 +297,9 @@ class Offline:
     # --- saving and going on -----------------------------------------------------------------------------------------
 
     def save(self) -> None:
+        if self.state["step"] == self.saved:
+            return
+        self.saved = self.state["step"]
         self.state["metrics_offset"] = self.records.flush()
         self.state["seconds"] = time.perf_counter() - self.began
         tensors = {f"weight/{name}": value for name, value in self.policy.state_dict().items()}
@@ -307,6 +317,12 @@ class Offline:
         if found is None:
             return
         state = dict(found.state)
+        if state["data"] != self.state["data"]:
+            raise BadRequest(
+                "the data is not the data that this run was trained on so far (another version of the environment?); "
+                "start again with another hydra.run.dir, and init_from=... to keep the weights"
+            )
+        self.saved = state["step"]
         self.schedule.state = state.pop("schedule")
         if self.average:
             self.average.count = state.pop("average_count")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -54,15 +55,17 @@ class Records:
         self.metrics = open(folder / "metrics.jsonl", "ab")  # noqa: SIM115  (open as long as the run)
         if offset is not None:
             self.metrics.truncate(offset)
+            self.metrics.seek(offset)
         self.timing = open(folder / "timing.jsonl", "a")  # noqa: SIM115
         self.board: SummaryWriter | None = None
         if logger.name == "tensorboard":
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=None if offset is None else step + 1)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        self.metrics.write((json.dumps({"step": step, **values}) + "\n").encode())
+        plain = {name: value if math.isfinite(value) else None for name, value in values.items()}  # JSON knows no NaN
+        self.metrics.write((json.dumps({"step": step, **plain}) + "\n").encode())
         self._to_board(step, values)
 
     def speeds(self, step: int, values: dict[str, float]) -> None:

@@ -8,11 +8,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
 from envs.base import Family, Score
 from policies.base import Memory, Policy
-from policies.noise import Noise, fold
+from policies.noise import Noise, Purpose, fold
 
 Observation = dict[str, np.ndarray]
 Progress = Callable[[int, int], None]  # episodes done, episodes in all
@@ -36,7 +37,8 @@ class PolicyPlayer:
     """A policy as a player: it holds the lanes' memory and clears it where a new episode begins."""
 
     def __init__(self, policy: Policy, greedy: bool, seed: int, device: torch.device):
-        self.policy, self.greedy, self.seed, self.device = policy, greedy, seed, device
+        self.policy, self.greedy, self.device = policy, greedy, device
+        self.seed = fold(seed, Purpose.ACTING)
 
     def start(self, vector: VectorEnv) -> None:
         self.fresh = self.policy.start(vector.num_envs, self.device)
@@ -59,14 +61,17 @@ class RandomPlayer:
     """Uniformly random actions: the reference that every score is shown beside."""
 
     def __init__(self, family: Family, seed: int):
-        self.actions, self.seed = int(family.spaces.action.n), fold(seed, 1)  # type: ignore[attr-defined]
+        self.space, self.seed = family.spaces.action, fold(seed, Purpose.RANDOM_PLAY)
 
     def start(self, vector: VectorEnv) -> None:
         pass
 
     def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, moment: np.ndarray) -> np.ndarray:
         noise = Noise(self.seed, torch.from_numpy(moment), torch.from_numpy(episode))
-        return (noise.uniform() * self.actions).long().numpy()
+        if isinstance(self.space, spaces.Discrete):
+            return (noise.uniform() * int(self.space.n)).long().numpy()
+        assert isinstance(self.space, spaces.Box)
+        return self.space.low + noise.uniform(*self.space.shape).numpy() * (self.space.high - self.space.low)
 
 
 class ExpertPlayer:
@@ -98,20 +103,20 @@ def play(
     observation, info = vector.reset()
     episode, moment = info["episode"], np.zeros(num_envs, np.int64)
     score = Score(np.zeros(len(seeds), bool), np.zeros(len(seeds)), np.zeros(len(seeds), np.int64))
-    actions: dict[int, list[int]] = {index: [] for index in range(min(keep, len(seeds)))}
+    actions: dict[int, list[np.ndarray]] = {index: [] for index in range(min(keep, len(seeds)))}
     finished = 0
     player.start(vector)
     while len(lanes := np.flatnonzero(episode >= 0)):  # a lane that ran out of episodes costs nothing more
         chosen = player.act({name: x[lanes] for name, x in observation.items()}, lanes, episode[lanes], moment[lanes])
         for lane in np.flatnonzero(episode[lanes] < keep):
-            actions[int(episode[lanes[lane]])].append(int(chosen[lane]))
-        action = np.zeros(num_envs, chosen.dtype)
+            actions[int(episode[lanes[lane]])].append(chosen[lane])
+        action = np.zeros((num_envs, *chosen.shape[1:]), chosen.dtype)
         action[lanes] = chosen
         observation, reward, terminated, truncated, info = vector.step(action)
         played = episode[lanes]
         score.returns[played] += reward[lanes]
         score.lengths[played] += 1
-        score.success[played] |= family.success(reward, terminated, truncated)[lanes]
+        score.success[played] |= family.success(reward, terminated, truncated, info)[lanes]
         ended = terminated | truncated
         moment = np.where(ended, 0, moment + 1)
         episode = info["episode"]

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
+import shlex
 import shutil
 import signal
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
+from conf.build import build
 from conf.check import Request
 from conf.errors import BadRequest, Exit
-from envs.base import Family
+from conf.folder import quoted
+from envs.base import Family, Score
 from envs.data import record
 from envs.data.store import Dataset
 from envs.data.windows import Windows
@@ -25,34 +31,51 @@ from trainers import evaluation, health
 from trainers.offline import Outcome, to_device
 from trainers.records import Records, bar, console, say, write_json
 
-EXIT = {"done": Exit.DONE, "diverged": Exit.DIVERGED, "preempted": Exit.PREEMPTED}
+EXIT = {"done": Exit.DONE, "failed": Exit.FAILED, "diverged": Exit.DIVERGED}
+THREADS = torch.get_num_threads()  # PyTorch's choice, before any run of this process asked for another
 
 
 def main(request: Request, folder: Path) -> Exit:
-    """Carry out a checked request in its run folder; returns the exit code."""
+    """Carry out a checked request in its run folder; returns the exit code, or exits with it where a sweep has to stop too."""
     device = pick_device(request.device)
     if device.type == "cuda":  # CPU kernels are deterministic as they are; asking costs them a second of imports
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    if request.trainer.threads:
-        torch.set_num_threads(request.trainer.threads)
+    torch.set_num_threads(request.trainer.threads or THREADS)
     family = request.targets["env"](request.env)
-    write_json(folder / "status.json", {"status": "running"})
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # outside the training loop it means what Ctrl-C means
-    try:
-        status = {"train": train, "eval": evaluate, "collect": collect}[request.mode](request, family, folder, device)
-    except KeyboardInterrupt:
-        status = "preempted" if (folder / "checkpoints" / "last").exists() else "interrupted"
-        say("\ninterrupted")
-    except BaseException:
-        with suppress(OSError):  # a full disc may be what failed
-            write_json(folder / "status.json", {"status": "failed"})
-        raise
-    write_json(folder / "status.json", {"status": status})
+    with locked(folder):
+        write_json(folder / "status.json", {"status": "running"})
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # outside the training loop it means what Ctrl-C means
+        try:
+            status = {"train": train, "eval": evaluate, "collect": collect}[request.mode](request, family, folder, device)
+        except KeyboardInterrupt:
+            status = "preempted" if (folder / "checkpoints" / "last").exists() else "interrupted"
+        except BaseException:
+            with suppress(OSError):  # a full disc may be what failed
+                write_json(folder / "status.json", {"status": "failed"})
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        write_json(folder / "status.json", {"status": status})
     if status == "preempted":
-        command = (folder / "command.txt").read_text().strip()
-        say(f"stopped with a checkpoint; to go on:\n  {command} resume=true hydra.run.dir={folder}")
-    return EXIT.get(status, Exit.FAILED)
+        command, where = (folder / "command.txt").read_text().strip(), shlex.quote(f"hydra.run.dir={quoted(folder)}")
+        say(f"stopped with a checkpoint; to go on:\n  {command} resume=true {where}")
+        sys.exit(Exit.PREEMPTED)
+    if status == "interrupted":
+        say("stopped before there was a checkpoint")
+        sys.exit(Exit.FAILED)
+    return EXIT[status]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process in a run folder at a time. The lock goes with the process, however it ends."""
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadRequest(f"the run in {folder} is still going on in another process; wait for it, or stop it") from None
+        yield
 
 
 def pick_device(name: str) -> torch.device:
@@ -74,11 +97,11 @@ def train(request: Request, family: Family, folder: Path, device: torch.device) 
     policy.to(device)
     windows = Windows(data, policy.window)
 
-    def success(acting: Policy) -> float:
-        return evaluation.success_rate(acting, family, "val", request.trainer.eval_episodes, request.seed, device)
+    def play(acting: Policy) -> Score:
+        return evaluation.validate(acting, family, request.trainer.eval_episodes, request.seed, device)
 
     def save_policy(into: Path, acting: Policy) -> None:
-        store.save(into, request.policy, family.spaces, acting.state_dict())
+        store.save(into, request.config["policy"]["_target_"], request.policy, family.spaces, acting.state_dict())
         shutil.copy(folder / "config.yaml", into)
 
     trainer = request.targets["trainer"](
@@ -90,20 +113,19 @@ def train(request: Request, family: Family, folder: Path, device: torch.device) 
         seed=request.seed,
         device=device,
         save_policy=save_policy,
-        success=success if request.trainer.eval_episodes else None,
+        play=play if request.trainer.eval_episodes else None,
         make_records=lambda offset, step: Records(folder, request.logger, offset, step),
     )
-    report = health.before_training(policy, to_device(trainer.batch(0), device), data, request.seed)
+    sample = windows.batch(trainer.batches.samples(0)[: request.trainer.batch_size // request.trainer.accumulate])
+    report = health.before_training(policy, to_device(sample, device), data, request.seed)
+    if idle := health.idle_schedule(request.trainer.schedule, trainer.max_steps, request.trainer.eval_every):
+        report.warnings.append(idle)
     console.print(health.parameter_table(policy))
     for warning in report.warnings:
         say(f"warning: {warning}")
     write_json(folder / "health.json", {"facts": report.facts, "warnings": report.warnings})
-    entropy = data.meta["action_entropy"]
-    say(
-        f"training on {device} for {trainer.max_steps} steps of {request.trainer.batch_size} out of {len(windows):,} samples; "
-        f"a loss of {report.facts['chance_loss']:.3f} is chance, the labels' entropy is {entropy['marginal']:.3f}, and "
-        f"{entropy['given_observation']:.3f} given what one observation shows"
-    )
+    words = f"training on {device} for {trainer.max_steps} steps of {request.trainer.batch_size} out of {len(windows):,} samples"
+    say(f"{words}; a loss of {report.facts['chance_loss']:.3f} is chance" + entropies(data))
     outcome: Outcome = trainer.fit()
     if outcome.status == "diverged":
         say(
@@ -112,7 +134,7 @@ def train(request: Request, family: Family, folder: Path, device: torch.device) 
         )
     if outcome.status != "done" or request.trainer.overfit:
         return outcome.status
-    best = store.load(folder, device=device)
+    best = store.load(folder, device=device, trusted_packages=request.trusted_packages)
     facts = {
         "parameters": report.facts["parameters"],
         "steps": outcome.step,
@@ -135,20 +157,31 @@ def collect(request: Request, family: Family, folder: Path, device: torch.device
     summary = {}
     for split, data in datasets.items():
         meta = data.meta
-        entropy, expert = meta["action_entropy"], meta["expert"]
+        expert = meta["expert"]
         say(
             f"{split}: {meta['episodes']} episodes, {meta['steps']:,} steps in {meta['seconds']:.1f} s "
             f"({meta['episodes'] / meta['seconds']:,.0f} episodes/s); expert success {expert['success']:.3f}, return "
-            f"{expert['return']:.3f}; action entropy {entropy['marginal']:.3f}, given the observation "
-            f"{entropy['given_observation']:.3f}\n  {data.folder}"
+            f"{expert['return']:.3f}{entropies(data)}\n  {data.folder}"
         )
         summary[split] = {"folder": str(data.folder), **{key: meta[key] for key in ("episodes", "steps", "seconds", "expert")}}
     write_json(folder / "summary.json", {"status": "done", **summary})
     return "done"
 
 
+def entropies(data: Dataset) -> str:
+    """How much of the labels could be predicted at all, where that can be counted."""
+    entropy = data.meta["action_entropy"]
+    if entropy is None:
+        return ""
+    return (
+        f"; the entropy of the actions is {entropy['marginal']:.3f}, and {entropy['given_observation']:.3f} given what one "
+        "observation shows"
+    )
+
+
 def recorded(request: Request, family: Family, split: str) -> Dataset:
-    with bar(f"record {split} episodes", request.env.data.episodes) as progress:
+    data = request.env.data
+    with bar(f"record {split} episodes", data.episodes if split == "train" else data.val_episodes) as progress:
         return record.dataset(
             family,
             request.env.data,
@@ -162,7 +195,7 @@ def recorded(request: Request, family: Family, split: str) -> Dataset:
 def conclude(request: Request, family: Family, folder: Path, device: torch.device, policy: Policy, facts: dict[str, Any]) -> None:
     """Evaluate on the held-out episodes, write it down, and show it."""
     began = time.perf_counter()
-    training = family.seeds("train", request.env.data.episodes)
+    training = training_seeds(request, family)
     result = evaluation.evaluate(policy, family, request.eval, training, request.seed, device)
     facts["evaluation_seconds"] = time.perf_counter() - began
     write_json(folder / "evaluation.json", result.record)
@@ -182,7 +215,7 @@ def conclude(request: Request, family: Family, folder: Path, device: torch.devic
         records.media(f"{request.eval.split}/episodes", result.gif, result.shape, facts.get("steps", 0))
     records.close()
 
-    console.print(evaluation.table(result.record, request.policy._target_.split(".")[-2]))
+    console.print(evaluation.table(result.record, request.config["policy"]["_target_"].split(".")[-2]))
     words = f"{facts['parameters']:,} parameters"
     if "seconds" in facts:
         words += f", trained for {facts['seconds']:.0f} s ({facts['steps']} steps, {facts['samples_per_second']:,.0f} samples/s)"
@@ -191,6 +224,17 @@ def conclude(request: Request, family: Family, folder: Path, device: torch.devic
         say(f"TensorBoard  {Path(sys.executable).name} -m tensorboard.main --logdir {folder}")
     if film:
         say(f"film         {film}")
+
+
+def training_seeds(request: Request, family: Family) -> np.ndarray | None:
+    """The episodes that the policy was trained on, or None if that was in another environment."""
+    if request.mode == "train":
+        return family.seeds("train", request.env.data.episodes)
+    trained = yaml.safe_load((Path(str(request.ckpt_path)) / "config.yaml").read_text())["env"]
+    if trained.pop("_target_") != request.config["env"]["_target_"]:
+        return None
+    other = request.targets["env"](build(type(request.env), trained))
+    return other.seeds("train", other.config.data.episodes) if other.signature() == family.signature() else None
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

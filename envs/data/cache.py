@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -14,9 +15,9 @@ from typing import Any
 
 
 def address(recipe: dict[str, Any], prefix: str) -> str:
-    """A folder name that changes when anything in the recipe does."""
+    """A folder name that changes when anything in the recipe does; of the prefix it shows what may stand in a folder's name."""
     canonical = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
-    return f"{prefix}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
+    return f"{re.sub(r'[^A-Za-z0-9_.+-]', '-', prefix)}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
 
 
 def obtain(root: Path, name: str, make: Callable[[Path], None], waiting: Callable[[], None] = lambda: None) -> Path:

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
 
 from envs.base import DataConfig, Family
 from envs.data.cache import address, obtain
 from envs.data.statistics import action_entropy
 from envs.data.store import OBSERVATION, Dataset, Writer
 
-FORMAT = 1  # of the folder; a change makes every dataset anew
-LANES = 1024  # episodes played at once, and so the block of which randomness is a function
+FORMAT = 2  # of the folder; a change makes every dataset anew
 
 Progress = Callable[[int, int], None]  # episodes done, episodes in all
 
@@ -33,7 +34,8 @@ def dataset(
     seeds = family.seeds(split, data.episodes if split == "train" else data.val_episodes)
     recipe = {
         "format": FORMAT,
-        "family": family.signature(),
+        "family": {"class": f"{type(family).__module__}.{type(family).__qualname__}", **family.signature()},
+        "lanes": family.lanes,
         "spaces": family.spaces.to_json(),
         "seeds": [int(seeds[0]), len(seeds)],
         **{name: value for name, value in asdict(data).items() if not name.endswith("episodes")},
@@ -51,8 +53,8 @@ def _record(
     began, steps = time.perf_counter(), 0
     successes, returns = [], []
     with Writer(folder) as writer:
-        for start in range(0, len(seeds), LANES):
-            block = _play(family, data, seeds[start : start + LANES])
+        for start in range(0, len(seeds), family.lanes):
+            block = _play(family, data, seeds[start : start + family.lanes])
             lengths = block.pop("length")
             successes.append(block.pop("success"))
             returns.append(block.pop("return"))
@@ -60,10 +62,11 @@ def _record(
                 writer.append(name, rows)
             writer.append("episode_ends", steps + np.cumsum(lengths))
             steps += int(lengths.sum())
-            progress(min(start + LANES, len(seeds)), len(seeds))
+            progress(min(start + family.lanes, len(seeds)), len(seeds))
         writer.close()
         seconds = time.perf_counter() - began
-        entropy, given_view = action_entropy(folder, [name for name in writer.columns if name.startswith(OBSERVATION)])
+        discrete = isinstance(family.spaces.action, spaces.Discrete)
+        seen = [name for name in writer.columns if name.startswith(OBSERVATION)]
         writer.finish(
             {
                 "recipe": recipe,
@@ -71,7 +74,7 @@ def _record(
                 "episodes": len(seeds),
                 "seconds": seconds,
                 "expert": {"success": float(np.concatenate(successes).mean()), "return": float(np.concatenate(returns).mean())},
-                "action_entropy": {"marginal": entropy, "given_observation": given_view},
+                "action_entropy": action_entropy(folder, seen) if discrete else None,
             }
         )
 
@@ -81,27 +84,31 @@ def _play(family: Family, data: DataConfig, seeds: np.ndarray) -> dict[str, np.n
     lanes = len(seeds)
     vector, expert = family.vector(lanes, seeds=seeds), family.expert()
     random = np.random.Generator(np.random.Philox(key=[data.seed, int(seeds[0])]))
-    actions = int(vector.single_action_space.n)  # type: ignore[attr-defined]
+    noise = batch_space(family.spaces.action, lanes)
+    noise.seed(int(random.integers(1 << 32)))
     observation, info = vector.reset()
     columns: dict[str, list[np.ndarray]] = {}
-    playing, running = [], info["episode"] >= 0
+    played, running = [], info["episode"] >= 0
     success, returns = np.zeros(lanes, bool), np.zeros(lanes)
     while running.any():
-        label = expert.act(vector)
+        label = expert.act(vector).astype(family.spaces.action.dtype, copy=False)  # [N] or [N, A]
         executed = label
         if data.noise:
-            executed = np.where(random.random(lanes) < data.noise, random.integers(actions, size=lanes), label)
+            slips = (random.random(lanes) < data.noise).reshape(lanes, *[1] * (label.ndim - 1))
+            executed = np.where(slips, noise.sample(), label)
         step = {OBSERVATION + name: value for name, value in observation.items()} | {"action": label}
         observation, reward, terminated, truncated, info = vector.step(executed)
         step |= {"reward": reward.astype(np.float32), "terminated": terminated, "truncated": truncated}
         if data.noise:
             step["executed_action"] = executed
         for name, value in step.items():
-            columns.setdefault(name, []).append(value)
-        playing.append(running)
-        success |= running & family.success(reward, terminated, truncated)
+            columns.setdefault(name, []).append(value[running])
+        played.append(np.flatnonzero(running))
+        success |= running & family.success(reward, terminated, truncated, info)
         returns += np.where(running, reward, 0.0)
         running = running & (info["episode"] >= 0)
-    lane, moment = np.nonzero(np.stack(playing, axis=1))  # [steps] each, episode by episode
-    block = {name: np.stack(rows)[moment, lane] for name, rows in columns.items()}
+    vector.close()
+    lane = np.concatenate(played)  # [steps] moment by moment
+    order = np.argsort(lane, kind="stable")  # episode by episode
+    block = {name: np.concatenate(columns.pop(name))[order] for name in list(columns)}  # one column twice in memory, not all
     return block | {"length": np.bincount(lane, minlength=lanes), "return": returns, "success": success}

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+BLOCK = 1 << 26  # bytes of hashing at a time
 
-def action_entropy(folder: Path, observations: list[str]) -> tuple[float, float]:
-    """Entropy of the discrete labels in nats: of the actions alone, and given everything seen in the same step.
+
+def action_entropy(folder: Path, observations: list[str]) -> dict[str, float]:
+    """Entropy of discrete labels in nats: of the actions alone, and given everything seen in the same step.
 
     The second is the floor of a memoryless policy's loss: no network can go below it. It is estimated by looking up equal
     observations, so it is biased low where most observations occur once.
@@ -17,15 +19,18 @@ def action_entropy(folder: Path, observations: list[str]) -> tuple[float, float]
     seen = np.zeros(len(action), np.uint64)
     random = np.random.Generator(np.random.Philox(0))
     for name in observations:
-        column = np.load(folder / f"{name}.npy", mmap_mode="r").reshape(len(action), -1)
+        column = np.load(folder / f"{name}.npy", mmap_mode="r")
+        width = column[:1].nbytes
         # A random linear hash modulo 2^64: two of a million different rows collide with a chance of about one in 10^7.
-        weights = random.integers(1 << 63, size=column.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-        for start in range(0, len(action), 65536):
-            block = slice(start, start + 65536)
-            seen[block] += (column[block].astype(np.uint64) * weights).sum(1, dtype=np.uint64)
+        weights = random.integers(1 << 63, size=width, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+        rows = max(1, BLOCK // weights.nbytes)
+        for start in range(0, len(column), rows):
+            block = np.ascontiguousarray(column[start : start + rows])
+            seen[start : start + rows] += block.view(np.uint8).reshape(len(block), width).astype(np.uint64) @ weights
     state = np.unique(seen, return_inverse=True)[1]
     pair = np.unique(np.stack([state, np.asarray(action)], 1), axis=0, return_counts=True)[1]
-    return _entropy(np.bincount(action)), _entropy(pair) - _entropy(np.bincount(state))
+    marginal = _entropy(np.bincount(action))
+    return {"marginal": marginal, "given_observation": _entropy(pair) - _entropy(np.bincount(state))}
 
 
 def _entropy(counts: np.ndarray) -> float:

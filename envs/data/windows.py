@@ -22,15 +22,25 @@ class Window:
 
 
 class Windows:
-    """Every step of a dataset as a sample; `batch(samples)` cuts the windows of many at once."""
+    """Every step of a dataset as a sample; `batch(samples)` cuts the windows of many at once.
+
+    Labels are a plan only as long as they are what was executed: behind a step that deviated they belong to states which the
+    plan would not have reached. Windows that look ahead end at that step, and it ends no plan even where it ended the episode.
+    """
 
     def __init__(self, dataset: Dataset, window: Window):
         assert window.align == "last" or window.observations == window.actions
         self.dataset = dataset
         lengths = dataset.ends - dataset.starts
         bounds = np.stack([dataset.starts, dataset.ends - 1], axis=1)
-        self.bounds = np.repeat(bounds, lengths, axis=0)  # [steps, 2] first and last step of the step's episode
-        self.terminated = dataset.columns["terminated"]
+        self.bounds = np.repeat(bounds, lengths, axis=0)  # [steps, 2] first step of the step's episode, last of its plan
+        self.terminated = dataset.columns["terminated"]  # [steps] by the plan
+        if "executed_action" in dataset.columns:
+            differs = dataset.columns["executed_action"] != dataset.columns["action"]
+            deviates = differs.reshape(len(dataset), -1).any(1)  # [steps]
+            ends = np.where(deviates, np.arange(len(dataset)), self.bounds[:, 1])
+            self.bounds[:, 1] = np.minimum.accumulate(ends[::-1])[::-1]  # no step's end lies beyond its own episode
+            self.terminated = self.terminated & ~deviates
         back = np.arange(1 - window.observations, 1)
         self.observation_offsets = back  # [To]
         self.action_offsets = back if window.align == "each" else np.arange(window.actions)  # [Ta]

@@ -136,7 +136,7 @@ def test_expert_recovers_from_noise(id):
     while (info["episode"] >= 0).any():
         actions = np.where(rng.random(20) < 0.3, rng.integers(0, 7, 20), expert.act(vector))
         _, reward, terminated, truncated, info = vector.step(actions)
-        solved += int(made.success(reward, terminated, truncated).sum())
+        solved += int(made.success(reward, terminated, truncated, info).sum())
     assert solved == 60
 
 

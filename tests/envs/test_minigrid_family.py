@@ -170,7 +170,7 @@ def test_no_babyai_episode_is_longer_than_the_family_says(id):
 
 def test_success_is_reaching_the_goal():
     reward, terminated = np.array([0.5, 0.0, 0.0]), np.array([True, True, False])
-    assert family().success(reward, terminated, ~terminated).tolist() == [True, False, False]
+    assert family().success(reward, terminated, ~terminated, {}).tolist() == [True, False, False]
 
 
 def test_one_layout_is_seen_and_a_thousand_are_not():

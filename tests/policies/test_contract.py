@@ -131,7 +131,13 @@ def test_lanes_do_not_see_each_other(setting: Setting):
 
 def test_save_and_load_give_the_same_policy(setting: Setting, tmp_path: Path):
     jolt(setting.policy)
-    store.save(tmp_path, setting.request.policy, setting.family.spaces, setting.policy.state_dict())
+    store.save(
+        tmp_path,
+        setting.request.config["policy"]["_target_"],
+        setting.request.policy,
+        setting.family.spaces,
+        setting.policy.state_dict(),
+    )
     write_manifest(tmp_path)
     loaded = store.load(tmp_path)
     seen, device = observation(setting.batch()), torch.device("cpu")

@@ -53,14 +53,25 @@ def test_a_damaged_one_is_put_aside_and_the_one_before_is_used(tmp_path, name, h
     found = checkpoint.newest(tmp_path, messages.append)
     assert found is not None and found.state["step"] == 1
     assert len(messages) == 1 and "damaged" in messages[0]
-    assert "damaged-step-2" in names(tmp_path)  # nothing is deleted
+    assert "damaged-1-step-2" in names(tmp_path)  # nothing is deleted
     assert os.readlink(tmp_path / "last") == "step-1"
 
 
 def test_all_damaged_is_an_error(tmp_path):
     (save(tmp_path, 1) / "state.json").unlink()
-    with pytest.raises(BadRequest, match="damaged"):
-        checkpoint.newest(tmp_path, lambda text: None)
+    for _ in range(2):  # asking again must not find an empty folder to start over in
+        with pytest.raises(BadRequest, match="damaged"):
+            checkpoint.newest(tmp_path, lambda text: None)
+    assert "step-1" in names(tmp_path)
+
+
+def test_the_same_step_may_be_damaged_twice(tmp_path):
+    save(tmp_path, 1)
+    for _ in range(2):
+        (save(tmp_path, 2) / "policy.json").write_text("torn")
+        found = checkpoint.newest(tmp_path, lambda text: None)
+        assert found is not None and found.state["step"] == 1
+    assert {"damaged-1-step-2", "damaged-2-step-2"} <= names(tmp_path)
 
 
 def test_a_save_that_fails_leaves_what_was_there(tmp_path):

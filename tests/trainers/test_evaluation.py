@@ -73,8 +73,8 @@ def test_kept_actions_replay_to_the_same_end():
     solved = np.zeros(6, bool)
     for step in range(longest):
         actions = np.array([played.actions[i][step] if step < len(played.actions[i]) else 6 for i in range(6)])
-        _, reward, terminated, truncated, _ = vector.step(actions)
-        solved |= place.success(reward, terminated, truncated)
+        _, reward, terminated, truncated, info = vector.step(actions)
+        solved |= place.success(reward, terminated, truncated, info)
     assert solved.all()
 
 

@@ -12,6 +12,7 @@ import torch
 from envs.data import record
 from envs.data.windows import Windows
 from trainers import health
+from trainers.optim import ScheduleConfig
 
 
 @pytest.fixture
@@ -81,6 +82,16 @@ def test_still_at_chance():
     assert health.still_at_chance(loss=1.93, chance=1.95, floor=0.1, step=500)
     assert health.still_at_chance(loss=1.5, chance=1.95, floor=0.1, step=500) is None
     assert health.still_at_chance(loss=1.93, chance=1.95, floor=1.93, step=500) is None  # nothing is there to be learned
+
+
+def test_a_schedule_that_cannot_act_is_named():
+    """Write-up 001: a plateau schedule with a patience of 5 in a run of 3 epochs."""
+    plateau = ScheduleConfig(name="plateau", patience=5)
+    assert "patience" in str(health.idle_schedule(plateau, max_steps=2000, eval_every=500))
+    assert "patience" in str(health.idle_schedule(plateau, max_steps=2000, eval_every=0))
+    assert health.idle_schedule(plateau, max_steps=2000, eval_every=200) is None
+    assert "warm-up" in str(health.idle_schedule(ScheduleConfig(warmup=100), max_steps=100, eval_every=50))
+    assert health.idle_schedule(ScheduleConfig(), max_steps=2000, eval_every=500) is None
 
 
 def test_the_table_counts_every_parameter(check):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from conf.errors import BadRequest
 from envs.data import record
 from envs.data.windows import Windows
+from policies.store import write_tensors
 from trainers.offline import Offline
 from trainers.records import Config as Logger
 from trainers.records import Records
@@ -41,8 +45,8 @@ def trainer(request_for: Callable, data_dir: Path, tmp_path: Path) -> Iterator[C
             folder=place,
             seed=0,
             device=torch.device("cpu"),
-            save_policy=lambda into, acting: None,
-            success=None,
+            save_policy=lambda into, acting: write_tensors(into / "policy.safetensors", acting.state_dict()),
+            play=None,
             make_records=lambda offset, step: Records(place, Logger("none"), offset, step),
         )
         trainers.append(made)
@@ -145,6 +149,57 @@ def test_one_batch_is_learned_or_the_run_fails(trainer):
     assert slow.fit().status == "failed"
 
 
+def test_a_stop_right_after_a_checkpoint_is_a_stop(trainer, monkeypatch):
+    """The signal most often arrives while the loop saves or validates, and then the step is saved already."""
+    made = trainer("trainer.max_steps=20", "trainer.save_every=1")
+    save = made.save
+
+    def signalled() -> None:
+        first = made.saved < made.state["step"]
+        save()
+        if made.state["step"] == 4 and first:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(made, "save", signalled)
+    assert (made.fit().status, made.state["step"]) == ("preempted", 4)
+
+
+def test_rows_after_a_resume_follow_the_rows_before(trainer, tmp_path):
+    """Cut back to the checkpoint, and saved again before a new row: the offset must be the cut one."""
+    records = Records(tmp_path, Logger("none"))
+    records.scalars(1, {"x": 1.0})
+    offset = records.flush()
+    records.scalars(2, {"x": 1.0})
+    records.close()
+    resumed = Records(tmp_path, Logger("none"), offset, 1)
+    assert resumed.flush() == offset
+    resumed.scalars(2, {"x": math.nan})
+    resumed.close()
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
+        {"step": 1, "x": 1.0},
+        {"step": 2, "x": None},
+    ]
+
+
+def test_a_finished_overfit_run_can_be_asked_again(trainer):
+    words = ("trainer.overfit=true", "trainer.max_steps=60", "trainer.schedule.name=constant")
+    first = trainer(*words)
+    assert first.fit().status == "done"
+    again = trainer(*words, folder="again")
+    again.folder = first.folder
+    again.resume()
+    assert again.state["step"] == 60 and again.fit().status == "done"
+
+
+def test_other_data_is_not_gone_on_with(trainer):
+    made = trainer("trainer.max_steps=3")
+    made.fit()
+    other = trainer("trainer.max_steps=3", "env.data.seed=1", folder="other")
+    other.folder = made.folder
+    with pytest.raises(BadRequest, match="data"):
+        other.resume()
+
+
 def test_epochs_are_a_budget(trainer):
     made = trainer("trainer.max_epochs=2")
     assert made.max_steps == math.ceil(2 * len(made.data) / 32)
@@ -157,7 +212,7 @@ def test_a_loss_at_chance_is_said(trainer, capsys):
     assert "still at chance" not in capsys.readouterr().out
 
 
-def test_bf16_and_compiled_steps_stay_near_the_plain_one(trainer):
+def test_bf16_steps_stay_near_the_plain_ones(trainer):
     plain, half = trainer("trainer.log_every=1"), trainer("trainer.precision=bf16", "trainer.log_every=1", folder="half")
     for made in (plain, half):
         made.begin()

@@ -63,3 +63,4 @@ def test_the_address_follows_the_recipe():
     recipe = {"id": "a", "noise": 0.1, "seeds": [0, 10]}
     assert address(recipe, "a") == address(dict(reversed(recipe.items())), "a")
     assert address(recipe, "a") != address({**recipe, "noise": 0.2}, "a")
+    assert address(recipe, "ALE/Pong-v5 x").startswith("ALE-Pong-v5-x-")

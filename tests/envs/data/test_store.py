@@ -29,6 +29,14 @@ def test_hashes_are_of_the_files(tmp_path):
         assert hashlib.sha256((tmp_path / f"{name}.npy").read_bytes()).hexdigest() == digest
 
 
+def test_the_fingerprint_follows_the_contents(tmp_path):
+    for name, lengths in {"a": [3, 4], "b": [3, 4], "c": [4, 3]}.items():
+        (tmp_path / name).mkdir()
+        write_episodes(tmp_path / name, lengths, [True, True])
+    a, b, c = (Dataset(tmp_path / name).fingerprint for name in "abc")
+    assert a == b != c
+
+
 def test_rows_that_do_not_fit_are_refused(tmp_path):
     with Writer(tmp_path) as writer:
         writer.append("action", np.zeros(3, np.int64))
@@ -36,7 +44,7 @@ def test_rows_that_do_not_fit_are_refused(tmp_path):
             writer.append("action", np.zeros(3, np.float32))
 
 
-@pytest.mark.parametrize("harm", ["cut", "gone", "meta", "longer"])
+@pytest.mark.parametrize("harm", ["cut", "gone", "meta", "longer", "trailing", "ends"])
 def test_a_damaged_dataset_is_named(tmp_path, harm):
     write_episodes(tmp_path, [3, 4], [True, True])
     column = tmp_path / "reward.npy"
@@ -46,6 +54,11 @@ def test_a_damaged_dataset_is_named(tmp_path, harm):
         column.unlink()
     elif harm == "meta":
         (tmp_path / "meta.json").write_text("{")
+    elif harm == "trailing":
+        column.write_bytes(column.read_bytes() + b"1234")
+    elif harm == "ends":
+        column = tmp_path / "episode_ends.npy"
+        column.write_bytes(column.read_bytes() + b"12345678")
     else:
         meta = json.loads((tmp_path / "meta.json").read_text())
         (tmp_path / "meta.json").write_text(json.dumps({**meta, "steps": 8}))

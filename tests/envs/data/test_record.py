@@ -1,0 +1,139 @@
+"""Recording, in a family that has what MiniGrid has not: vector actions, images, floats, costly lanes, a slash in its id."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from envs.base import DataConfig, Family, Spaces
+from envs.data import statistics
+from envs.data.record import dataset
+from envs.data.store import OBSERVATION, Dataset
+from envs.deal import Deal
+
+BOX = spaces.Box(np.array([-1, 0], np.float32), np.array([1, 5], np.float32))
+
+
+class Walks(VectorEnv):
+    """An episode lasts 1 + seed mod 4 steps and shows its seed and its moment; solved if `info` says so."""
+
+    def __init__(self, num_envs: int, seeds: np.ndarray, spaces: Spaces):
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        self.num_envs, self.deal = num_envs, Deal(num_envs, seeds)
+        self.single_action_space, self.action_space = spaces.action, batch_space(spaces.action, num_envs)
+
+    def reset(self, *, seed=None, options=None):
+        self.moment = np.zeros(self.num_envs, np.int64)
+        self.hand = self.deal.next(np.arange(self.num_envs))
+        self.alive = self.hand.episode >= 0
+        return self.seen(), {"episode": self.hand.episode}
+
+    def seen(self):
+        state = np.stack([self.hand.seed % 1000 / 7, self.moment / 3], 1).astype(np.float32)
+        image = np.broadcast_to((self.moment % 2)[:, None, None, None], (self.num_envs, 84, 84, 3)).astype(np.uint8)
+        return {"state": state, "image": image}
+
+    def step(self, actions):
+        assert all(action in self.single_action_space for action in actions[self.alive])
+        self.moment = self.moment + 1
+        terminated = self.alive & (self.moment > self.hand.seed % 4)
+        self.alive = self.alive & ~terminated
+        episode = np.where(self.alive, self.hand.episode, -1)
+        info = {"episode": episode, "is_success": terminated & (self.hand.seed % 2 == 0)}
+        return self.seen(), np.ones(self.num_envs), terminated, np.zeros(self.num_envs, bool), info
+
+
+class Expert:
+    def __init__(self, action: spaces.Space):
+        self.action = action
+
+    def act(self, vector):
+        if isinstance(self.action, spaces.Discrete):
+            return vector.moment % 2
+        return np.stack([vector.moment / 8, vector.hand.seed % 4], 1)  # float64, as scripts like to
+
+
+class WalksFamily(Family):
+    lanes = 3
+
+    def __init__(self, action: spaces.Space = BOX, id: str = "ALE/Walks-v5"):
+        self.config, self.id = None, id
+        image, state = spaces.Box(0, 255, (84, 84, 3), np.uint8), spaces.Box(-1e3, 1e3, (2,), np.float32)
+        self.spaces = Spaces(spaces.Dict({"state": state, "image": image}), action)
+
+    def vector(self, num_envs, split="train", tasks=None, seeds=None, episodes_per_task=1):
+        return Walks(num_envs, seeds, self.spaces)
+
+    def seeds(self, split, episodes):
+        return np.arange(episodes)
+
+    def expert(self):
+        return Expert(self.spaces.action)
+
+    def success(self, reward, terminated, truncated, info):
+        return info["is_success"]
+
+    def signature(self):
+        return {"id": self.id}
+
+
+class Other(WalksFamily):
+    pass
+
+
+DATA = DataConfig(episodes=10, noise=0.5)
+
+
+@pytest.mark.parametrize("action", [BOX, spaces.Discrete(4)], ids=["box", "discrete"])
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_episodes_are_recorded_whole_and_in_order(tmp_path, action, noise):
+    data = dataset(WalksFamily(action), replace(DATA, noise=noise), "train", tmp_path)
+    lengths = 1 + np.arange(10) % 4
+    assert np.array_equal(data.ends, np.cumsum(lengths))
+    seed, moment = np.repeat(np.arange(10), lengths), np.arange(len(data)) - np.repeat(data.starts, lengths)
+    assert np.array_equal(data.observations["state"], np.stack([seed / 7, moment / 3], 1).astype(np.float32))
+    assert np.array_equal(data.observations["image"][:, 0, 0, 0], moment % 2)
+    label = moment % 2 if isinstance(action, spaces.Discrete) else np.stack([moment / 8, seed % 4], 1)
+    assert np.array_equal(data.columns["action"], label) and data.columns["action"].dtype == action.dtype
+    assert data.meta["expert"] == {"success": 0.5, "return": lengths.mean()}
+    assert ("executed_action" in data.columns) == bool(noise)
+    if noise:
+        differs = (data.columns["executed_action"] != data.columns["action"]).reshape(len(data), -1)
+        assert 0.1 < differs.any(1).mean() < 0.9
+        assert all(executed in action for executed in data.columns["executed_action"])
+        assert (differs.all(1) == differs.any(1)).all(), "a random action replaces the whole vector"
+    entropy = data.meta["action_entropy"]
+    assert entropy is None if action is BOX else entropy["given_observation"] == pytest.approx(0)
+
+
+def test_the_noise_is_a_function_of_the_recipe(tmp_path):
+    def fingerprint(name: str, data: DataConfig) -> str:
+        return dataset(WalksFamily(), data, "train", tmp_path / name).fingerprint
+
+    assert fingerprint("a", DATA) == fingerprint("b", DATA) != fingerprint("c", replace(DATA, seed=1))
+
+
+def test_the_address_follows_the_class_and_is_one_folder(tmp_path):
+    def folder(family: Family) -> Dataset:
+        return dataset(family, DATA, "train", tmp_path).folder
+
+    assert folder(WalksFamily()).parent == tmp_path and folder(WalksFamily()).name.startswith("ALE-Walks-v5-train-")
+    assert len({folder(WalksFamily()), folder(Other()), folder(WalksFamily(id="ALE-Walks-v5"))}) == 3
+
+
+@pytest.mark.parametrize("block", [1, 1 << 26], ids=["row by row", "at once"])
+def test_float_rows_are_told_apart(tmp_path, monkeypatch, block):
+    """As integers all of these would be zero, and the action a coin."""
+    monkeypatch.setattr(statistics, "BLOCK", block)
+    np.save(tmp_path / "action.npy", np.arange(40) % 2)
+    np.save(tmp_path / f"{OBSERVATION}state.npy", (np.arange(40) % 2 / 2).astype(np.float32)[:, None])
+    np.save(tmp_path / f"{OBSERVATION}nothing.npy", np.zeros((40, 2)))
+    entropy = statistics.action_entropy(tmp_path, [f"{OBSERVATION}state", f"{OBSERVATION}nothing"])
+    assert entropy == pytest.approx({"marginal": np.log(2), "given_observation": 0})
+    blind = statistics.action_entropy(tmp_path, [f"{OBSERVATION}nothing"])
+    assert blind["given_observation"] == pytest.approx(np.log(2))
