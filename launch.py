@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from conf.check import typed
 from conf.errors import BadRequest, Exit
 from conf.folder import describe
 from conf.sentences import report
+
+# Read by PyTorch as it is imported: deterministic matrix products on CUDA, and the CPU for what MPS cannot do.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 exit_codes: list[int] = []  # one for each run that began in this process; Hydra drops what `main` returns
 

@@ -147,7 +147,9 @@ def test_weights_can_start_a_run(launch: Callable, here: Path):
     learning = ("trainer.max_steps=40", "trainer.schedule.warmup=0", "trainer.ema=0", "trainer.eval_every=0")
     launch("policy=bc_mlp", *words, *learning, "hydra.run.dir=first")
     launch("policy=bc_mlp", *words, *learning, "init_from=first", "hydra.run.dir=second")
-    losses = [json.loads((here / name / "metrics.jsonl").open().readline())["train/loss"] for name in ("first", "second")]
+    losses = [
+        json.loads((here / name / "metrics.jsonl").read_text().splitlines()[0])["train/loss"] for name in ("first", "second")
+    ]
     assert losses[0] > 1.9 and losses[1] < 1.2, losses  # from chance (ln 7 = 1.95), and from where the first run ended
     done = launch("policy=masked_dit", *words, "init_from=first", check=False)
     assert done.returncode == 2 and "holds bc_mlp" in done.stderr

@@ -96,7 +96,7 @@ def loop(name: str) -> Callable[[int], object]:
         seed=0,
         device=torch.device("cpu"),
         save_policy=lambda into, acting: None,
-        success=None,
+        play=None,
         make_records=lambda offset, step: Records(folder, Logger(), offset, step),
     )
     trainer.begin()

@@ -1,0 +1,25 @@
+"""The benchmarks run; what they measure is theirs to print, not ours to test."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+SMALL = {
+    "engine.py": ["--repeats", "1"],
+    "training_step.py": ["--steps", "2", "--policies", "bc_mlp"],
+    "windows.py": ["--batches", "5"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "tests/benchmarks").glob("*.py")))
+def test_a_benchmark_runs_and_prints_a_ratio(here: Path, name: str):
+    command = [sys.executable, str(ROOT / "tests/benchmarks" / name), *SMALL.get(name, [])]
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "ratio" in done.stdout or "efficiency" in done.stdout or "x)" in done.stdout
