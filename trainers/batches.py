@@ -1,8 +1,12 @@
-"""The order of the data: a pure function of (seed, step), so a resumed run has nothing to restore."""
+"""The order of the data, a pure function of (seed, step), so that a resumed run has nothing to restore; and batches' tensors."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from policies.base import Batch
 
 
 class Batches:
@@ -27,3 +31,20 @@ class Batches:
             epoch += 1
             samples = np.concatenate([samples, self.order(epoch)[: self.batch_size - len(samples)]])
         return samples
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    if device.type == "cpu":
+        return batch
+    return {name: to_device(x, device) if isinstance(x, dict) else x.to(device, non_blocking=True) for name, x in batch.items()}
+
+
+def rows_of(batch: Batch, rows: slice) -> Batch:
+    return {name: rows_of(value, rows) if isinstance(value, dict) else value[rows] for name, value in batch.items()}
+
+
+def flattened(batch: Batch) -> dict[str, Tensor]:
+    flat: dict[str, Tensor] = {}
+    for name, value in batch.items():
+        flat |= {f"{name}.{part}": x for part, x in value.items()} if isinstance(value, dict) else {name: value}
+    return flat

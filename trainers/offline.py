@@ -24,7 +24,7 @@ from policies.base import Batch, Loss, Policy
 from policies.noise import Noise, Purpose, fold
 from policies.store import write_tensors
 from trainers import checkpoint, health
-from trainers.batches import Batches
+from trainers.batches import Batches, flattened, rows_of, to_device
 from trainers.optim import Average, OptimizerConfig, Schedule, ScheduleConfig, make_optimizer
 from trainers.records import Records, bar, say
 from trainers.stop import StopRequest
@@ -216,7 +216,7 @@ class Offline:
         size = self.config.batch_size // self.config.accumulate
         for start in range(0, self.config.batch_size, size):
             part = slice(start, start + size)
-            loss = self.loss(_rows(batch, part), rows[part], step)
+            loss = self.loss(rows_of(batch, part), rows[part], step)
             loss.total.backward()
             for name, (value, count) in (loss.metrics | {"loss": (loss.total.detach(), loss.count)}).items():
                 before = sums.get(name, (0.0, 0.0))
@@ -347,7 +347,7 @@ class Offline:
         """What a diverged run leaves behind: the batch that broke it and the weights it broke on."""
         folder = self.folder / "diverged"
         folder.mkdir(exist_ok=True)
-        write_tensors(folder / "batch.safetensors", _flat(self.batch(step)))
+        write_tensors(folder / "batch.safetensors", flattened(self.batch(step)))
         write_tensors(folder / "weights.safetensors", self.policy.state_dict())
 
 
@@ -356,20 +356,3 @@ def default_generator(device: torch.device) -> torch.Generator:
         torch.cuda.init()
         return torch.cuda.default_generators[device.index or 0]
     return torch.mps._get_default_mps_generator() if device.type == "mps" else torch.default_generator
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    if device.type == "cpu":
-        return batch
-    return {name: to_device(x, device) if isinstance(x, dict) else x.to(device, non_blocking=True) for name, x in batch.items()}
-
-
-def _rows(batch: Batch, rows: slice) -> Batch:
-    return {name: _rows(value, rows) if isinstance(value, dict) else value[rows] for name, value in batch.items()}
-
-
-def _flat(batch: Batch) -> dict[str, Tensor]:
-    flat: dict[str, Tensor] = {}
-    for name, value in batch.items():
-        flat |= {f"{name}.{part}": x for part, x in value.items()} if isinstance(value, dict) else {name: value}
-    return flat

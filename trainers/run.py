@@ -28,7 +28,8 @@ from envs.data.windows import Windows
 from policies import store
 from policies.base import Policy
 from trainers import evaluation, health
-from trainers.offline import Outcome, to_device
+from trainers.batches import to_device
+from trainers.offline import Outcome
 from trainers.records import Records, bar, console, say, write_json
 
 EXIT = {"done": Exit.DONE, "failed": Exit.FAILED, "diverged": Exit.DIVERGED}
