@@ -58,6 +58,8 @@ class Noise:
         start = torch.as_tensor(step, device=rows.device, dtype=torch.int64)
         key = _finalise(start + _signed(fold(seed)))
         self.rows = _finalise(rows.to(torch.int64) * _signed(_GOLDEN) + key)  # [B] one stream a row
+        # A tensor: torch.compile would fold a number and the counter into an index expression, and overflow.
+        self.stride = torch.full((), _signed(_GOLDEN), device=rows.device)
         self.drawn = 0
 
     def __getitem__(self, lanes: Tensor) -> Noise:
@@ -71,7 +73,7 @@ class Noise:
         size = math.prod(shape)
         counter = torch.arange(self.drawn + 1, self.drawn + size + 1, device=self.rows.device)
         self.drawn += size
-        bits = _finalise(self.rows[:, None] + counter * _signed(_GOLDEN))  # [B, size]
+        bits = _finalise(self.rows[:, None] + counter * self.stride)  # [B, size]
         # The top 24 bits: as many as a float32 holds exactly.
         unit = ((bits >> 40) & ((1 << 24) - 1)).to(torch.float32) * (1.0 / (1 << 24))
         return unit.view(len(self.rows), *shape)

@@ -21,6 +21,7 @@ from trainers.rollout import ExpertPlayer, Player, PolicyPlayer, RandomPlayer, p
 
 Z = 1.959964  # two-sided 95 %
 RESAMPLES = 1000  # of the bootstrap
+GAP = 6  # white pixels between the episodes of a film
 FILMED = 200  # steps of an episode in the film; whoever wanders longer has been seen wandering
 
 
@@ -165,7 +166,8 @@ def side_by_side(episodes: list[np.ndarray]) -> np.ndarray:
     """Several episodes' frames as one film [T,H,W,3]; the shorter ones hold their last frame."""
     longest = max(len(frames) for frames in episodes)
     held = [np.concatenate([frames, np.repeat(frames[-1:], longest - len(frames), axis=0)]) for frames in episodes]
-    return np.concatenate(held, axis=2)
+    gap = ((0, 0), (0, 0), (0, GAP), (0, 0))
+    return np.concatenate([np.pad(frames, gap, constant_values=255) for frames in held], axis=2)
 
 
 def encode_gif(frames: np.ndarray, milliseconds: int = 150) -> bytes:

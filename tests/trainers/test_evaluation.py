@@ -95,7 +95,7 @@ def test_an_evaluation_has_its_references_and_its_film():
         assert math.isclose(np.mean(episodes["success"]), scores[name]["success"])
     assert result.gif is not None
     film = Image.open(io.BytesIO(result.gif))
-    assert film.n_frames > 5 and film.size == (2 * 5 * 16, 5 * 16)
+    assert film.n_frames > 5 and film.size == (2 * (5 * 16 + evaluation.GAP), 5 * 16)
 
 
 def test_a_test_split_that_repeats_the_training_split_is_called_that():
