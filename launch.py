@@ -43,6 +43,9 @@ def launch() -> int:
     hydra_internal.run_and_report = lambda func: func()
     try:
         main()
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return Exit.FAILED
     except Exception as error:
         if exit_codes:  # a run had begun, so the request was good
             raise

@@ -129,7 +129,7 @@ def _read_union(value: Any, hints: Sequence[Any], key: str) -> Any:
 
 
 def _read_list(value: Any, kind: Any, hints: Sequence[Any], key: str) -> Any:
-    items = _expect(value, (list, tuple), "a list, such as [a,b]", key)
+    items = _expect(value, (list, tuple), f"a list, as in {key}=[{value}]", key)
     if kind is tuple and hints and hints[-1] is not Ellipsis:
         if len(items) != len(hints):
             raise BadRequest(f"{key} must be a list of {len(hints)}, got {items}")

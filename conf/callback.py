@@ -15,6 +15,7 @@ from omegaconf import DictConfig, read_write
 
 from conf import folder, multirun
 from conf.check import typed
+from conf.device import pick
 from conf.errors import Exit
 from conf.sentences import report
 
@@ -24,6 +25,7 @@ class Check(Callback):
         with _only_exits():
             HydraConfig.instance().set_config(config)  # as the run itself will see it: `${hydra:...}` resolves
             request = typed(config)
+            pick(request.device)  # a sweep's runs may be computed elsewhere; this one is computed here
             place = folder.choose(request.config, config.hydra.run.dir)
             if request.dry:
                 print(yaml.safe_dump(request.config, sort_keys=False) + f"\n# would run in {place}")

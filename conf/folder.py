@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -97,6 +98,8 @@ def command(overrides: Sequence[str]) -> str:
 
 def quoted(value: Path | str) -> str:
     """As one value in Hydra's override grammar, where `=` and commas mean something."""
+    if re.fullmatch(r"[\w./-]+", str(value)):
+        return str(value)
     escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
@@ -141,9 +144,9 @@ def _newest(home: Path, config: Mapping[str, Any]) -> Path:
     """The newest run of this configuration: names begin with the time, so the last by name."""
     runs = sorted((path.parent for path in home.glob("*/config.yaml")), key=lambda run: run.name, reverse=True)
     wanted = identity(config)
-    for run in runs:
-        if f"-{wanted}" in run.name and identity(_saved(run)) == wanted:
-            return run
+    ours = [run for run in runs if f"-{wanted}" in run.name and identity(_saved(run)) == wanted]
+    if ours:  # one that failed before its first checkpoint must not hide the one before it
+        return next((run for run in ours if (run / "checkpoints/last").exists()), ours[0])
     for run in runs:
         if (saved := _saved(run)).get("mode") == config["mode"]:
             keys = _listed(_differing(saved, config))

@@ -55,8 +55,10 @@ def load_weights(policy: Policy, folder: Path) -> None:
     own = policy.state_dict()
     wrong = sorted(own.keys() ^ weights.keys()) or [name for name in own if own[name].shape != weights[name].shape]
     if wrong:
-        listed = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        raise BadRequest(f"the weights in {folder} are of another network than this {type(policy).__name__}: {listed} do not fit")
+        raise BadRequest(
+            f"the weights in {folder} do not fit this {type(policy).__name__}: {wrong[0]} is another. Leave out what changes the "
+            f"network, so that it is as in {folder / 'config.yaml'}"
+        )
     policy.load_state_dict(weights)
 
 

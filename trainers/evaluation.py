@@ -36,8 +36,10 @@ class Config:
     media: int = 4  # episodes in the GIF; 0 for none
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.num_envs < 1:
-            raise ValueError("episodes and num_envs must be at least 1")
+        if not 1 <= self.episodes <= 1_000_000:
+            raise ValueError(f"episodes must be between 1 and 1000000, got {self.episodes}")
+        if self.num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {self.num_envs}")
         if self.split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {self.split}")
         if sorted(self.decode) not in (["sampled"], ["greedy"], ["greedy", "sampled"]):

@@ -30,6 +30,7 @@ from trainers.records import Records, bar, say
 from trainers.stop import StopRequest
 
 VALIDATION_SAMPLES = 4096  # windows behind each validation loss
+SMALLEST_CAP = 1024  # a batch up to this size may repeat the samples of a tiny dataset
 CHANCE_AFTER = 200  # steps after which a loss at chance is no longer a slow start
 OVERFIT_TO = 0.3  # share of the chance loss under which one batch counts as learned
 
@@ -65,6 +66,8 @@ class Config:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if not self.max_steps and not self.max_epochs:
             raise ValueError("max_steps and max_epochs are both 0: give one of them a budget")
+        if self.eval_episodes > 100_000:
+            raise ValueError(f"eval_episodes cannot exceed 100000, got {self.eval_episodes}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate must divide batch_size={self.batch_size}, got {self.accumulate}")
         if not 0 <= self.ema < 1:
@@ -100,6 +103,8 @@ class Offline:
         self.config, self.policy, self.data, self.validation = config, policy, data, validation
         self.folder, self.seed, self.device = folder, seed, device
         self.save_policy, self.play, self.make_records = save_policy, play, make_records
+        if config.batch_size > max(len(data), SMALLEST_CAP):
+            raise BadRequest(f"trainer.batch_size={config.batch_size} exceeds the {len(data)} samples of the data; lower it")
         self.max_steps = config.max_steps
         if config.max_epochs:
             self.max_steps = math.ceil(config.max_epochs * len(data) / config.batch_size)
@@ -146,10 +151,11 @@ class Offline:
                     if self.state["bad_in_row"] >= config.bad_steps:
                         self.keep_evidence(step - 1)
                         return self.outcome("diverged")
-                    validates = step == self.max_steps or (config.eval_every and step % config.eval_every == 0)
+                    last = step == self.max_steps
+                    validates = (last or (config.eval_every and step % config.eval_every == 0)) and not config.overfit
                     if validates:
                         self.validate(step)
-                    if validates or (config.save_every and step % config.save_every == 0):
+                    if last or validates or (config.save_every and step % config.save_every == 0):
                         self.save()
                 if stop.signal:
                     self.save()

@@ -19,6 +19,7 @@ import yaml
 
 from conf.build import build
 from conf.check import Request
+from conf.device import pick
 from conf.errors import BadRequest, Exit
 from conf.folder import quoted
 from envs.base import Family, Score
@@ -38,7 +39,7 @@ THREADS = torch.get_num_threads()  # PyTorch's choice, before any run of this pr
 
 def main(request: Request, folder: Path) -> Exit:
     """Carry out a checked request in its run folder; returns the exit code, or exits with it where a sweep has to stop too."""
-    device = pick_device(request.device)
+    device = torch.device(pick(request.device))
     if device.type == "cuda":  # CPU kernels are deterministic as they are; asking costs them a second of imports
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -63,7 +64,7 @@ def main(request: Request, folder: Path) -> Exit:
         say(f"stopped with a checkpoint; to go on:\n  {command} resume=true {where}")
         sys.exit(Exit.PREEMPTED)
     if status == "interrupted":
-        say("stopped before there was a checkpoint")
+        say("stopped; there is no checkpoint to go on from, so run it again")
         sys.exit(Exit.FAILED)
     return EXIT[status]
 
@@ -77,15 +78,6 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise BadRequest(f"the run in {folder} is still going on in another process; wait for it, or stop it") from None
         yield
-
-
-def pick_device(name: str) -> torch.device:
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, there in available.items() if there)
-    if not available[name]:
-        raise BadRequest(f"device={name} is not available on this machine; use device=auto")
-    return torch.device(name)
 
 
 def train(request: Request, family: Family, folder: Path, device: torch.device) -> str:
