@@ -32,7 +32,9 @@ class Loss(NamedTuple):
 
     total: Tensor  # []
     count: Tensor  # type: ignore[assignment]  # []
-    metrics: dict[str, tuple[Tensor, Tensor]]  # name -> (sum, count)
+    # name -> (sum, count). `first_action_loss`, in eval mode: what of it is about the next action alone, where `total` is about
+    # more; only that can be compared with other policies and with the entropy floor of the data.
+    metrics: dict[str, tuple[Tensor, Tensor]]
 
 
 class Policy(nn.Module):
@@ -62,3 +64,9 @@ class Policy(nn.Module):
     def act(self, observation: dict[str, Tensor], memory: Memory, noise: Noise, greedy: bool = False) -> tuple[Tensor, Memory]:
         """One action for each lane; `observation` is {modality: [N, ...]}. Nothing but `memory` is carried to the next call."""
         raise NotImplementedError("act(observation, memory, noise, greedy) -> actions [N, *A], memory")
+
+    def rounds(self, observation: dict[str, Tensor], noise: Noise, greedy: bool = False) -> Tensor | None:
+        """For pictures: the plan of an episode's first step [K+1, N, H] after each round of its making; None if it has none.
+
+        Tokens count the actions, then END (the episode is over), PAD (after END) and MASK (not decided yet)."""
+        return None

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from gymnasium import spaces
@@ -22,6 +22,7 @@ class Config:
     grid_tokens: int = 8  # tokens made of one grid (mlp only; conv and flat make one a cell)
     grid_embedding: int = 16  # size of a cell's embedding (mlp only)
     grid_hidden: int = 256  # width of the mixing MLP (mlp only)
+    ignore: list[str] = field(default_factory=list)  # modalities that the policy does not get to see
 
     def __post_init__(self) -> None:
         if self.grid not in GRID_TOKENIZERS:
@@ -134,14 +135,19 @@ class Encoder(nn.Module):
     def __init__(self, config: Config, space: spaces.Dict, width: int):
         super().__init__()
         kinds = {"grid": GRID_TOKENIZERS[config.grid], "direction": Direction, "mission": Mission}
-        self.parts = nn.ModuleDict({name: kinds[name](config, part, width) for name, part in space.items()})
+        used = {name: part for name, part in space.items() if name not in config.ignore}
+        self.parts = nn.ModuleDict({name: kinds[name](config, part, width) for name, part in used.items()})
         self.tokens = sum(part.tokens for part in self.parts.values())  # type: ignore[misc]  # S
         self.norm = nn.LayerNorm(width)
         self.kind = nn.Parameter(torch.randn(self.tokens, width) * 0.02)
 
     @staticmethod
-    def accepts(space: spaces.Dict) -> str | None:
-        unknown = sorted(set(space) - {"grid", "direction", "mission"})
+    def accepts(config: Config, space: spaces.Dict) -> str | None:
+        if missing := sorted(set(config.ignore) - set(space)):
+            return f"policy.encoder.ignore names {', '.join(missing)}, but the observation has {', '.join(sorted(space))}"
+        if not set(space) - set(config.ignore):
+            return "policy.encoder.ignore leaves nothing to see"
+        unknown = sorted(set(space) - set(config.ignore) - {"grid", "direction", "mission"})
         return f"no encoder for the observation {', '.join(unknown)}" if unknown else None
 
     def forward(self, observation: dict[str, Tensor]) -> Tensor:

@@ -6,12 +6,17 @@ slot masked and commits the most certain tokens first, in `denoise_steps` rounds
 
 Tokens: the actions, then END (the episode is over in this slot), PAD (after END) and MASK. Only actions and END are ever
 predicted. Not to be confused with Gaussian diffusion over continuous actions: nothing is ever added to a token.
+
+The options `corruption`, `conditioning`, `padding` and `weighting` hold the choices of the write-up that this policy grew out
+of (experiment=seed_001), each beside the one that measured better.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +25,12 @@ from torch.nn import functional as F
 from envs.base import Spaces
 from policies import encoders
 from policies.actions import choose, only_discrete
-from policies.base import Batch, Loss, Memory, Policy, Window
+from policies.base import Batch, Loss
 from policies.nets import DiTBlock, sinusoidal_embedding
 from policies.noise import Noise
+from policies.plans import PlanningPolicy, check_plan
+
+LARGEST_WEIGHT = 20.0  # of `weighting: elbo`, whose weights grow without bound the fewer slots are hidden
 
 
 @dataclass
@@ -31,119 +39,182 @@ class Config:
     hidden_dim: int = 64  # width of every token
     layers: int = 2  # DiT blocks; two beat four at equal time on MiniGrid
     heads: int = 4
+    dropout: float = 0.0  # of what each block adds
+    observations: int = 1  # frames that it sees, the present one included
+    stride: int = 1  # steps from one frame to the next
     horizon: int = 8  # slots of a plan; expert plans rarely need more before the view changes
     execute: int = 4  # actions carried out before the next plan
-    denoise_steps: int = 8  # rounds of unmasking; more than `horizon` cannot help, one commits all slots at once
+    denoise_steps: int = 8  # rounds of unmasking; each commits a slot at least, so more than `horizon` are as many as `horizon`
     temperature: float = 1.0  # of sampled acting
+    corruption: Literal["mask", "noise"] = "mask"  # a hidden slot is a learned [MASK], or Gaussian noise (write-up 001)
+    conditioning: Literal["cross_attention", "pooled"] = "cross_attention"  # pooled: the state as one mean vector (write-up 001)
+    padding: Literal["end", "repeat_last"] = "end"  # repeat_last: slots after the end repeat the last action (write-up 001)
+    weighting: Literal["none", "elbo"] = "none"  # elbo: a hidden slot counts more the fewer are hidden (MDLM); worse for control
 
     def __post_init__(self) -> None:
-        for name in ("hidden_dim", "layers", "heads", "horizon", "execute", "denoise_steps"):
+        check_plan(self.observations, self.stride, self.horizon, self.execute)
+        for name in ("hidden_dim", "layers", "heads", "denoise_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.hidden_dim % (2 * self.heads):
             raise ValueError(f"hidden_dim must be a multiple of 2 * heads = {2 * self.heads}, got {self.hidden_dim}")
-        for name in ("execute", "denoise_steps"):
-            if getattr(self, name) > self.horizon:
-                raise ValueError(f"{name} cannot exceed horizon={self.horizon}, got {getattr(self, name)}")
         if self.temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature} (eval.decode=greedy takes the best token)")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is a probability below 1, got {self.dropout}")
 
 
-# What the network needs to know of the state, computed once for all rounds of unmasking.
-Context = tuple[Tensor, list[tuple[Tensor, Tensor]]]  # pooled [B, d], keys and values for each block
+class Context(NamedTuple):
+    """What the network needs to know of the state, computed once for all rounds of unmasking."""
+
+    pooled: Tensor  # [B, d]
+    keys_values: list[tuple[Tensor, Tensor]] | None  # of each block [B, heads, To*S, d/heads]; None: the state is only pooled
+    mask: Tensor | None  # [B, 1, 1, To*S] the tokens that there are; None for all
 
 
-class MaskedDiT(Policy):
+class MaskedDiT(PlanningPolicy):
     @classmethod
     def accepts(cls, config: Config, spaces: Spaces) -> str | None:
-        return only_discrete("masked_dit", spaces.action) or encoders.Encoder.accepts(spaces.observation)
+        return only_discrete("masked_dit", spaces.action) or encoders.Encoder.accepts(config.encoder, spaces.observation)
 
     def __init__(self, config: Config, spaces: Spaces):
-        super().__init__()
+        super().__init__(spaces, config.observations, config.stride, config.horizon, config.execute)
         self.config = config
-        self.window = Window(actions=config.horizon)
-        self.num_actions = int(spaces.action.n)  # type: ignore[attr-defined]
-        self.END, self.PAD, self.MASK = range(self.num_actions, self.num_actions + 3)
+        self.MASK = self.PAD + 1
         # Of each round of unmasking: the slots that it leaves hidden, by the cosine schedule, and the time that training pairs
         # with the share of slots that it finds hidden.
-        horizon, rounds = config.horizon, config.denoise_steps
+        horizon, rounds = config.horizon, min(config.denoise_steps, config.horizon)
         cosine = [round(horizon * math.cos(math.pi / 2 * k / rounds)) for k in range(1, rounds + 1)]
         self.left = [min(left, horizon - k) for k, left in enumerate(cosine, start=1)]
         self.moments = [1 - 2 / math.pi * math.acos(left / horizon) for left in (horizon, *self.left[:-1])]
-        width = config.hidden_dim
+        width, attends = config.hidden_dim, config.conditioning == "cross_attention"
+        self.classes = self.num_actions + (config.padding == "end")
         self.encoder = encoders.Encoder(config.encoder, spaces.observation, width)
+        self.frame = nn.Parameter(torch.randn(config.observations, width) * 0.02) if config.observations > 1 else None
         self.pool = nn.Linear(width, width)
-        self.token = nn.Embedding(self.num_actions + 3, width)
+        self.token = nn.Embedding(self.MASK + (config.corruption == "mask"), width)
         self.slot = nn.Parameter(torch.randn(config.horizon, width) * 0.02)
         self.time = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
-        self.blocks = nn.ModuleList(DiTBlock(width, config.heads) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(DiTBlock(width, config.heads, attends, config.dropout) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = nn.Linear(width, 2 * width)
-        self.head = nn.Linear(width, self.num_actions + 1)
-        for layer in (self.modulation, self.head):  # zero: the first loss is ln(actions + 1) to the last digit
+        self.head = nn.Linear(width, self.classes)
+        for layer in (self.modulation, self.head):  # zero: the first loss is ln(classes) to the last digit
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     # --- the network -------------------------------------------------------------------------------------------------
 
-    def encode(self, observation: dict[str, Tensor]) -> Context:
-        tokens = self.encoder(observation).flatten(1, 2)  # [B, To*S, d]
-        return self.pool(tokens.mean(1)), [block.keys_values(tokens) for block in self.blocks]  # type: ignore[operator]
+    def encode(self, seen: dict[str, Tensor], known: Tensor) -> Context:
+        """`seen` {name: [B, To, ...]}, of which the frames `known` [B, To] belong to the episode."""
+        tokens, mask = self.encoder(seen), None  # [B, To, S, d]
+        if self.frame is None:
+            tokens = tokens.flatten(1, 2)
+            mean = tokens.mean(1)
+        else:
+            tokens = (tokens + self.frame[:, None]).flatten(1, 2)
+            there = known.repeat_interleave(self.encoder.tokens, dim=1)  # [B, To*S]
+            mean = (tokens * there[..., None]).sum(1) / there.sum(1, keepdim=True)
+            mask = there[:, None, None]
+        attends = self.config.conditioning == "cross_attention"
+        keys_values = [block.keys_values(tokens) for block in self.blocks] if attends else None  # type: ignore[operator]
+        return Context(self.pool(mean), keys_values, mask)
 
-    def denoise(self, context: Context, tokens: Tensor, time: Tensor) -> Tensor:
-        """Logits [B, H, actions + END] for a partly masked plan [B, H] at diffusion time [B] (1: all masked)."""
-        pooled, keys_values = context
-        condition = pooled + self.time(sinusoidal_embedding(time, pooled.shape[-1]))
-        x = self.token(tokens) + self.slot
-        for block, key_value in zip(self.blocks, keys_values, strict=True):
-            x = block(x, condition, key_value)
+    def denoise(self, context: Context, tokens: Tensor, time: Tensor, noise: Noise) -> Tensor:
+        """Logits [B, H, classes] for a partly masked plan [B, H] at diffusion time [B] (1: all masked)."""
+        condition = context.pooled + self.time(sinusoidal_embedding(time, context.pooled.shape[-1]))
+        x = self.corrupted(tokens, noise) + self.slot
+        for index, block in enumerate(self.blocks):
+            x = block(x, condition, context.keys_values and context.keys_values[index], context.mask)
         shift, scale = self.modulation(F.silu(condition))[:, None].chunk(2, dim=-1)
-        return self.head(self.norm(x) * (1 + scale) + shift)
+        return self.head(self.norm(x) * (1 + scale) + shift).float()
+
+    def corrupted(self, tokens: Tensor, noise: Noise) -> Tensor:
+        """The plan as the network sees it [B, H, d]."""
+        if self.config.corruption == "mask":
+            return self.token(tokens)
+        hidden = tokens == self.MASK
+        drawn = noise.normal(*tokens.shape[1:], self.config.hidden_dim)
+        return torch.where(hidden[..., None], drawn, self.token(tokens.masked_fill(hidden, 0)))
 
     # --- training ----------------------------------------------------------------------------------------------------
 
-    def forward(self, batch: Batch, noise: Noise) -> Loss:
-        known, ended = batch["action_mask"], batch["ended"]  # [B, H]
-        is_end = ended & (ended.cumsum(1) == 1)
-        plan = torch.where(known, batch["action"], self.PAD).masked_fill(is_end, self.END)
-        counted = known | is_end
+    def targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        if self.config.padding == "repeat_last":  # what a window repeats behind its end is the last action
+            return batch["action"], batch["action_mask"] | batch["ended"]
+        return super().targets(batch)
 
+    def forward(self, batch: Batch, noise: Noise) -> Loss:
+        plan, counted = self.targets(batch)  # [B, H]
         time = noise.uniform()  # [B]
         hidden = noise.uniform(plan.shape[1]) < mask_ratio(time)[:, None]
         # A plan with nothing hidden teaches nothing (and would be 0/0 alone): hide one of its slots.
         one = torch.where(counted, noise.uniform(plan.shape[1]), -1.0).argmax(1, keepdim=True)
         hidden = hidden.scatter(1, one, hidden.gather(1, one) | ~(hidden & counted).any(1, keepdim=True))
         # PAD says where the plan ends, so it shows only together with END. Slots after a truncation hold nothing to show.
-        shows_end = (is_end & ~hidden).any(1, keepdim=True)
-        tokens = plan.masked_fill(torch.where(counted, hidden, ~(ended & shows_end)), self.MASK)
+        shows_end = ((plan == self.END) & ~hidden).any(1, keepdim=True)
+        tokens = plan.masked_fill(torch.where(counted, hidden, ~(batch["ended"] & shows_end)), self.MASK)
 
-        logits = self.denoise(self.encode(batch["observation"]), tokens, time).float()
+        context = self.encode(batch["observation"], batch["observation_mask"])
+        logits = self.denoise(context, tokens, time, noise)
         asked = hidden & counted
         label = plan.masked_fill(~asked, -100)  # cross_entropy's "ignore"
-        loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="sum")
-        correct = (logits.argmax(-1) == plan) & asked
-        mask = (hidden.sum(), torch.tensor(hidden.numel(), device=hidden.device))
-        return Loss(loss, asked.sum(), {"accuracy": (correct.sum(), asked.sum()), "mask_ratio": mask})
+        loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view_as(plan)
+        weight = self.weight(time)[:, None] * asked  # [B, H]
+        metrics = {
+            "accuracy": (((logits.argmax(-1) == plan) & asked).sum(), asked.sum()),
+            "mask_ratio": (hidden.sum(), torch.tensor(hidden.numel(), device=hidden.device)),
+        }
+        if not self.training:
+            metrics |= self.first_action(context, batch, noise)
+        return Loss((loss * weight).sum(), weight.sum(), metrics)
+
+    def weight(self, time: Tensor) -> Tensor:
+        """How much a hidden slot counts [B]: the same at any time, or as in the likelihood's bound, -d ln(1 - alpha)/dt."""
+        if self.config.weighting == "none":
+            return torch.ones_like(time)
+        return (math.pi / 2 / torch.tan(math.pi / 2 * time).clamp(min=1e-6)).clamp(max=LARGEST_WEIGHT)
+
+    def first_action(self, context: Context, batch: Batch, noise: Noise) -> dict[str, tuple[Tensor, Tensor]]:
+        """How well the next action is known with the whole plan hidden: unlike the loss, what other policies' losses (and the
+        data's entropy floor) can be compared with."""
+        tokens = torch.full_like(batch["action"], self.MASK)
+        logits = self.denoise(context, tokens, torch.ones(len(tokens), device=tokens.device), noise)[:, 0]
+        label, counted = batch["action"][:, 0], batch["action_mask"][:, 0]
+        loss = F.cross_entropy(logits[:, : self.num_actions], label, reduction="none") * counted
+        correct = (logits[:, : self.num_actions].argmax(-1) == label) & counted
+        count = counted.sum()
+        return {"first_action_loss": (loss.sum(), count), "first_action_accuracy": (correct.sum(), count)}
 
     def chance_loss(self, batch: Batch) -> float:
-        return math.log(self.num_actions + 1)
+        return math.log(self.classes)
 
     # --- acting ------------------------------------------------------------------------------------------------------
 
-    def plan(self, observation: dict[str, Tensor], noise: Noise, greedy: bool = False) -> Tensor:
-        """Unmask a whole plan [N, H] for observations {name: [N, To, ...]}."""
-        context = self.encode(observation)
-        pooled = context[0]
-        tokens = pooled.new_full((len(pooled), self.config.horizon), self.MASK, dtype=torch.long)
+    def plan(self, seen: dict[str, Tensor], known: Tensor, noise: Noise, greedy: bool = False) -> Tensor:
+        *_, plan = self.unmask(seen, known, noise, greedy)
+        return plan
+
+    def rounds(self, observation: dict[str, Tensor], noise: Noise, greedy: bool = False) -> Tensor:
+        lanes, device = len(next(iter(observation.values()))), self.slot.device
+        seen, known, _ = self._look(observation, self.start(lanes, device))
+        hidden = torch.full((lanes, self.config.horizon), self.MASK, device=device)
+        return torch.stack([hidden, *self.unmask(seen, known, noise, greedy)])
+
+    def unmask(self, seen: dict[str, Tensor], known: Tensor, noise: Noise, greedy: bool) -> Iterator[Tensor]:
+        """The plan [N, H] after each round."""
+        context = self.encode(seen, known)
+        lanes = len(context.pooled)
+        tokens = torch.full((lanes, self.config.horizon), self.MASK, device=context.pooled.device)
         for moment, left in zip(self.moments, self.left, strict=True):
-            logits = self.denoise(context, tokens, pooled.new_full((len(pooled),), moment)).float()
-            logits[:, 0, self.END] = -torch.inf  # whoever is asked for a plan has not finished
+            logits = self.denoise(context, tokens, context.pooled.new_full((lanes,), moment), noise)
+            logits[:, 0, self.END :] = -torch.inf  # whoever is asked for a plan has not finished
             proposal = choose(logits / self.config.temperature, noise, greedy)  # [N, H]
             chance = logits.softmax(-1)
             # A slot exists only if the plan has not ended before it: without this factor, slots far behind the end, which
             # nothing in training ever asked about, would be committed first.
             masked = tokens == self.MASK
-            end_here = torch.where(masked, chance[..., self.END], (tokens >= self.END).float())
+            end_here = torch.where(masked, chance[..., self.END :].sum(-1), (tokens >= self.END).float())
             reached = (1 - end_here).cumprod(1).roll(1, dims=1)
             reached[:, 0] = 1
             certainty = chance.gather(-1, proposal[..., None])[..., 0] * reached
@@ -154,22 +225,7 @@ class MaskedDiT(Policy):
             tokens = torch.where(commit & masked, proposal, tokens)
             after_end = (tokens == self.END).cumsum(1) - (tokens == self.END).long() > 0
             tokens = tokens.masked_fill(after_end, self.PAD)
-        return tokens
-
-    def start(self, num_envs: int, device: torch.device) -> Memory:
-        plan = torch.full((num_envs, self.config.horizon), self.PAD, device=device)  # nothing left to execute
-        return {"plan": plan, "next": torch.zeros(num_envs, dtype=torch.long, device=device)}
-
-    def act(self, observation: dict[str, Tensor], memory: Memory, noise: Noise, greedy: bool = False) -> tuple[Tensor, Memory]:
-        plan, slot = memory["plan"], memory["next"]
-        used_up = slot >= self.config.execute
-        over = plan.gather(1, slot.clamp(max=self.config.horizon - 1)[:, None])[:, 0] >= self.END
-        lanes = (used_up | over).nonzero()[:, 0]
-        if len(lanes):
-            now = {name: value[lanes, None] for name, value in observation.items()}  # To = 1
-            plan = plan.index_copy(0, lanes, self.plan(now, noise[lanes], greedy))
-            slot = slot.index_fill(0, lanes, 0)
-        return plan.gather(1, slot[:, None])[:, 0], {"plan": plan, "next": slot + 1}
+            yield tokens
 
 
 def mask_ratio(time: Tensor) -> Tensor:

@@ -34,8 +34,9 @@ class Attention(nn.Module):
         key, value = self.key_value(context).chunk(2, dim=-1)
         return self.split(key), self.split(value)
 
-    def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor]) -> Tensor:
-        y = F.scaled_dot_product_attention(self.split(self.query(x)), *keys_values)
+    def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
+        """`mask` [B, 1, 1, S]: which of the context's tokens there are; None for all."""
+        y = F.scaled_dot_product_attention(self.split(self.query(x)), *keys_values, attn_mask=mask)
         return self.out(y.transpose(1, 2).flatten(2))
 
 
@@ -45,16 +46,18 @@ class DiTBlock(nn.Module):
     The modulation and the cross-attention's output start at zero, so each block starts as the identity.
     """
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, cross_attention: bool = True, dropout: float = 0.0):
         super().__init__()
         self.norm_self = nn.LayerNorm(width, elementwise_affine=False)
         self.self_attention = Attention(width, heads)
-        self.norm_cross = nn.LayerNorm(width)
-        self.cross_attention = Attention(width, heads)
+        if cross_attention:
+            self.norm_cross = nn.LayerNorm(width)
+            self.cross_attention = Attention(width, heads)
         self.norm_mlp = nn.LayerNorm(width, elementwise_affine=False)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.modulation = nn.Linear(width, 6 * width)
-        for layer in (self.modulation, self.cross_attention.out):
+        self.dropout = nn.Dropout(dropout)  # of what is added, not inside attention: that would leave its fast kernel
+        for layer in (self.modulation, *([self.cross_attention.out] if cross_attention else [])):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -62,11 +65,12 @@ class DiTBlock(nn.Module):
         """What `forward` needs of the context [B,S,d]: computed once, it serves any number of passes."""
         return self.cross_attention.keys_values(context)
 
-    def forward(self, x: Tensor, condition: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
-        """x [B,T,d], condition [B,d]; `context` are this block's keys and values."""
+    def forward(self, x: Tensor, condition: Tensor, context: tuple[Tensor, Tensor] | None, mask: Tensor | None = None) -> Tensor:
+        """x [B,T,d], condition [B,d]; `context` are this block's keys and values, or None without cross-attention."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(F.silu(condition))[:, None].chunk(6, dim=-1)
         y = self.norm_self(x) * (1 + scale1) + shift1
-        x = x + gate1 * self.self_attention(y, self.self_attention.keys_values(y))
-        x = x + self.cross_attention(self.norm_cross(x), context)
+        x = x + self.dropout(gate1 * self.self_attention(y, self.self_attention.keys_values(y)))
+        if context is not None:
+            x = x + self.dropout(self.cross_attention(self.norm_cross(x), context, mask))
         y = self.norm_mlp(x) * (1 + scale2) + shift2
-        return x + gate2 * self.mlp(y)
+        return x + self.dropout(gate2 * self.mlp(y))

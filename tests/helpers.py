@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 
 from envs.base import Spaces
@@ -41,3 +43,24 @@ def write_episodes(folder: Path, lengths: list[int], terminated: list[bool], sli
         writer.close()
         writer.finish({"recipe": {"spaces": SPACES.to_json()}, "steps": steps, "episodes": len(lengths)})
     return Dataset(folder)
+
+
+HIGH = np.broadcast_to(np.array([10, 5, 3], np.uint8), (7, 7, 3))
+GRID_SPACES = Spaces(spaces.Dict({"grid": spaces.Box(np.zeros_like(HIGH), HIGH, dtype=np.uint8)}), spaces.Discrete(7))
+
+
+def grids(rows: int) -> torch.Tensor:
+    """Random views [rows, 7, 7, 3]."""
+    return torch.stack([torch.randint(0, n, (rows, 7, 7)) for n in (11, 6, 4)], -1).to(torch.uint8)
+
+
+def plans(rows: int, horizon: int = 8, length: int | None = None, terminated: bool = True) -> dict[str, Any]:
+    """A batch of plans whose episodes end after `length` actions."""
+    known = (torch.arange(horizon) < (horizon if length is None else length)).expand(rows, -1)
+    return {
+        "observation": {"grid": grids(rows)[:, None]},
+        "observation_mask": torch.ones(rows, 1, dtype=torch.bool),
+        "action": torch.randint(0, 7, (rows, horizon)),
+        "action_mask": known,
+        "ended": ~known & terminated,
+    }

@@ -1,36 +1,89 @@
-"""What the recorded actions say before any training: how much of them could be predicted at all."""
+"""What the recorded actions say before any training: how much of them could be predicted at all, and is val held out?"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from envs.data.store import Dataset
+from envs.data.windows import Windows
+
 BLOCK = 1 << 26  # bytes of hashing at a time
 
 
-def action_entropy(folder: Path, observations: list[str]) -> dict[str, float]:
-    """Entropy of discrete labels in nats: of the actions alone, and given everything seen in the same step.
+@dataclass(frozen=True)
+class Floor:
+    """The entropy in nats of a discrete action given what one window shows: no loss of that action can lie below it.
 
-    The second is the floor of a memoryless policy's loss: no network can go below it. It is estimated by looking up equal
-    observations, so it is biased low where most observations occur once.
+    It is counted by looking up equal windows, so it is biased low where most occur once; `repeated` is the share that does not.
     """
+
+    entropy: float
+    repeated: float
+
+
+def action_entropy(folder: Path, observations: list[str]) -> dict[str, float]:
+    """Of a dataset that is just being made: the entropy of its actions alone, and given everything seen in the same step."""
     action = np.load(folder / "action.npy", mmap_mode="r")
-    seen = np.zeros(len(action), np.uint64)
+    seen = row_hashes([np.load(folder / f"{name}.npy", mmap_mode="r") for name in observations])
+    return {"marginal": _entropy(np.bincount(action)), "given_observation": _given(seen, action)[0]}
+
+
+def floor(windows: Windows) -> Floor:
+    """Given all frames of a window, for the action that follows the last one."""
+    dataset, frames = windows.dataset, -windows.observation_offsets
+    now = row_hashes(list(dataset.observations.values()))
+    context, first = np.zeros_like(now), windows.bounds[:, 0]
+    for back in frames:
+        row = np.arange(len(now)) - back
+        known = row >= first
+        context = context * np.uint64(0x9E3779B97F4A7C15) + np.where(known, now[np.maximum(row, 0)], np.uint64(0))
+    return Floor(*_given(context, dataset.columns["action"]))
+
+
+def label_shares(action: np.ndarray) -> list[float]:
+    """Of each discrete action, the share of steps that it is the label of."""
+    return (np.bincount(action) / max(1, len(action))).round(4).tolist()
+
+
+def repeated_episodes(training: Dataset, other: Dataset) -> float:
+    """The share of `other`'s episodes that begin as a training episode does and go on with the same actions."""
+    known = set(_fingerprints(training))
+    return float(np.mean([fingerprint in known for fingerprint in _fingerprints(other)]))
+
+
+def row_hashes(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """One 64-bit number a row over all columns: equal rows, equal numbers.
+
+    A random linear hash modulo 2^64: two of a million different rows collide with a chance of about one in 10^7.
+    """
+    total = np.zeros(len(columns[0]), np.uint64)
     random = np.random.Generator(np.random.Philox(0))
-    for name in observations:
-        column = np.load(folder / f"{name}.npy", mmap_mode="r")
+    for column in columns:
         width = column[:1].nbytes
-        # A random linear hash modulo 2^64: two of a million different rows collide with a chance of about one in 10^7.
         weights = random.integers(1 << 63, size=width, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
         rows = max(1, BLOCK // weights.nbytes)
         for start in range(0, len(column), rows):
             block = np.ascontiguousarray(column[start : start + rows])
-            seen[start : start + rows] += block.view(np.uint8).reshape(len(block), width).astype(np.uint64) @ weights
-    state = np.unique(seen, return_inverse=True)[1]
-    pair = np.unique(np.stack([state, np.asarray(action)], 1), axis=0, return_counts=True)[1]
-    marginal = _entropy(np.bincount(action))
-    return {"marginal": marginal, "given_observation": _entropy(pair) - _entropy(np.bincount(state))}
+            total[start : start + rows] += block.view(np.uint8).reshape(len(block), width).astype(np.uint64) @ weights
+    return total
+
+
+def _fingerprints(dataset: Dataset) -> list[tuple[int, bytes]]:
+    begins = row_hashes([column[dataset.starts] for column in dataset.observations.values()]).tolist()
+    action = np.asarray(dataset.columns["action"])
+    bounds = zip(dataset.starts.tolist(), dataset.ends.tolist(), strict=True)
+    return [(begin, action[low:high].tobytes()) for begin, (low, high) in zip(begins, bounds, strict=True)]
+
+
+def _given(context: np.ndarray, action: np.ndarray) -> tuple[float, float]:
+    """Entropy of the action given the context, and the share of steps whose context occurs more than once."""
+    state, times = np.unique(context, return_inverse=True, return_counts=True)[1:]
+    pairs = np.unique(state * (int(action.max()) + 1) + np.asarray(action), return_counts=True)[1]
+    return _entropy(pairs) - _entropy(times), float(times[times > 1].sum() / len(context))
 
 
 def _entropy(counts: np.ndarray) -> float:

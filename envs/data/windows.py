@@ -16,9 +16,10 @@ from envs.data.store import Dataset
 class Window:
     """Which stretch of an episode one training sample covers, seen from its step `now`."""
 
-    observations: int = 1  # steps back, including now
+    observations: int = 1  # frames, including now's
     actions: int = 1  # steps ahead, including now's
     align: str = "last"  # actions start at the "last" observation, or "each" observation has its action
+    stride: int = 1  # steps from one frame to the next
 
 
 class Windows:
@@ -29,7 +30,7 @@ class Windows:
     """
 
     def __init__(self, dataset: Dataset, window: Window):
-        assert window.align == "last" or window.observations == window.actions
+        assert window.align == "last" or (window.observations == window.actions and window.stride == 1)
         self.dataset = dataset
         lengths = dataset.ends - dataset.starts
         bounds = np.stack([dataset.starts, dataset.ends - 1], axis=1)
@@ -41,7 +42,7 @@ class Windows:
             ends = np.where(deviates, np.arange(len(dataset)), self.bounds[:, 1])
             self.bounds[:, 1] = np.minimum.accumulate(ends[::-1])[::-1]  # no step's end lies beyond its own episode
             self.terminated = self.terminated & ~deviates
-        back = np.arange(1 - window.observations, 1)
+        back = np.arange(1 - window.observations, 1) * window.stride
         self.observation_offsets = back  # [To]
         self.action_offsets = back if window.align == "each" else np.arange(window.actions)  # [Ta]
 

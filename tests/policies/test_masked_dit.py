@@ -2,21 +2,18 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
+from helpers import GRID_SPACES, grids, plans
 
-from envs.base import Spaces
 from policies.masked_dit import Config, MaskedDiT, mask_ratio
 from policies.noise import Noise
 
-HIGH = np.broadcast_to(np.array([10, 5, 3], np.uint8), (7, 7, 3))
-SPACES = Spaces(spaces.Dict({"grid": spaces.Box(np.zeros_like(HIGH), HIGH, dtype=np.uint8)}), spaces.Discrete(7))
+NOW = torch.ones(1, 1, dtype=torch.bool)  # the one frame there is
 
 
 def make(**values) -> MaskedDiT:
-    policy = MaskedDiT(Config(**values), SPACES).eval()
+    policy = MaskedDiT(Config(**values), GRID_SPACES).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():  # away from the zero-initialised head
         for parameter in policy.parameters():
@@ -24,33 +21,18 @@ def make(**values) -> MaskedDiT:
     return policy
 
 
-def grids(rows: int) -> torch.Tensor:
-    return torch.stack([torch.randint(0, n, (rows, 7, 7)) for n in (11, 6, 4)], -1).to(torch.uint8)
-
-
-def batch(rows: int, horizon: int = 8, length: int | None = None, terminated: bool = True) -> dict:
-    """Plans whose episodes end after `length` actions."""
-    known = (torch.arange(horizon) < (horizon if length is None else length)).expand(rows, -1)
-    return {
-        "observation": {"grid": grids(rows)[:, None]},
-        "action": torch.randint(0, 7, (rows, horizon)),
-        "action_mask": known,
-        "ended": ~known & terminated,
-    }
-
-
 def seen_by(policy: MaskedDiT, monkeypatch: pytest.MonkeyPatch, sample: dict, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The tokens that the network gets in a training pass, and its loss's count."""
     seen = []
     denoise = policy.denoise
-    monkeypatch.setattr(policy, "denoise", lambda context, tokens, time: seen.append(tokens) or denoise(context, tokens, time))
+    monkeypatch.setattr(policy, "denoise", lambda context, tokens, *rest: seen.append(tokens) or denoise(context, tokens, *rest))
     loss = policy(sample, Noise(0, 0, torch.arange(rows)))
     return seen[0], loss.count
 
 
 def test_hidden_share_follows_the_cosine_schedule():
     policy, rows = make(), 4000
-    loss = policy(batch(rows), Noise(0, 0, torch.arange(rows)))
+    loss = policy(plans(rows), Noise(0, 0, torch.arange(rows)))
     share, slots = loss.metrics["mask_ratio"]
     # E[cos(pi/2 (1-t))] = 2/pi; the guard against empty masks adds a little.
     assert abs(share / slots - 2 / math.pi) < 0.02
@@ -58,16 +40,16 @@ def test_hidden_share_follows_the_cosine_schedule():
 
 def test_every_plan_is_asked_something():
     policy, rows = make(), 2000
-    sample = batch(rows, length=1)  # one action, END, and six PADs: masks that miss both are common
+    sample = plans(rows, length=1)  # one action, END, and six PADs: masks that miss both are common
     for row in range(0, rows, 100):
         one = {**sample, "observation": {"grid": sample["observation"]["grid"][row : row + 1]}}
-        one |= {name: sample[name][row : row + 1] for name in ("action", "action_mask", "ended")}
+        one |= {name: sample[name][row : row + 1] for name in ("action", "action_mask", "ended", "observation_mask")}
         assert policy(one, Noise(0, row, torch.arange(1))).count >= 1
 
 
 def test_end_is_asked_once_and_padding_never(monkeypatch):
     policy, rows = make(), 500
-    tokens, count = seen_by(policy, monkeypatch, batch(rows, length=3), rows)
+    tokens, count = seen_by(policy, monkeypatch, plans(rows, length=3), rows)
     hidden = tokens == policy.MASK
     assert count == hidden[:, :4].sum()  # three actions and END
     assert count > 0
@@ -80,7 +62,7 @@ def test_end_is_asked_once_and_padding_never(monkeypatch):
 
 def test_a_truncated_episode_has_no_end(monkeypatch):
     policy, rows = make(), 500
-    tokens, count = seen_by(policy, monkeypatch, batch(rows, length=3, terminated=False), rows)
+    tokens, count = seen_by(policy, monkeypatch, plans(rows, length=3, terminated=False), rows)
     assert not (tokens == policy.END).any() and not (tokens == policy.PAD).any()
     assert (tokens[:, 3:] == policy.MASK).all()
     assert count == (tokens[:, :3] == policy.MASK).sum()
@@ -89,10 +71,11 @@ def test_a_truncated_episode_has_no_end(monkeypatch):
 def test_hidden_labels_are_not_seen():
     """With everything hidden, the loss is the cross-entropy of what the network says to a plan of [MASK] alone."""
     policy = make()
-    sample = batch(8)
+    sample = plans(8)
     first = policy(sample, _All())
     hidden = torch.full((8, 8), policy.MASK)
-    logits = policy.denoise(policy.encode(sample["observation"]), hidden, torch.full((8,), 1 - 2**-24))
+    context = policy.encode(sample["observation"], sample["observation_mask"])
+    logits = policy.denoise(context, hidden, torch.full((8,), 1 - 2**-24), _All())
     by_hand = torch.nn.functional.cross_entropy(logits.flatten(0, 1), sample["action"].flatten(), reduction="sum")
     assert torch.isclose(first.total, by_hand, rtol=1e-5) and first.count == 64
 
@@ -101,7 +84,7 @@ def test_hidden_labels_are_not_seen():
 @pytest.mark.parametrize("greedy", [True, False])
 def test_plans_are_whole_and_well_formed(rounds, greedy):
     policy = make(denoise_steps=rounds)
-    plan = policy.plan({"grid": grids(300)[:, None]}, Noise(0, 0, torch.arange(300)), greedy)
+    plan = policy.plan({"grid": grids(300)[:, None]}, NOW.expand(300, 1), Noise(0, 0, torch.arange(300)), greedy)
     assert not (plan == policy.MASK).any()
     assert (plan[:, 0] < policy.END).all()
     after = (plan == policy.END).cumsum(1) - (plan == policy.END).long() > 0
@@ -113,8 +96,8 @@ def test_plans_are_whole_and_well_formed(rounds, greedy):
 def test_the_state_is_encoded_once_for_all_rounds(monkeypatch):
     policy, calls = make(), []
     encoder = policy.encoder.forward
-    monkeypatch.setattr(policy.encoder, "forward", lambda x: calls.append(1) or encoder(x))
-    policy.plan({"grid": grids(4)[:, None]}, Noise(0, 0, torch.arange(4)))
+    monkeypatch.setattr(policy.encoder, "forward", lambda seen: calls.append(1) or encoder(seen))
+    policy.plan({"grid": grids(4)[:, None]}, NOW.expand(4, 1), Noise(0, 0, torch.arange(4)))
     assert len(calls) == 1
 
 
@@ -123,7 +106,7 @@ def test_a_plan_is_executed_and_then_made_again(monkeypatch):
     plans = [torch.tensor([[1, 2, 3, 4, 5, 6, 0, 1], [1, policy.END] + [policy.PAD] * 6]), torch.tensor([[5] * 8])]
     asked = []
 
-    def plan(observation, noise, greedy):
+    def plan(seen, known, noise, greedy):
         asked.append(len(noise.rows))
         made = plans[0] if len(asked) == 1 else plans[1].expand(len(noise.rows), -1)
         return made
@@ -136,6 +119,70 @@ def test_a_plan_is_executed_and_then_made_again(monkeypatch):
     # Lane 0 replans after three actions; lane 1 as soon as its plan says END.
     assert acted == [[1, 1], [2, 5], [3, 5], [5, 5], [5, 5]]
     assert asked == [2, 1, 1, 1]
+
+
+def test_more_rounds_than_slots_are_as_many_as_slots():
+    assert make(horizon=8, denoise_steps=100).left == make(horizon=8, denoise_steps=8).left == [7, 6, 5, 4, 3, 2, 1, 0]
+
+
+# --- the choices of write-up 001 ------------------------------------------------------------------------------------------
+
+
+def test_noise_hides_a_slot_completely(monkeypatch):
+    """Two plans that differ only in hidden slots look the same to the network, and each look is a fresh draw."""
+    policy = make(corruption="noise")
+    tokens = torch.tensor([[1, 2, policy.MASK, 3, policy.MASK, 0, 0, 0]])
+    first, again = (policy.corrupted(tokens, Noise(0, step, torch.arange(1))) for step in (0, 1))
+    hidden = tokens[0] == policy.MASK
+    assert torch.equal(first[0, ~hidden], again[0, ~hidden]) and not torch.isclose(first[0, hidden], again[0, hidden]).any()
+    many = policy.corrupted(torch.full((500, 8), policy.MASK), Noise(0, 0, torch.arange(500)))
+    assert abs(many.mean()) < 0.01 and abs(many.std() - 1) < 0.01
+
+
+def test_repeat_last_counts_what_stands_behind_the_end():
+    policy, rows = make(padding="repeat_last"), 200
+    sample = plans(rows, length=3)
+    plan, counted = policy.targets(sample)
+    assert counted.all() and torch.equal(plan, sample["action"]) and policy.classes == 7
+    _, counted = policy.targets(plans(rows, length=3, terminated=False))
+    assert counted.sum() == 3 * rows  # nobody knows what comes behind a truncation
+    plan = policy.plan({"grid": grids(50)[:, None]}, NOW.expand(50, 1), Noise(0, 0, torch.arange(50)))
+    assert (plan < policy.END).all()
+
+
+def test_a_pooled_state_has_no_cross_attention():
+    policy = make(conditioning="pooled")
+    assert not any("cross" in name for name, _ in policy.named_parameters())
+    assert policy.encode({"grid": grids(2)[:, None]}, NOW.expand(2, 1)).keys_values is None
+
+
+def test_elbo_weights_are_those_of_the_schedule():
+    policy = make(weighting="elbo")
+    time = torch.linspace(0.1, 0.95, 20, requires_grad=True)
+    (slope,) = torch.autograd.grad(mask_ratio(time).sum(), time)
+    assert torch.allclose(policy.weight(time), slope / mask_ratio(time), rtol=1e-3)
+    assert policy.weight(torch.zeros(1)) == 20  # cut off: it grows without bound
+
+
+def test_the_first_action_is_measured_apart_from_the_plan():
+    policy, sample = make().eval(), plans(64)
+    metrics = policy(sample, Noise(0, 0, torch.arange(64))).metrics
+    loss, count = metrics["first_action_loss"]
+    hidden = torch.full((64, 8), policy.MASK)
+    context = policy.encode(sample["observation"], sample["observation_mask"])
+    logits = policy.denoise(context, hidden, torch.ones(64), Noise(0, 0, torch.arange(64)))[:, 0, :7]
+    assert count == 64
+    assert torch.isclose(loss, torch.nn.functional.cross_entropy(logits, sample["action"][:, 0], reduction="sum"))
+    assert "first_action_loss" not in policy.train()(sample, Noise(0, 0, torch.arange(64))).metrics  # costs a pass
+
+
+def test_rounds_show_the_plan_that_is_made():
+    policy, seen = make(), grids(6)
+    shown = policy.rounds({"grid": seen}, Noise(0, 0, torch.arange(6)))
+    assert shown.shape == (9, 6, 8) and (shown[0] == policy.MASK).all()
+    assert torch.equal(shown[-1], policy.plan({"grid": seen[:, None]}, NOW.expand(6, 1), Noise(0, 0, torch.arange(6))))
+    masked = (shown == policy.MASK).sum(-1)
+    assert (masked[1:] <= masked[:-1]).all() and (masked[-1] == 0).all()
 
 
 def test_mask_ratio_ends():
