@@ -38,7 +38,7 @@ BEFORE_THE_RUN = {"log.txt"}  # may lie in a folder whose run was killed before 
 
 def identity(config: Mapping[str, Any]) -> str:
     """Six hex digits that two runs share exactly if they compute the same thing; `config` is `Request.config`."""
-    return hashlib.sha256(json.dumps(_identifying(config), sort_keys=True).encode()).hexdigest()[:6]
+    return hashlib.sha256(json.dumps(identifying(config), sort_keys=True).encode()).hexdigest()[:6]
 
 
 def choose(config: Mapping[str, Any], directory: str) -> Path:
@@ -74,10 +74,16 @@ def make(folder: Path, fresh: bool = False) -> Path:
     raise AssertionError("numbers do not run out")
 
 
+def claim(folder: Path, config: Mapping[str, Any]) -> None:
+    """Alone, it is a run of a sweep that is still to come: whoever looks at a stopped sweep sees what is missing."""
+    if not (folder / "config.yaml").exists():
+        _write(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+
+
 def describe(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """Write what the run is; what an earlier part of the same run wrote stays. config.yaml comes first: it claims the folder."""
+    claim(folder, config)
     texts = {
-        "config.yaml": lambda: yaml.safe_dump(dict(config), sort_keys=False),
         "overrides.yaml": lambda: yaml.safe_dump(list(overrides)),
         "command.txt": lambda: command(overrides) + "\n",
         "versions.json": lambda: json.dumps(versions(), indent=2) + "\n",
@@ -118,7 +124,7 @@ def now() -> str:
     return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
-def _identifying(config: Mapping[str, Any]) -> dict[str, Any]:
+def identifying(config: Mapping[str, Any]) -> dict[str, Any]:
     left_out = {*NOT_IDENTITY, "hydra"}
     return {key: value for key, value in config.items() if key not in left_out}
 
@@ -163,7 +169,7 @@ def _saved(folder: Path) -> dict[str, Any]:
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    a, b = dict(_leaves(_identifying(one))), dict(_leaves(_identifying(other)))
+    a, b = dict(leaves(identifying(one))), dict(leaves(identifying(other)))
     return sorted(key for key in a.keys() | b.keys() if a.get(key, ...) != b.get(key, ...))
 
 
@@ -171,10 +177,10 @@ def _listed(keys: Sequence[str]) -> str:
     return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
 
-def _leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{path}{name}.")
+            yield from leaves(value, f"{path}{name}.")
         else:
             yield f"{path}{name}", value
 

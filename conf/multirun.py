@@ -46,6 +46,7 @@ def checked(master: DictConfig, runs: Sequence[Sequence[str]], loader: ConfigLoa
     """The runs that can run, each with the folder it gets; BadRequest with every run that cannot, unless skip_invalid=true."""
     home = _home(master)
     valid: dict[str, Sequence[str]] = {}  # folder -> overrides
+    configs: dict[str, dict[str, Any]] = {}
     invalid: list[str] = []
     swept = _swept(runs)
     for number, overrides in enumerate(runs):
@@ -62,7 +63,7 @@ def checked(master: DictConfig, runs: Sequence[Sequence[str]], loader: ConfigLoa
                 raise
             invalid.append(f"  #{number} {' '.join(overrides)}\n     {sentence}")
         else:
-            valid[slug] = overrides
+            valid[slug], configs[slug] = overrides, config
             if master.dry:
                 print(f"#{number} {' '.join(overrides)}\n   {home / slug}")
     HydraConfig.instance().set_config(master)
@@ -77,6 +78,8 @@ def checked(master: DictConfig, runs: Sequence[Sequence[str]], loader: ConfigLoa
     home = folder.make(home, fresh=master.hydra.sweep.dir == folder.AUTO)
     with read_write(master.hydra):
         master.hydra.sweep.dir = str(home)
+    for slug, config in configs.items():
+        folder.claim(folder.make(home / slug), config)
     return [
         [*overrides, f"hydra.sweep.dir={quoted(home)}", f"hydra.sweep.subdir={quoted(slug)}"] for slug, overrides in valid.items()
     ]

@@ -3,7 +3,10 @@
 No `from __future__ import annotations`: Hydra executes a plugin before it is in sys.modules, where dataclasses would look.
 """
 
+import traceback
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
@@ -20,6 +23,22 @@ ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=CheckedSw
 
 
 class CheckedSweeper(BasicSweeper):
+    def sweep(self, arguments: list[str]) -> Any:
+        try:
+            return super().sweep(arguments)
+        finally:  # done, failed or stopped: what there is gets shown
+            if self.overrides is not None:  # the grid was good, so there are runs
+                self.show()
+
+    def show(self) -> None:
+        from sweeps import report
+
+        assert self.config is not None
+        try:
+            report.show(Path(self.config.hydra.sweep.dir))
+        except Exception:  # how the sweep itself ended matters more
+            traceback.print_exc()
+
     def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:  # type: ignore[override]
         from conf.multirun import checked  # Hydra imports this module at every start
 

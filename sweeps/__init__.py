@@ -1,0 +1,1 @@
+"""What belongs to a whole sweep: `python -m sweeps report FOLDER`."""

@@ -1,0 +1,29 @@
+"""`python -m sweeps COMMAND FOLDER`: look after a sweep that `launch.py -m` has started."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from conf import sentences
+from conf.errors import Exit
+from sweeps import report
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m sweeps", description="Look after a sweep that launch.py has started.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    shown = commands.add_parser("report", help="the scores of every setting, pooled over its seeds", description=report.__doc__)
+    shown.add_argument("folder", type=Path, metavar="FOLDER", help="the sweep's folder, finished or not: runs/NAME/TIME")
+    shown.add_argument("--markdown", action="store_true", help="as a Markdown table")
+    asked = parser.parse_args()
+    try:
+        report.show(asked.folder, asked.markdown)
+    except Exception as error:
+        return sentences.report(error)
+    return Exit.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

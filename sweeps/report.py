@@ -1,0 +1,255 @@
+"""One table for a sweep: what each setting scored, seed by seed and pooled, beside the references.
+
+A setting is all that differs between the runs of the folder, but their seed. A run without a score stands in the table with
+its status. Success is pooled over the episodes of all seeds, with its 95 % interval (Wilson).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.runs import Run, read
+from trainers.intervals import bootstrap, wilson
+from trainers.records import console
+
+ACTING = ("sampled", "greedy")  # whoever else has a score is a reference
+TARGET = "._target_"
+ABSENT = "-"
+LISTED = 5  # keys in a note
+
+
+@dataclass
+class Report:
+    title: str
+    header: list[str]
+    settings: list[list[list[str]]]  # the rows of each
+    references: list[list[str]]
+    notes: list[str]
+
+
+def show(folder: Path, markdown: bool = False) -> None:
+    found = report(folder)
+    if markdown:
+        print(as_markdown(found))
+        return
+    console.print(f"\n{found.title}", markup=False, highlight=False, soft_wrap=True)
+    console.print(as_table(found))
+    for note in found.notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+
+
+def report(folder: Path) -> Report:
+    runs, repeats = without_repeats(read(folder))
+    columns, along = telling_apart(runs)
+    labels = {key: shown(key, {run.setting.get(key, ABSENT) for run in runs}) for key in columns}
+    settings: dict[tuple[str, ...], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (*(_order(run.setting.get(key, ABSENT)) for key in columns), run.seed)):
+        settings.setdefault(tuple(labels[key][run.setting.get(key, ABSENT)] for key in columns), []).append(run)
+    seeds = sorted({run.seed for run in runs})
+    measure = worth_showing(runs)
+    scores = f"{measure}, seed{'s' if len(seeds) > 1 else ''} {' '.join(map(str, seeds))}"
+    states = Counter(run.status for run in runs)
+    return Report(
+        f"{folder}: {_counted(len(runs), 'run')}, {', '.join(f'{n} {status}' for status, n in states.items())}",
+        [*headings(columns, runs), "acting", scores, "pooled (95 %)", "steps", "training s", "parameters"],
+        [list(setting_rows(names, same, seeds, measure)) for names, same in settings.items()],
+        list(reference_rows(runs, columns, labels, measure)),
+        [*notes(runs, along), *repeats],
+    )
+
+
+# Which settings there are
+
+
+def without_repeats(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Two runs of one setting and one seed are the same run: as one more seed it would narrow the interval for nothing."""
+    kept: dict[tuple, Run] = {}
+    for run in runs:  # by name, so by time where names begin with it
+        same = (*sorted(run.setting.items()), run.seed)
+        if same not in kept or run.status == "done" or kept[same].status != "done":
+            kept[same] = run
+    left = len(runs) - len(kept)
+    return [*kept.values()], [f"left out {_counted(left, 'run')} that another one repeats"] if left else []
+
+
+def telling_apart(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
+    """The keys that tell the settings apart, and those that differ along with them and would say nothing more.
+
+    First the keys of all runs, then those that only some have. Of these the classes, which bring their values with them,
+    then what the user asked for.
+    """
+    settings = [run.setting for run in runs]
+    asked = set().union(*(run.asked for run in runs))
+    keys = list(dict.fromkeys(key for setting in settings for key in setting))
+    keys.sort(key=lambda key: (not all(key in one for one in settings), not key.endswith(TARGET), key not in asked))
+    columns: list[str] = []
+    along: list[str] = []
+
+    def count(*keys: str) -> int:
+        return len({tuple(one.get(key) for key in keys) for one in settings})
+
+    for key in keys:
+        if count(*columns, key) > count(*columns):
+            columns.append(key)
+        elif count(key) > 1:
+            along.append(key)
+    classes = tuple(key.removesuffix(TARGET) + "." for key in columns if key.endswith(TARGET))
+    return columns or ["policy._target_"], [key for key in along if not (classes and key.startswith(classes))]
+
+
+def headings(columns: Sequence[str], runs: Sequence[Run]) -> list[str]:
+    """Each key by its shortest end that no other key has."""
+    every = {key.removesuffix(TARGET) for run in runs for key in (*run.setting, "seed")}
+
+    def shortest(key: str) -> str:
+        parts = key.split(".")
+        ends = [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
+        return next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in every) == 1), key)
+
+    return [shortest(key.removesuffix(TARGET)) for key in columns]
+
+
+def shown(key: str, values: set[str]) -> dict[str, str]:
+    """A class by its module, which is the name of its option; paths without what all of them share."""
+    if key.endswith(TARGET):
+        modules = {value: value.split(".")[-2] for value in values if value != ABSENT}
+        if len({*modules.values()}) == len(modules):
+            return {ABSENT: ABSENT, **modules}
+    if len(values) > 1 and all(os.path.isabs(value) for value in values):
+        return {value: os.path.relpath(value, os.path.commonpath(values)) for value in values}
+    return {value: value for value in values}
+
+
+# What stands in the rows
+
+Episodes = dict[str, np.ndarray]  # success, return and length of each
+
+
+def setting_rows(names: Sequence[str], runs: Sequence[Run], seeds: Sequence[int], measure: str) -> Iterator[list[str]]:
+    """A row for each way of acting; what does not depend on it stands in the first."""
+    by_seed = {run.seed: run for run in runs}
+    seconds = [run.summary["seconds"] for run in runs if "seconds" in run.summary]
+    parameters = [run.summary["parameters"] for run in runs if "parameters" in run.summary]
+    cost = [f"{np.mean(seconds):.0f}" if seconds else ABSENT, between(parameters, "{:,}")]
+    for acting in [name for name in players(runs) if name in ACTING] or [ABSENT]:
+        cells = []
+        for seed in seeds:
+            run = by_seed.get(seed)
+            score = played([run], acting) if run else []
+            cells.append(f"{score[0][measure].mean():.3f}" if score else run.status if run else "missing")
+        yield [*names, acting, " ".join(cells), *pooled(played(runs, acting), measure, len(seeds)), *cost]
+        names, cost = [""] * len(names), [""] * len(cost)
+
+
+def pooled(scores: Sequence[Episodes], measure: str, seeds: int) -> tuple[str, str]:
+    """The mean over the episodes of all seeds with its interval, and the mean of the steps to success."""
+    if not scores:
+        return ABSENT, ABSENT
+    values = np.concatenate([score[measure] for score in scores])
+    low, high = wilson(int(values.sum()), len(values)) if measure == "success" else bootstrap(values)
+    fewer = f", {len(scores)} of {seeds} seeds" if len(scores) < seeds else ""
+    lengths = np.concatenate([score["length"][score["success"] > 0] for score in scores])
+    interval = f"{low:.3f}-{high:.3f}" if low >= 0 else f"{low:.3f} to {high:.3f}"
+    return f"{values.mean():.3f} ({interval}){fewer}", f"{lengths.mean():.1f}" if len(lengths) else ABSENT
+
+
+def reference_rows(
+    runs: Sequence[Run], columns: Sequence[str], labels: dict[str, dict[str, str]], measure: str
+) -> Iterator[list[str]]:
+    """From the lowest to the highest of the runs, for each environment apart: random play depends on the seed."""
+    places: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        place = tuple(labels[key][run.setting.get(key, ABSENT)] if _is_place(key) else "" for key in columns)
+        places.setdefault(place, []).append(run)
+    for names, same in places.items():
+        for player in [name for name in players(same) if name not in ACTING]:
+            scores = played(same, player)
+            solved = [score["length"][score["success"] > 0] for score in scores]
+            means = between([float(score[measure].mean()) for score in scores], "{:.3f}")
+            yield [*names, player, "", means, between([float(s.mean()) for s in solved if len(s)], "{:.1f}"), "", ""]
+
+
+def notes(runs: Sequence[Run], along: Sequence[str]) -> Iterator[str]:
+    seen = [run.evaluation["seen_in_training"] for run in runs if run.evaluation]
+    if any(seen):
+        yield f"{between(seen, '{:.1%}')} of these episodes were seen in training"
+    if along:
+        more = f" and {len(along) - LISTED} more" if len(along) > LISTED else ""
+        yield f"the settings also differ in {', '.join(along[:LISTED])}{more}"
+    for run in runs:
+        if run.status not in ("done", "running", "starting", "pending"):
+            yield f"{run.status}: {run.folder}"
+
+
+def worth_showing(runs: Sequence[Run]) -> str:
+    """Success, unless nobody ever had any and there are returns to compare."""
+    scores = [score for player in players(runs) for score in played(runs, player)]
+    fruitless = not any(score["success"].any() for score in scores) and any(score["return"].any() for score in scores)
+    return "return" if fruitless else "success"
+
+
+def players(runs: Sequence[Run]) -> list[str]:
+    """Everybody who was scored, in the order of the evaluation: the headline's way of acting first."""
+    return list(dict.fromkeys(name for run in runs for name in run.evaluation.get("scores", {})))
+
+
+def played(runs: Sequence[Run], player: str) -> list[Episodes]:
+    """The episodes of one player in each run that has a score of him."""
+    found = [run.evaluation.get("per_episode", {}).get(player) for run in runs]
+    return [{name: np.asarray(values, float) for name, values in score.items()} for score in found if score]
+
+
+def between(values: Sequence[float], form: str) -> str:
+    """The lowest and the highest, or the one value that all have."""
+    if not values:
+        return ABSENT
+    low, high = form.format(min(values)), form.format(max(values))
+    return low if low == high else f"{low}-{high}"
+
+
+def _is_place(key: str) -> bool:
+    """Whether the key decides what is played, and so what the references score."""
+    return key.startswith("env.") and not key.startswith("env.data.")
+
+
+def _order(value: str) -> tuple[bool, float, str]:
+    """Numbers by their size, before words."""
+    try:
+        return False, float(value), ""
+    except ValueError:
+        return True, 0.0, value
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number != 1)}"
+
+
+# How they are shown
+
+
+def as_table(found: Report) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    words = len(found.header) - 4  # after the settings, the acting and the seeds come numbers
+    for number, name in enumerate(found.header):
+        table.add_column(Text(name), justify="left" if number < words else "right", overflow="fold")
+    for rows in [*found.settings, found.references]:
+        for row in rows:
+            table.add_row(*map(Text, row))
+        table.add_section()
+    return table
+
+
+def as_markdown(found: Report) -> str:
+    rows = [found.header, *(row for setting in found.settings for row in setting), *found.references]
+    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    lines.insert(1, "|---" * len(found.header) + "|")
+    return "\n".join([*lines, *(f"\n{note}" for note in found.notes)])

@@ -1,0 +1,186 @@
+"""The table of a sweep, against the evaluation files of a real one."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import ROOT
+
+from conf.folder import claim
+from sweeps.report import as_markdown, report
+from trainers.intervals import wilson
+
+SWEEP = (
+    *("-m", "policy=bc_mlp", "policy.hidden_dim=16,8", "seed=0,1", "hydra.sweep.dir=sweep", "logger=none"),
+    *("trainer.max_steps=2", "trainer.batch_size=16", "trainer.eval_every=0", "trainer.schedule.warmup=0"),
+    *("eval.episodes=20", "eval.media=0", "env.data.episodes=20", "env.data.val_episodes=4"),
+    *("env.id=MiniGrid-Empty-5x5-v0", "env.max_steps=60"),
+)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Two settings with two seeds each: the folder, and what the sweep said."""
+    here = tmp_path_factory.mktemp("swept")
+    done = subprocess.run([sys.executable, str(ROOT / "launch.py"), *SWEEP], cwd=here, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return here / "sweep", done.stdout
+
+
+@pytest.fixture
+def sweep(swept: tuple[Path, str], tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(swept[0], tmp_path / "sweep"))
+
+
+def cli(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "sweeps", *words], cwd=ROOT, capture_output=True, text=True)
+
+
+def run_of(sweep: Path, width: int, seed: int) -> Path:
+    [run] = sweep.glob(f"*hidden_dim={width},seed={seed}-*")
+    return run
+
+
+def test_the_sweep_ends_with_the_table(swept: tuple[Path, str]):
+    folder, said = swept
+    assert "sweep: 4 runs, 4 done\n" in said
+    again = cli("report", str(folder))
+    assert again.returncode == 0 and not again.stderr
+    table = said[said.index("sweep: 4 runs") :].splitlines()[1:]
+    assert again.stdout.splitlines()[-len(table) :] == table
+    assert all(len(line) <= 110 for line in table)
+
+
+def test_the_numbers_are_those_of_the_evaluations(sweep: Path):
+    found = report(sweep)
+    words = ["hidden_dim", "acting", "success, seeds 0 1", "pooled (95 %)", "steps", "training s", "parameters"]
+    assert found.header == words
+    pooled = {}
+    for width, rows in zip((8, 16), found.settings, strict=True):
+        files = [json.loads((run_of(sweep, width, seed) / "evaluation.json").read_text()) for seed in (0, 1)]
+        for row, acting in zip(rows, ("sampled", "greedy"), strict=True):
+            each = [[bool(solved) for solved in file["per_episode"][acting]["success"]] for file in files]
+            lengths = [file["per_episode"][acting]["length"] for file in files]
+            both = each[0] + each[1]
+            steps = [length for length, solved in zip(lengths[0] + lengths[1], both, strict=True) if solved]
+            low, high = wilson(sum(both), 40)
+            assert row[1:5] == [
+                acting,
+                f"{sum(each[0]) / 20:.3f} {sum(each[1]) / 20:.3f}",
+                f"{sum(both) / 40:.3f} ({low:.3f}-{high:.3f})",
+                f"{np.mean(steps):.1f}" if steps else "-",
+            ]
+            pooled[width, acting] = sum(both)
+        summaries = [json.loads((run_of(sweep, width, seed) / "summary.json").read_text()) for seed in (0, 1)]
+        assert rows[0][0] == str(width) and rows[1][0] == ""
+        assert rows[0][5:] == [f"{np.mean([s['seconds'] for s in summaries]):.0f}", f"{summaries[0]['parameters']:,}"]
+    assert any(pooled.values()), "nobody solved anything, so this test compared zeros"
+    references = {row[1]: row for row in found.references}
+    shares = [json.loads(file.read_text())["scores"]["random"]["success"] for file in sweep.glob("*/evaluation.json")]
+    assert references["random"][3] == (f"{min(shares):.3f}-{max(shares):.3f}" if len({*shares}) > 1 else f"{shares[0]:.3f}")
+    assert references["expert"][3] == references["optimum"][3] == "1.000"
+
+
+def test_runs_without_a_score_are_shown(sweep: Path):
+    def states(run: Path, status: str) -> None:
+        (run / "status.json").write_text(json.dumps({"status": status}))
+
+    states(run_of(sweep, 8, 0), "failed")
+    states(run_of(sweep, 16, 0), "running")  # but nobody holds its lock
+    shutil.rmtree(run_of(sweep, 16, 1))
+    found = report(sweep)
+    (sampled, greedy), [alone] = found.settings
+    assert sampled[2].startswith("failed 0.") or sampled[2] == "failed 1.000"
+    assert sampled[3].endswith(", 1 of 2 seeds") and greedy[3].endswith(", 1 of 2 seeds")
+    assert alone == ["16", "-", "died missing", "-", "-", "-", "-"]
+    assert f"failed: {run_of(sweep, 8, 0)}" in found.notes and f"died: {run_of(sweep, 16, 0)}" in found.notes
+    assert found.title.endswith("3 runs, 1 died, 1 failed, 1 done")
+
+
+def test_one_setting_and_seed_counts_once(sweep: Path):
+    before = report(sweep)
+    shutil.copytree(run_of(sweep, 8, 0), sweep / "again")
+    after = report(sweep)
+    assert (after.settings, after.references) == (before.settings, before.references)
+    assert after.notes[-1] == "left out 1 run that another one repeats"
+
+
+def test_returns_where_nobody_can_succeed(sweep: Path):
+    for file in sweep.glob("*/evaluation.json"):
+        record = json.loads(file.read_text())
+        for name in record["scores"]:
+            record["per_episode"][name] |= {"success": [False] * 20, "return": [-1.0, -2.0] * 10}
+        file.write_text(json.dumps(record))
+    found = report(sweep)
+    assert found.header[2] == "return, seeds 0 1"
+    assert found.settings[0][0][2] == "-1.500 -1.500"
+    assert re.fullmatch(r"-1\.500 \(-1\.6\d\d to -1\.3\d\d\)", found.settings[0][0][3])
+
+
+def pending(request_for: Callable, folder: Path, *runs: tuple[str, ...]) -> Path:
+    for number, words in enumerate(runs):
+        (folder / str(number)).mkdir()
+        claim(folder / str(number), request_for(*words).config)
+    return folder
+
+
+def test_a_policy_is_one_column_whatever_it_brings_along(request_for: Callable, tmp_path: Path):
+    policies = [("policy=masked_dit", "trainer.max_steps=7"), ("policy=bc_mlp",)]
+    found = report(pending(request_for, tmp_path, *[(*words, f"env.data.seed={n}") for words in policies for n in (3, 11)]))
+    assert found.header[:2] == ["policy", "data.seed"]  # `seed` alone is another key
+    assert [rows[0][:4] for rows in found.settings] == [
+        ["bc_mlp", "3", "-", "pending"],
+        ["bc_mlp", "11", "-", "pending"],
+        ["masked_dit", "3", "-", "pending"],
+        ["masked_dit", "11", "-", "pending"],
+    ]
+    assert found.notes == ["the settings also differ in trainer.max_steps"]
+
+
+def test_values_of_one_policy_only_tell_its_settings_apart(request_for: Callable, tmp_path: Path):
+    words = [("policy=bc_mlp",), ("policy=masked_dit", "policy.heads=2"), ("policy=masked_dit", "policy.heads=4")]
+    found = report(pending(request_for, tmp_path, *words))
+    assert found.header[:2] == ["policy", "heads"]
+    assert [rows[0][:2] for rows in found.settings] == [["bc_mlp", "-"], ["masked_dit", "2"], ["masked_dit", "4"]]
+
+
+def test_markdown(sweep: Path):
+    lines = cli("report", str(sweep), "--markdown").stdout.splitlines()
+    assert lines[:2] == [
+        "| hidden_dim | acting | success, seeds 0 1 | pooled (95 %) | steps | training s | parameters |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    table = [line for line in lines if line.startswith("|")]
+    assert len(table) == 2 + 4 + 3 and {line.count("|") for line in table} == {8}
+    found = report(sweep)
+    found.settings[0][0][0] = "a|b"
+    assert "| a\\|b |" in as_markdown(found)
+
+
+def test_bad_folders_are_one_sentence(sweep: Path, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    for folder, words in (
+        ("empty", "holds no run"),
+        ("nowhere", "does not exist"),
+        ("sweep/" + run_of(sweep, 8, 0).name, "one run"),
+    ):
+        done = cli("report", str(tmp_path / folder))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert words in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_help_and_no_torch(sweep: Path):
+    assert "report" in cli("--help").stdout
+    assert "--markdown" in cli("report", "--help").stdout
+    script = "import sys, pathlib; from sweeps.report import show; show(pathlib.Path(sys.argv[1])); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script, str(sweep)], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
