@@ -1,4 +1,4 @@
-"""What a run writes and shows: metrics.jsonl, timing.jsonl, TensorBoard, log.txt, and a progress display.
+"""What a run writes and shows: metrics.jsonl, timing.jsonl, a board, log.txt, and a progress display.
 
 `metrics.jsonl` holds only what is a function of the configuration, so that two runs (or a run that was killed and resumed,
 and one that was not) can be compared with `cmp`; speeds go to `timing.jsonl`.
@@ -14,31 +14,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from trainers import boards
 
 log = logging.getLogger("iolaus")
 console = Console(width=None if sys.stdout.isatty() else 110)
 SECONDS_BETWEEN_LINES = 5.0  # off a terminal, where a line stays
-
-
-@dataclass
-class Config:
-    """`logger=`"""
-
-    name: str = "tensorboard"  # tensorboard | none (metrics.jsonl is always written)
-
-    def __post_init__(self) -> None:
-        if self.name not in ("tensorboard", "none"):
-            raise ValueError(f"name must be tensorboard or none, got {self.name}")
 
 
 def say(text: str) -> None:
@@ -50,61 +37,41 @@ def say(text: str) -> None:
 class Records:
     """The files of one run. With `offset`, `metrics.jsonl` is cut back to where a checkpoint left it."""
 
-    def __init__(self, folder: Path, logger: Config, offset: int | None = None, step: int = 0):
+    def __init__(self, folder: Path, logger: boards.Config, offset: int | None = None, step: int = 0):
         self.folder = folder
         self.metrics = open(folder / "metrics.jsonl", "ab")  # noqa: SIM115  (open as long as the run)
         if offset is not None:
             self.metrics.truncate(offset)
             self.metrics.seek(offset)
         self.timing = open(folder / "timing.jsonl", "a")  # noqa: SIM115
-        self.board: SummaryWriter | None = None
-        if logger.name == "tensorboard":
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=None if offset is None else step + 1)
+        self.board = boards.opened(logger, folder, purge_step=None if offset is None else step + 1)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         plain = {name: value if math.isfinite(value) else None for name, value in values.items()}  # JSON knows no NaN
         self.metrics.write((json.dumps({"step": step, **plain}) + "\n").encode())
-        self._to_board(step, values)
+        self.board.scalars(step, values)
 
     def speeds(self, step: int, values: dict[str, float]) -> None:
         self.timing.write(json.dumps({"step": step, **values}) + "\n")
         self.timing.flush()
-        self._to_board(step, values)
+        self.board.scalars(step, values)
 
-    def _to_board(self, step: int, values: dict[str, float]) -> None:
-        if self.board:
-            for name, value in values.items():
-                self.board.add_scalar(name, value, step)
+    def health(self, markdown: str, values: dict[str, float]) -> None:
+        """What is known before the first step: for the board alone, since health.json holds it."""
+        self.board.text("health", markdown)
+        self.board.scalars(0, {f"health/{name}": value for name, value in values.items()})
 
     def hyperparameters(self, values: dict[str, Any], scores: dict[str, float]) -> None:
-        if self.board is None:
-            return
-        from torch.utils.tensorboard.summary import hparams
+        self.board.hyperparameters(values, scores)
 
-        plain = {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in values.items()}
-        for summary in hparams(plain, scores):
-            self.board._get_file_writer().add_summary(summary)
-        for name, value in scores.items():
-            self.board.add_scalar(name, value, 0)
-
-    def media(self, name: str, gif: bytes, shape: tuple[int, int], step: int) -> None:
-        """An encoded GIF: TensorBoard's image tab plays it."""
-        if self.board is None:
-            return
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        height, width = shape
-        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
-        self.board._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+    def media(self, name: str, encoded: bytes, shape: tuple[int, int], step: int) -> None:
+        self.board.media(name, encoded, shape, step)
 
     def flush(self) -> int:
         """Everything reaches the disc; the returned offset into metrics.jsonl belongs into the checkpoint."""
         self.metrics.flush()
         os.fsync(self.metrics.fileno())
-        if self.board:
-            self.board.flush()
+        self.board.flush()
         return self.metrics.tell()
 
     def close(self) -> None:
@@ -113,8 +80,7 @@ class Records:
         self.flush()
         self.metrics.close()
         self.timing.close()
-        if self.board:
-            self.board.close()
+        self.board.close()
 
 
 class Bar:

@@ -1,0 +1,121 @@
+"""`logger=wandb`: what arrives in W&B's own file, and every way in which it cannot begin, as a sentence."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+wandb_internal_pb2 = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+
+RUN = (
+    *("policy=bc_mlp", "env.max_steps=20", "env.data.episodes=20", "env.data.val_episodes=4", "eval.episodes=3", "eval.media=1"),
+    *("trainer.max_steps=2", "trainer.batch_size=16", "trainer.log_every=1", "trainer.eval_every=1", "trainer.eval_episodes=2"),
+    *("logger=wandb", "logger.project=somewhere", "tags=[one]", "hydra.run.dir=run"),
+)
+KEY = "0" * 40
+
+
+@pytest.fixture
+def nobody(here: Path) -> dict[str, str]:
+    """The environment of somebody who never heard of W&B: no key, no settings, and a home without either."""
+    return {"HOME": str(here), "NETRC": str(here / "netrc"), "WANDB_API_KEY": "", "WANDB_CONFIG_DIR": str(here)}
+
+
+def records(file: Path) -> Iterator[Any]:
+    """What a `.wandb` file holds: LevelDB's log format, behind a header of 7 bytes."""
+    data, at, whole = file.read_bytes(), 7, b""
+    while at < len(data):
+        if (left := 32768 - at % 32768) < 7:  # no header fits into the rest of a block
+            at += left
+            continue
+        length, kind = struct.unpack("<4xHB", data[at : at + 7])
+        whole += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole in one piece, or the last of several
+            yield wandb_internal_pb2.Record.FromString(whole)
+            whole = b""
+
+
+def values(items: Any) -> dict[str, Any]:
+    return {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
+
+
+@pytest.mark.slow
+def test_what_a_run_shows_offline_and_after_a_resume(launch: Callable, here: Path, nobody: dict[str, str]):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        proxies = dict.fromkeys(("WANDB_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), address)
+        done = launch(*RUN, "logger.mode=offline", **nobody, **proxies)
+        with pytest.raises(BlockingIOError):  # nobody called
+            server.accept()[0].close()
+    assert f"wandb sync {here / 'run/wandb'}/offline-run-*" in done.stdout and not done.stderr
+
+    metrics = (here / "run/metrics.jsonl").read_bytes()
+    (first,) = here.glob("run/wandb/offline-run-*/*.wandb")
+    found = list(records(first))
+    (run,) = (record.run for record in found if record.HasField("run"))
+    assert (run.project, list(run.tags), run.display_name) == ("somewhere", ["one"], "run")
+    config = values(run.config.update)
+    assert config["trainer.optimizer.lr"] == 1e-3 and config["env.id"] and config["policy._target_"] == "policies.bc_mlp.BCMLP"
+    rows = [values(record.history.item) for record in found if record.HasField("history")]
+    ours = [
+        {name: row[name] for name in row if not name.startswith("_")} for row in rows if {"train/loss", "val/loss"} & row.keys()
+    ]
+    assert ours == [json.loads(line) for line in metrics.splitlines()]
+    assert any("speed/steps_per_second" in row for row in rows)
+    assert [row["test/episodes/_type"] for row in rows if "test/episodes/_type" in row] == ["video-file"]
+    assert list(first.parent.glob("files/media/videos/test/*.gif"))
+    summary = {name: value for record in found for name, value in values(record.summary.update).items()}
+    scores = json.loads((here / "run/summary.json").read_text())["scores"]["sampled"]
+    assert (summary["test/success"], summary["test/return"]) == (scores["success"], scores["return"])
+    x_axis = {record.metric.glob_name: record.metric.step_metric for record in found if record.HasField("metric")}
+    assert x_axis["*"] == "step"
+
+    (here / "run/checkpoints/step-2/training.safetensors").write_bytes(b"")  # so it goes on from step 1, and shows 2 again
+    launch(*RUN, "logger.mode=offline", "resume=true", **nobody)
+    assert (here / "run/metrics.jsonl").read_bytes() == metrics
+    (second,) = set(here.glob("run/wandb/offline-run-*/*.wandb")) - {first}
+    found = list(records(second))
+    (resumed,) = (record.run for record in found if record.HasField("run"))
+    assert (resumed.run_id, resumed.resume) == (run.run_id, True)  # `wandb sync` takes them for parts of one run
+    again = [values(record.history.item) for record in found if record.HasField("history")]
+    assert [row["step"] for row in again if "train/loss" in row] == [2]
+
+
+def test_without_the_package(launch: Callable, here: Path):
+    (here / "sitecustomize.py").write_text("import sys\nsys.modules['wandb'] = None\n")
+    done = launch(*RUN, "logger.mode=offline", check=False, PYTHONPATH=str(here))
+    assert done.returncode == 2 and "pip install -e '.[wandb]'" in done.stderr
+    assert not (here / "run").exists()
+
+
+def test_without_a_key(launch: Callable, here: Path, nobody: dict[str, str]):
+    done = launch(*RUN, check=False, **nobody)
+    assert done.returncode == 2 and "WANDB_API_KEY" in done.stderr and "logger.mode=offline" in done.stderr
+    assert not (here / "run").exists()
+
+
+def test_a_server_that_refuses_the_key(launch: Callable, here: Path, nobody: dict[str, str]):
+    class Refusal(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_error(401)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Refusal) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        online = {**nobody, "WANDB_API_KEY": KEY, "WANDB_BASE_URL": f"http://127.0.0.1:{server.server_port}"}
+        done = launch(*RUN, check=False, **online)
+        server.shutdown()
+    assert done.returncode == 2 and "W&B refused the run" in done.stderr and "Traceback" not in done.stderr
+    assert not (here / "run/metrics.jsonl").exists()

@@ -1,0 +1,185 @@
+"""Where a run can be watched while it goes on, beside its metrics.jsonl: TensorBoard, or Weights & Biases."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import secrets
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from conf.errors import BadRequest
+
+
+@dataclass
+class Config:
+    """`logger.*`"""
+
+    name: Literal["tensorboard", "wandb", "none"] = "tensorboard"  # metrics.jsonl is always written
+    project: str = "iolaus"  # this and the rest: of W&B alone
+    entity: str | None = None  # the team or user that owns the project; null for the default of whoever is logged in
+    mode: Literal["online", "offline"] = "online"  # offline: upload later with `wandb sync`
+
+    def __post_init__(self) -> None:
+        if self.name == "wandb" and importlib.util.find_spec("wandb") is None:
+            raise ValueError("name is wandb, which needs an extra package: pip install -e '.[wandb]'")
+
+
+class Board:
+    """`logger=none`: shows nothing."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None: ...
+
+    def text(self, name: str, markdown: str) -> None: ...
+
+    def hyperparameters(self, values: dict[str, Any], scores: dict[str, float]) -> None:
+        """What the run came to, beside what it was made with: one row in a table of runs."""
+
+    def media(self, name: str, encoded: bytes, shape: tuple[int, int], step: int) -> None:
+        """An encoded GIF or PNG."""
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class TensorBoard(Board):
+    def __init__(self, folder: Path, purge_step: int | None):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)
+        lines = ["train/loss", "val/loss", "val/first_action_loss", "train/floor", "train/chance"]
+        self.writer.add_custom_scalars({"loss": {"loss, beside floor and chance": ["Multiline", lines]}})
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def text(self, name: str, markdown: str) -> None:
+        self.writer.add_text(name, markdown, 0)
+
+    def hyperparameters(self, values: dict[str, Any], scores: dict[str, float]) -> None:
+        from torch.utils.tensorboard.summary import hparams
+
+        plain = {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in values.items()}
+        for summary in hparams(plain, scores):
+            self.writer._get_file_writer().add_summary(summary)
+        self.scalars(0, scores)
+
+    def media(self, name: str, encoded: bytes, shape: tuple[int, int], step: int) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        height, width = shape  # the image tab plays a GIF
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
+        self.writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+
+    def flush(self) -> None:
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class Wandb(Board):
+    """Into the W&B run that `session` keeps open.
+
+    W&B's own step only ever grows. A resumed run goes back to its checkpoint, so our step is a value like the others, and the
+    x-axis of all of them; rows that a killed process had already sent come again with the same values, at the same place.
+    """
+
+    def __init__(self) -> None:
+        import wandb
+
+        assert wandb.run, "there is no session"
+        self.run = wandb.run
+        self.run.define_metric("step")
+        self.run.define_metric("*", step_metric="step")
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        self.run.log({**values, "step": step})
+
+    def text(self, name: str, markdown: str) -> None:
+        self.run.summary[name] = markdown
+
+    def hyperparameters(self, values: dict[str, Any], scores: dict[str, float]) -> None:
+        self.run.summary.update(scores)  # the configuration has been there from the start
+
+    def media(self, name: str, encoded: bytes, shape: tuple[int, int], step: int) -> None:
+        import wandb
+        from PIL import Image
+
+        file = io.BytesIO(encoded)
+        gif = encoded.startswith(b"GIF")  # as an image it would stand still
+        self.run.log({name: wandb.Video(file, format="gif") if gif else wandb.Image(Image.open(file)), "step": step})
+
+
+def opened(config: Config, folder: Path, purge_step: int | None) -> Board:
+    """`purge_step`: what a killed process showed from there on will be shown again."""
+    if config.name == "tensorboard":
+        return TensorBoard(folder, purge_step)
+    return Wandb() if config.name == "wandb" else Board()
+
+
+@contextmanager
+def session(config: Config, folder: Path, values: dict[str, Any], say: Callable[[str], None]) -> Iterator[None]:
+    """`logger=wandb`: one W&B run, from before the data is made until the last picture. `values` are its configuration."""
+    if config.name != "wandb" or values["mode"] == "collect":  # which has nothing to show
+        yield
+        return
+    refuse_logged_out(config)
+    wandb = _quiet_wandb(config)
+    here = folder / "wandb"
+    here.mkdir(exist_ok=True)
+    name = here / "id.txt"  # by which a resumed run finds its first part again
+    if not name.exists():
+        name.write_text(secrets.token_hex(4))
+    offline = config.mode == "offline"
+    try:
+        run = wandb.init(
+            mode=config.mode,
+            project=config.project,
+            entity=config.entity,
+            dir=folder,
+            id=name.read_text(),
+            resume="allow",
+            name=folder.name,
+            group=values["name"],
+            tags=values["tags"],
+            config=values,
+            # Our output is in log.txt. Offline there is nothing to report; online, a server that is gone is worth a line.
+            settings=wandb.Settings(console="off", quiet=True, silent=offline),
+        )
+    except (wandb.Error, ValueError) as error:  # a tag that is too long is a ValueError
+        raise BadRequest(f"W&B refused the run: {error}; mend that, or add logger.mode=offline") from error
+    with run:
+        try:
+            yield
+        finally:
+            say(f"W&B          {f'wandb sync {shlex.quote(str(here))}/offline-run-*' if offline else run.url}")
+
+
+def refuse_logged_out(config: Config) -> None:
+    """W&B would ask for a key and wait for it."""
+    if config.name != "wandb" or config.mode != "online":
+        return
+    wandb = _quiet_wandb(config)
+    try:
+        known = wandb.login(prompt=False, verify=False)
+    except wandb.Error as error:
+        raise BadRequest(f"W&B cannot use the key it found: {error}") from error
+    if not known:
+        raise BadRequest(
+            "logger=wandb has no W&B key on this machine: run `wandb login`, set WANDB_API_KEY, or add logger.mode=offline"
+        )
+
+
+def _quiet_wandb(config: Config) -> Any:
+    """The package, set up for the whole process: or it would send telemetry even for a run that is offline, and greet."""
+    import wandb
+
+    wandb.setup(wandb.Settings(mode=config.mode, silent=True))
+    return wandb
