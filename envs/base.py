@@ -87,6 +87,11 @@ class Family:
     max_steps: int  # an episode is truncated after this many steps
     lanes: int = 1024  # episodes recorded at once, the block that noise is a function of; fewer where a lane is costly
 
+    @property
+    def action_names(self) -> list[str]:
+        """Short names of the discrete actions, for pictures."""
+        return [str(action) for action in range(int(self.spaces.action.n))]  # type: ignore[attr-defined]
+
     @classmethod
     def accepts(cls, config: Any, needs_expert: bool) -> str | None:
         """A sentence if this configuration cannot run here (unknown id, no expert), else None. Called before anything is made."""

@@ -3,25 +3,21 @@ the optimum score on exactly the same episodes."""
 
 from __future__ import annotations
 
-import io
-import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from rich.table import Table
 
 from envs.base import SPLITS, Family, Score
 from policies.base import Policy
+from policies.noise import Noise, Purpose, fold
+from trainers.intervals import bootstrap, wilson
+from trainers.pictures import Picture, film, unmasking
 from trainers.records import bar
 from trainers.rollout import ExpertPlayer, Player, PolicyPlayer, RandomPlayer, play
 
-Z = 1.959964  # two-sided 95 %
-RESAMPLES = 1000  # of the bootstrap
-GAP = 6  # white pixels between the episodes of a film
 FILMED = 200  # steps of an episode in the film; whoever wanders longer has been seen wandering
 
 
@@ -33,7 +29,7 @@ class Config:
     num_envs: int = 512  # lanes played at once
     split: str = "test"  # test | val | train
     decode: list[str] = field(default_factory=lambda: ["sampled", "greedy"])  # the first is the headline
-    media: int = 4  # episodes in the GIF; 0 for none
+    media: int = 4  # episodes in the pictures; 0 for none
 
     def __post_init__(self) -> None:
         if not 1 <= self.episodes <= 1_000_000:
@@ -53,8 +49,7 @@ class Evaluation:
     """Everybody's score on the same episodes; `record` is what evaluation.json holds."""
 
     record: dict[str, Any]
-    gif: bytes | None
-    shape: tuple[int, int]
+    pictures: list[Picture]
 
 
 def evaluate(
@@ -96,9 +91,26 @@ def evaluate(
         },
     }
     if not kept:
-        return Evaluation(record, None, (0, 0))
-    frames = side_by_side(family.render(seeds[: len(kept)], [kept[index][:FILMED] for index in range(len(kept))]))
-    return Evaluation(record, encode_gif(frames), frames.shape[1:3])
+        return Evaluation(record, [])
+    shown = seeds[: len(kept)]
+    episodes = family.render(shown, [kept[index][:FILMED] for index in range(len(kept))])
+    pictures = [film(episodes)]
+    if (rounds := first_plans(policy, family, config, shown, seed, device)) is not None:
+        pictures += unmasking([frames[0] for frames in episodes], rounds, family.action_names)
+    return Evaluation(record, pictures)
+
+
+@torch.inference_mode()
+def first_plans(
+    policy: Policy, family: Family, config: Config, seeds: np.ndarray, seed: int, device: torch.device
+) -> np.ndarray | None:
+    """The plans [K+1, N, H] with which the headline's player began the episodes `seeds`, after each round of their making."""
+    vector = family.vector(len(seeds), config.split, seeds=seeds)
+    observation = {name: torch.from_numpy(value).to(device) for name, value in vector.reset()[0].items()}
+    vector.close()
+    noise = Noise(fold(seed, Purpose.ACTING), 0, torch.arange(len(seeds), device=device))  # as PolicyPlayer's at moment 0
+    rounds = policy.rounds(observation, noise, config.decode[0] == "greedy")
+    return None if rounds is None else rounds.cpu().numpy()
 
 
 def validate(policy: Policy, family: Family, episodes: int, seed: int, device: torch.device) -> Score:
@@ -124,22 +136,6 @@ def summary(score: Score) -> dict[str, Any]:
     }
 
 
-def wilson(successes: int, episodes: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927): honest near 0 and 1, where the usual one has no width."""
-    share, z2n = successes / episodes, Z * Z / episodes
-    middle = (share + z2n / 2) / (1 + z2n)
-    half = Z / (1 + z2n) * math.sqrt(share * (1 - share) / episodes + z2n / (4 * episodes))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def bootstrap(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of a mean, by resampling episodes."""
-    random = np.random.Generator(np.random.Philox(0))
-    means = [values[random.integers(len(values), size=len(values))].mean() for _ in range(RESAMPLES)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def table(record: dict[str, Any], headline: str) -> Table:
     """The scores as people read them: the policy first, then what it should be compared with."""
     share = record["seen_in_training"]
@@ -162,27 +158,3 @@ def table(record: dict[str, Any], headline: str) -> Table:
             "-" if score["steps_when_solved"] is None else f"{score['steps_when_solved']:.1f}",
         )
     return shown
-
-
-def side_by_side(episodes: list[np.ndarray]) -> np.ndarray:
-    """Several episodes' frames as one film [T,H,W,3]; the shorter ones hold their last frame."""
-    longest = max(len(frames) for frames in episodes)
-    held = [np.concatenate([frames, np.repeat(frames[-1:], longest - len(frames), axis=0)]) for frames in episodes]
-    gap = ((0, 0), (0, 0), (0, GAP), (0, 0))
-    return np.concatenate([np.pad(frames, gap, constant_values=255) for frames in held], axis=2)
-
-
-def encode_gif(frames: np.ndarray, milliseconds: int = 150) -> bytes:
-    images = [Image.fromarray(frame) for frame in frames]
-    buffer = io.BytesIO()
-    images[0].save(buffer, format="gif", save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
-    return buffer.getvalue()
-
-
-def save_media(evaluation: Evaluation, folder: Path) -> Path | None:
-    if evaluation.gif is None:
-        return None
-    folder.mkdir(exist_ok=True)
-    path = folder / "episodes.gif"
-    path.write_bytes(evaluation.gif)
-    return path

@@ -60,6 +60,8 @@ class Config:
 class MiniGrid(Family):
     """One id, configured. `batched` says whether the engine plays it, `planned` whether there is an expert."""
 
+    action_names = [action.name for action in Actions]  # noqa: RUF012  (replaces a property; nobody changes it)
+
     def __init__(self, config: Config) -> None:
         self.config = config
         env = simulator(config.id)

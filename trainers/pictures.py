@@ -1,0 +1,115 @@
+"""What an evaluation shows: a film of episodes and, of policies that make a plan in rounds, how their first plans came about."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+GAP = 6  # white pixels between the episodes of a film
+STEP, ROUND, LAST = 150, 700, 4000  # milliseconds: a step of an episode, a round of unmasking, its end
+STATE, ROW, MARGIN = 234, 26, 16  # pixels: the side of a state's picture, the height of a table's row, around everything
+FONT = ImageFont.load_default(14)
+INK, FAINT = "#222222", "#999999"
+MASK, HATCH, NEW = "#ececec", "#d2d2d2", "#cc3311"
+# Paul Tol's light scheme: colours to write on in black, which the colour-blind can tell apart. More actions share them.
+COLOURS = ("#77aadd", "#ee8866", "#44bb99", "#eedd88", "#ffaabb", "#bbcc33", "#99ddff", "#aaaa00")
+
+
+@dataclass
+class Picture:
+    """An encoded GIF or PNG: `file` in the run folder's media/, `title` in TensorBoard."""
+
+    file: str
+    title: str
+    encoded: bytes
+    shape: tuple[int, int]  # height, width
+
+    def save(self, folder: Path) -> Path:
+        folder.mkdir(exist_ok=True)
+        (folder / self.file).write_bytes(self.encoded)
+        return folder / self.file
+
+
+def film(episodes: list[np.ndarray]) -> Picture:
+    """Several episodes' frames [T,H,W,3] side by side; the shorter ones hold their last frame."""
+    longest = max(len(frames) for frames in episodes)
+    held = [np.concatenate([frames, np.repeat(frames[-1:], longest - len(frames), axis=0)]) for frames in episodes]
+    gap = ((0, 0), (0, 0), (0, GAP), (0, 0))
+    frames = np.concatenate([np.pad(frames, gap, constant_values=255) for frames in held], axis=2)
+    return Picture("episodes.gif", "episodes", encode_gif([Image.fromarray(frame) for frame in frames], STEP), frames.shape[1:3])
+
+
+def unmasking(states: list[np.ndarray], rounds: np.ndarray, names: list[str]) -> list[Picture]:
+    """The plans made in `states` [H,W,3], as they were after each round: `rounds` [K+1, N, slots].
+
+    Tokens are the actions called `names`, then END, PAD and MASK. A round is a row, so that one look shows the order; the GIF
+    adds them one by one, and the PNG is its end.
+    """
+    looks = [(name, COLOURS[action % len(COLOURS)], INK) for action, name in enumerate(names)]
+    looks += [("END", INK, "white"), ("PAD", "#f8f8f8", FAINT), ("", MASK, INK)]
+    width = round(max(FONT.getlength(name) for name, _, _ in looks)) + 16
+    left = MARGIN + STATE + MARGIN + round(FONT.getlength(f"round {len(rounds)}")) + 10  # of the first slot
+    legend = {"masked": MASK, "new in this round": "white"}
+    legend_width = {text: width + round(FONT.getlength(text)) + 26 for text in legend}
+    top = MARGIN + ROW + MARGIN // 2  # of the first state, below the legend
+    height = ROW + max(STATE, ROW * len(rounds)) + MARGIN
+    table = max(rounds.shape[2] * width, sum(legend_width.values()))
+    sheet = Image.new("RGB", (left + table + MARGIN, top + len(states) * height), "white")
+    draw = ImageDraw.Draw(sheet)
+
+    def write(x: float, y: float, text: str, colour: str = FAINT, anchor: str = "mm") -> None:
+        draw.text((x, y + ROW / 2), text, colour, FONT, anchor)
+
+    write(MARGIN, MARGIN, "the plan made at the start of an episode", INK, "lm")
+    x = left
+    for text, ground in legend.items():
+        sheet.paste(cell("", ground, INK, width, new=ground != MASK), (x, MARGIN))
+        write(x + width + 6, MARGIN, text, INK, "lm")
+        x += legend_width[text]
+    for index, state in enumerate(states):
+        sheet.paste(ImageOps.contain(Image.fromarray(state), (STATE, STATE)), (MARGIN, top + index * height + ROW))
+        write(left - 10, top + index * height, "slot", anchor="rm")
+        for slot in range(rounds.shape[2]):
+            write(left + (slot + 0.5) * width, top + index * height, str(slot + 1))
+
+    frames = []
+    for number, plans in enumerate(rounds):
+        for index, plan in enumerate(plans):
+            y = top + index * height + ROW * (1 + number)
+            write(left - 10, y, f"round {number}" if number else "start", anchor="rm")
+            for slot, token in enumerate(plan):
+                new = number > 0 and token != rounds[number - 1, index, slot]
+                sheet.paste(cell(*looks[int(token)], width, new), (left + slot * width, y))
+        frames.append(sheet.copy())
+    strip = io.BytesIO()
+    sheet.save(strip, format="png")
+    gif = encode_gif(frames, [ROUND] * (len(frames) - 1) + [LAST])
+    shape = (sheet.height, sheet.width)
+    return [
+        Picture("unmasking.gif", "unmasking", gif, shape),
+        Picture("unmasking.png", "unmasking_strip", strip.getvalue(), shape),
+    ]
+
+
+def cell(text: str, ground: str, ink: str, width: int, new: bool) -> Image.Image:
+    """One slot of a plan; hatched where it is masked, outlined where it is new."""
+    image = Image.new("RGB", (width, ROW), ground)
+    draw = ImageDraw.Draw(image)
+    if ground == MASK:
+        for x in range(-ROW, width, 7):
+            draw.line((x, ROW, x + ROW, 0), HATCH, 2)
+    draw.text((width / 2, ROW / 2), text, ink, FONT, "mm")
+    if new:
+        draw.rectangle((0, 0, width - 1, ROW - 1), outline=NEW, width=4)
+    draw.rectangle((0, 0, width - 1, ROW - 1), outline="white")  # a gap to its neighbours
+    return image
+
+
+def encode_gif(frames: list[Image.Image], milliseconds: int | list[int]) -> bytes:
+    buffer = io.BytesIO()
+    frames[0].save(buffer, format="gif", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+    return buffer.getvalue()
