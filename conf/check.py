@@ -41,7 +41,7 @@ SECTIONS = {
     "env": Section(base="envs.base.Family"),
     "trainer": Section(base="builtins.object"),
     "eval": Section(module="trainers.evaluation"),
-    "logger": Section(module="trainers.records"),
+    "logger": Section(module="trainers.boards"),
 }
 ADDS_NO_KEYS = ("experiment", "study", "debug", "cluster")  # groups that only change values of the sections
 
@@ -50,7 +50,7 @@ ADDS_NO_KEYS = ("experiment", "study", "debug", "cluster")  # groups that only c
 class TopLevel:
     """The values that stand at the top of `config.yaml`."""
 
-    mode: Literal["train", "eval", "collect"] = "train"
+    mode: Literal["train", "eval", "collect", "health"] = "train"
     seed: int = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     ckpt_path: str | None = None  # mode=eval: what is played
@@ -237,7 +237,7 @@ def _values(values: dict[str, Any], cls: type, overrides: Sequence[str]) -> dict
 def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: TopLevel) -> None:
     """Ask the environment whether it can do what the mode needs, then the policy whether it can live in those spaces."""
     family = targets["env"]
-    if sentence := family.accepts(sections["env"], needs_expert=top.mode in ("train", "collect")):
+    if sentence := family.accepts(sections["env"], needs_expert=top.mode != "eval"):
         raise BadRequest(sentence)
     spaces = family(sections["env"]).spaces
     if sentence := targets["policy"].accepts(sections["policy"], spaces):

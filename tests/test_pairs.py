@@ -174,6 +174,7 @@ def test_a_stopped_sweep_stops(here: Path, data_dir: Path):
     output = process.communicate()[0]
     assert process.returncode == 4, output
     assert len(list(here.glob("sweep/*/status.json"))) == 1  # the second run did not begin
+    assert "sweep: 2 runs, 1 preempted, 1 pending\n" in output and "preempted pending" in output
 
 
 def test_a_stop_while_recording_leaves_no_half_dataset(here: Path):

@@ -2,35 +2,81 @@
 likely cause and the override to try.
 
 The project grew out of post-mortems of failed trainings; every check here would have ended one of them in its first minute.
+`debug=health` runs the checks alone.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from rich.table import Table
 from torch import nn
 
-from envs.data.store import Dataset
+from envs.data.statistics import Floor, label_shares, repeated_episodes
+from envs.data.windows import Windows
 from policies.base import Batch, Policy
-from policies.noise import Noise, Purpose, fold
 from trainers.optim import ScheduleConfig
+from trainers.probes import Probe, not_finite
 
 LARGEST_LAYER = 0.5  # share of all parameters above which one layer is worth a sentence
 SMALL_MODEL = 100_000  # parameters below which nobody minds
 OUTPUT_SPREAD = 3.0  # standard deviation of untrained outputs: above it a policy is sure of nonsense
+INNER_SPREAD = 10.0  # of any layer on the way: normalised ones stay near 1
 OFF_CHANCE = 0.1  # relative distance of the first loss from chance
+BEHIND_THE_END = 0.6  # share of plan slots after their episode's end; expert plans at horizon 8 have .2 to .4
+ONE_LABEL = 0.95  # share of the most frequent action, above which always answering it looks like success
+NEAR_CHANCE = 0.95  # of chance: a floor above it leaves nothing to learn
+NOT_HELD_OUT = 0.5  # share of val episodes that are training episodes
+REPEATED = 0.5  # share of samples whose window occurs more than once, below which their entropy cannot be counted
 STILL_AT_CHANCE = 0.98
+CHANCE_AFTER = 200  # steps after which a loss at chance is no longer a slow start
+VANISHED = 1e-6  # gradient norm
+EXPLODED = 100.0  # times trainer.grad_clip
+
+
+@dataclass
+class Finding:
+    check: str
+    measured: str
+    warning: str | None = None  # what is wrong, why most often, and the override to try
 
 
 @dataclass
 class Report:
-    facts: dict[str, Any]
-    warnings: list[str]
+    facts: dict[str, Any] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def warnings(self) -> list[str]:
+        return [finding.warning for finding in self.findings if finding.warning]
+
+    def add(self, check: str, measured: str, wrong: bool, warning: str) -> None:
+        self.findings.append(Finding(check, measured, warning if wrong else None))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"facts": self.facts, "checks": [vars(finding) for finding in self.findings], "warnings": self.warnings}
+
+    def numbers(self) -> dict[str, float]:
+        """Those facts that are a number."""
+        return {name: value for name, value in self.facts.items() if isinstance(value, (int, float))} | {
+            "warnings": len(self.warnings)
+        }
+
+    def to_markdown(self) -> str:
+        rows = [f"| {f.check} | {'look' if f.warning else 'ok'} | {f.measured} |" for f in self.findings]
+        warnings = "\n".join(f"- {warning}" for warning in self.warnings)
+        return "\n".join(["| check | | measured |", "|---|---|---|", *rows, "", warnings])
+
+    def table(self) -> Table:
+        shown = Table(title=f"{len(self.findings)} checks, {len(self.warnings)} with a warning", title_justify="left")
+        for name in ("check", "", "measured"):
+            shown.add_column(name)
+        for finding in self.findings:
+            shown.add_row(finding.check, "[red]look[/]" if finding.warning else "[green]ok[/]", finding.measured)
+        return shown
 
 
 def parameter_table(policy: nn.Module) -> Table:
@@ -46,109 +92,206 @@ def parameter_table(policy: nn.Module) -> Table:
     return table
 
 
-def before_training(policy: Policy, batch: Batch, dataset: Dataset, seed: int) -> Report:
-    """On one batch, without changing the policy."""
-    noise = Noise(fold(seed, Purpose.HEALTH), 0, torch.arange(len(batch["action"]), device=batch["action"].device))
-    trial = copy.deepcopy(policy).train()
-    layer, spread, loss = _first_outputs(trial, batch, noise)
-    chance = policy.chance_loss(batch)
-    total = sum(parameter.numel() for parameter in policy.parameters())
-    facts = {
-        "parameters": total,
-        "first_loss": loss,
-        "chance_loss": chance,
-        "output_layer": layer,
-        "output_spread": spread,
-        "labels": dataset.meta["action_entropy"],
-    }
-    warnings = []
+# --- before the first step -------------------------------------------------------------------------------------------
+
+
+def before_training(policy: Policy, batch: Batch, data: Windows, validation: Windows, floor: Floor | None, seed: int) -> Report:
+    """On one batch and what the data say of themselves, without changing the policy. `floor` is None for continuous actions."""
+    report = Report({"chance_loss": policy.chance_loss(batch)})
+    _parameters(report, policy)
+    _batch(report, batch)
+    _first_loss(report, policy, batch, seed)
+    _padding(report, policy, batch, seed)
+    _gradients(report, policy, batch, seed)
+    if floor:
+        _labels(report, data, floor)
+    _held_out(report, data, validation)
+    return report
+
+
+def _parameters(report: Report, policy: Policy) -> None:
+    total = report.facts["parameters"] = sum(parameter.numel() for parameter in policy.parameters())
     largest, weight = max(policy.named_parameters(), key=lambda pair: pair[1].numel())
-    if total > SMALL_MODEL and weight.numel() > LARGEST_LAYER * total:
-        shape = "x".join(map(str, weight.shape))
-        warnings.append(
-            f"{largest} ({shape}) holds {weight.numel() / total:.0%} of all parameters: most often a flattened feature map in "
-            "front of a linear layer; try encoder=mlp or a smaller width"
-        )
-    if spread > OUTPUT_SPREAD:
-        warnings.append(
-            f"untrained outputs ({layer}) have a standard deviation of {spread:.1f}, where about 1 is healthy: inputs or "
-            "conditioning are not normalised, or the output layer does not start near zero"
-        )
-    if not math.isfinite(loss):
-        warnings.append("the first loss is not finite: look for a division by an empty mask or unnormalised inputs")
-    elif abs(loss - chance) > OFF_CHANCE * chance:
-        warnings.append(
-            f"the first loss is {loss:.3f}, a policy that knows nothing has {chance:.3f}: an output layer that does not start "
-            "near zero, or a loss that counts padding"
-        )
-    if silent := _without_gradient(trial, batch, noise, seed):
-        warnings.append(
-            f"no gradient reaches {', '.join(silent)}: these parameters are unused with this configuration, or cut off by a "
-            "detach or a mask"
-        )
-    return Report(facts, warnings)
-
-
-def _first_outputs(policy: Policy, batch: Batch, noise: Noise) -> tuple[str, float, float]:
-    """The last layer to run, the spread of what it puts out, and the mean loss."""
-    last: dict[str, Any] = {}
-
-    def watch(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, torch.Tensor) and output.is_floating_point():
-                last.update(name=name, spread=output.detach().float().std().item())
-
-        return hook
-
-    leaves = [(name, module) for name, module in policy.named_modules() if not any(module.children())]
-    handles = [module.register_forward_hook(watch(name)) for name, module in leaves]
-    with torch.no_grad():
-        loss = policy(batch, copy.copy(noise))
-    for handle in handles:
-        handle.remove()
-    return last["name"], last["spread"], (loss.total / loss.count.clamp(min=1)).item()
-
-
-def _without_gradient(policy: Policy, batch: Batch, noise: Noise, seed: int) -> list[str]:
-    """Parameters that learning can never change.
-
-    Layers that start at zero rightly hold back all gradients in front of them in the very first step, so every parameter is
-    nudged off its start before asking.
-    """
-    generator = torch.Generator().manual_seed(fold(seed, Purpose.HEALTH))
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter), alpha=0.02)
-    policy(batch, copy.copy(noise)).total.backward()
-    return [
-        name
-        for name, parameter in policy.named_parameters()
-        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any())
-    ]
-
-
-def idle_schedule(schedule: ScheduleConfig, max_steps: int, eval_every: int) -> str | None:
-    """A learning-rate schedule that cannot act within the budget."""
-    if schedule.warmup >= max_steps:
-        return (
-            f"the warm-up of {schedule.warmup} steps is as long as the whole run of {max_steps}, which never reaches its rate: "
-            "lower trainer.schedule.warmup or raise trainer.max_steps"
-        )
-    validations = 1 + (max_steps - 1) // eval_every if eval_every else 1
-    if schedule.name == "plateau" and validations <= schedule.patience + 1:
-        return (
-            f"schedule=plateau waits for more than {schedule.patience} validations without improvement, but the run has only "
-            f"{validations}: it can never cut the rate. Lower trainer.schedule.patience or trainer.eval_every, or use cosine"
-        )
-    return None
-
-
-def still_at_chance(loss: float, chance: float, floor: float | None, step: int) -> str | None:
-    """During training: nothing was learned, though something could be."""
-    if loss < STILL_AT_CHANCE * chance or (floor is not None and floor > STILL_AT_CHANCE * chance):
-        return None
-    known = "" if floor is None else f", while the data's own floor is about {floor:.3f}"
-    return (
-        f"after {step} steps the loss is {loss:.3f}, still at chance ({chance:.3f}){known}: the learning rate is too low or too "
-        "high (trainer.optimizer.lr), or the policy does not see what the actions depend on; debug=overfit shows which"
+    share, shape = weight.numel() / total, "x".join(map(str, weight.shape))
+    report.add(
+        "largest layer",
+        f"{largest} ({shape}) holds {share:.0%} of {total:,} parameters",
+        total > SMALL_MODEL and share > LARGEST_LAYER,
+        f"{largest} ({shape}) holds {share:.0%} of all {total:,} parameters: most often a flattened feature map in front of a "
+        "linear layer; try encoder=mlp or a smaller width",
     )
+
+
+def _batch(report: Report, batch: Batch) -> None:
+    bad = not_finite(batch)
+    report.add(
+        "finite data",
+        ", ".join(bad) or "every value of the first batch is finite",
+        bool(bad),
+        f"the first batch holds values that are not finite in {', '.join(bad)}: every step on such a batch is skipped; the "
+        "episodes were recorded that way, so record them again (env.data.seed, or delete their folder)",
+    )
+
+
+def _first_loss(report: Report, policy: Policy, batch: Batch, seed: int) -> None:
+    first, chance = Probe(policy, batch, seed).first_pass(), report.facts["chance_loss"]
+    output = first.spreads[-1]
+    report.facts |= {"first_loss": first.loss, "output_layer": output.layer, "output_spread": output.deviation}
+    wide = next((spread for spread in first.spreads if spread.deviation > INNER_SPREAD), None)
+    shown = output if output.deviation > OUTPUT_SPREAD or not wide else wide
+    begins = f" (it begins in {wide.layer})" if wide and wide != shown else ""
+    report.add(
+        "spread of outputs",
+        f"{shown.layer} has a standard deviation of {shown.deviation:.2g}",
+        output.deviation > OUTPUT_SPREAD or wide is not None,
+        f"untrained, the {'output' if shown == output else 'inner'} layer {shown.layer} puts out a standard deviation of "
+        f"{shown.deviation:.1f}{begins}, where about 1 is healthy: inputs or conditioning are not normalised, or the output "
+        "layer does not start near zero",
+    )
+    finite = math.isfinite(first.loss)
+    report.add(
+        "first loss",
+        f"{first.loss:.3f}, chance is {chance:.3f}",
+        not finite or abs(first.loss - chance) > OFF_CHANCE * chance,
+        f"the first loss is {first.loss:.3f}, a policy that knows nothing has {chance:.3f}: an output layer that does not start "
+        "near zero, or a loss that counts padding"
+        if finite
+        else "the first loss is not finite: look for a division by an empty mask or unnormalised inputs",
+    )
+
+
+def _padding(report: Report, policy: Policy, batch: Batch, seed: int) -> None:
+    behind = report.facts["behind_the_end"] = 1 - batch["action_mask"].float().mean().item()
+    counted = Probe(policy, batch, seed).counts_padding()
+    report.add(
+        "padding",
+        f"{behind:.0%} of the action slots lie behind the end, {'and the loss counts them' if counted else 'none counted'}",
+        counted or behind > BEHIND_THE_END,
+        f"{behind:.0%} of the action slots lie behind their episode's end and hold no label, yet the loss changes with what "
+        "stands in them: repeating one action then looks like success (write-up 001 had a low loss and solved nothing); try "
+        "policy.padding=end"
+        if counted
+        else f"{behind:.0%} of the action slots lie behind their episode's end: the plans are longer than the episodes, and most "
+        "of the computation is spent on nothing; try a smaller policy.horizon",
+    )
+
+
+def _gradients(report: Report, policy: Policy, batch: Batch, seed: int) -> None:
+    silent = Probe(policy, batch, seed).without_gradient()
+    report.add(
+        "gradients",
+        f"none reaches {', '.join(silent)}" if silent else "they reach every parameter",
+        bool(silent),
+        f"no gradient reaches {', '.join(silent)}: these parameters are unused with this configuration, or cut off by a "
+        "detach or a mask",
+    )
+
+
+def _labels(report: Report, data: Windows, floor: Floor) -> None:
+    shares = label_shares(data.dataset.columns["action"])
+    chance = math.log(data.dataset.spaces.action.n)  # type: ignore[attr-defined]
+    report.facts |= {
+        "labels": data.dataset.meta["action_entropy"],
+        "label_shares": shares,
+        "action_floor": vars(floor),
+        "action_chance": chance,
+    }
+    common = max(shares)
+    report.add(
+        "label balance",
+        f"the most frequent action, {shares.index(common)}, is {common:.0%} of the labels",
+        common > ONE_LABEL,
+        f"{common:.1%} of the labels are action {shares.index(common)}: always answering it looks like success; judge by the "
+        "return, and record episodes that need the other actions (env.data.noise, another env.id)",
+    )
+    known = floor.repeated >= REPEATED
+    report.add(
+        "entropy floor",
+        f"{floor.entropy:.3f} for the next action given what is seen (chance {chance:.3f})"
+        if known
+        else f"not countable: only {floor.repeated:.0%} of the samples show what another one shows",
+        known and floor.entropy > NEAR_CHANCE * chance,
+        f"what the policy sees says nearly nothing about the actions: the best possible loss of an action is "
+        f"{floor.entropy:.3f}, chance is {chance:.3f}, and no hyper-parameter can go below that; look at which samples are "
+        "drawn, and at how the episodes were recorded (env.data.source)",
+    )
+
+
+def _held_out(report: Report, data: Windows, validation: Windows) -> None:
+    share = report.facts["val_in_training"] = repeated_episodes(data.dataset, validation.dataset)
+    report.add(
+        "held-out data",
+        f"{share:.0%} of the val episodes are training episodes, step for step",
+        share > NOT_HELD_OUT,
+        f"{share:.0%} of the val episodes are training episodes, step for step: this environment has too few layouts to hold "
+        "any out, so val and test scores show memory, not skill; try an env.id with more of them",
+    )
+
+
+def schedule(report: Report, config: ScheduleConfig, max_steps: int, eval_every: int) -> None:
+    """A learning-rate schedule that cannot act within the budget."""
+    validations = 1 + (max_steps - 1) // eval_every if eval_every else 1
+    all_warmup = config.warmup >= max_steps
+    report.add(
+        "schedule",
+        f"{config.name} over {max_steps} steps, {validations} validations",
+        all_warmup or (config.name == "plateau" and validations <= config.patience + 1),
+        f"the warm-up of {config.warmup} steps is as long as the whole run of {max_steps}, which never reaches its rate: lower "
+        "trainer.schedule.warmup or raise trainer.max_steps"
+        if all_warmup
+        else f"schedule=plateau waits for more than {config.patience} validations without improvement, but the run has only "
+        f"{validations}: it can never cut the rate. Lower trainer.schedule.patience or trainer.eval_every, or use cosine",
+    )
+
+
+# --- during training -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Watch:
+    """Looks at every row of training metrics. `said` holds what was said already; it belongs into the checkpoint."""
+
+    chance: float
+    floor: Floor | None  # of the loss itself, where it is that of the next action alone
+    max_steps: int
+    grad_clip: float
+    said: list[str] = field(default_factory=list)
+
+    def look(self, step: int, values: dict[str, float]) -> Iterator[str]:
+        """New findings in the row `values` of means since the row before."""
+        for name, sentence in (
+            ("chance", self._still_at_chance(step, values["train/loss"])),
+            ("vanished", self._vanished(step, values["train/grad_norm"])),
+            ("exploded", self._exploded(step, values["train/grad_norm"])),
+        ):
+            if sentence and name not in self.said:
+                self.said.append(name)
+                yield sentence
+
+    def _still_at_chance(self, step: int, loss: float) -> str | None:
+        if step < max(CHANCE_AFTER, self.max_steps // 10) or loss < STILL_AT_CHANCE * self.chance:
+            return None
+        bottom = self.floor.entropy if self.floor and self.floor.repeated >= REPEATED else None
+        if bottom is not None and bottom > STILL_AT_CHANCE * self.chance:
+            return None  # nothing is there to be learned, and that was said before training
+        known = "" if bottom is None else f", while the data's own floor is about {bottom:.3f}"
+        return (
+            f"after {step} steps the loss is {loss:.3f}, still at chance ({self.chance:.3f}){known}: the learning rate is too "
+            "low or too high (trainer.optimizer.lr), or the policy does not see what the actions depend on; debug=overfit tells"
+        )
+
+    def _vanished(self, step: int, norm: float) -> str | None:
+        if not norm < VANISHED:
+            return None
+        return (
+            f"at step {step} the gradient's norm is {norm:.1e}: nothing is being learned any more; either everything is learned "
+            "(trainer.max_steps is more than enough), or a saturated layer holds the gradients back (trainer.optimizer.lr)"
+        )
+
+    def _exploded(self, step: int, norm: float) -> str | None:
+        if not 0 < self.grad_clip * EXPLODED < norm:
+            return None
+        return (
+            f"at step {step} the gradient's norm is {norm:.1e}, {norm / self.grad_clip:.0f} times trainer.grad_clip: each step "
+            "keeps its direction alone; lower trainer.optimizer.lr, or look for inputs that are not normalised (debug=health)"
+        )

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from conf.errors import BadRequest
 from envs.base import Score
+from envs.data.statistics import Floor
 from envs.data.windows import Windows
 from policies.base import Batch, Loss, Policy
 from policies.noise import Noise, Purpose, fold
@@ -26,12 +27,13 @@ from policies.store import write_tensors
 from trainers import checkpoint, health
 from trainers.batches import Batches, flattened, rows_of, to_device
 from trainers.optim import Average, OptimizerConfig, Schedule, ScheduleConfig, make_optimizer
+from trainers.profile import LEAST, TRACED, WARM_UP
 from trainers.records import Records, bar, say
 from trainers.stop import StopRequest
 
 VALIDATION_SAMPLES = 4096  # windows behind each validation loss
+SHOWN = ("val/loss", "val/first_action_loss", "val/success", "val/return")  # of a validation, in the console
 SMALLEST_CAP = 1024  # a batch up to this size may repeat the samples of a tiny dataset
-CHANCE_AFTER = 200  # steps after which a loss at chance is no longer a slow start
 OVERFIT_TO = 0.3  # share of the chance loss under which one batch counts as learned
 
 
@@ -56,6 +58,7 @@ class Config:
     save_every: int = 500  # steps between checkpoints, beside those at every validation; 0: only those
     bad_steps: int = 5  # non-finite steps in a row that end the run
     overfit: bool = False  # train on one fixed batch and fail unless it is learned (debug=overfit)
+    profile: bool = False  # train for max_steps to see where their time goes, and stop (debug=profile)
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulate", "log_every", "bad_steps"):
@@ -74,6 +77,11 @@ class Config:
             raise ValueError(f"ema must be at least 0 and below 1, got {self.ema}")
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be fp32 or bf16, got {self.precision}")
+        if self.profile and (self.max_epochs or self.max_steps < LEAST):
+            raise ValueError(
+                f"max_steps must be at least {LEAST} for a profile, and max_epochs 0, got {self.max_steps} and "
+                f"{self.max_epochs}: it takes {WARM_UP} steps to warm up, {TRACED} to trace, and some to time"
+            )
 
 
 @dataclass
@@ -99,9 +107,11 @@ class Offline:
         save_policy: Callable[[Path, Policy], None],  # writes what acts, and its configuration, into a checkpoint's folder
         play: Callable[[Policy], Score] | None,  # the val episodes, played by a policy
         make_records: Callable[[int, int], Records],  # (offset into metrics.jsonl, step) -> records
+        floor: Floor | None = None,  # entropy of the next action given a window, where it can be counted
     ):
         self.config, self.policy, self.data, self.validation = config, policy, data, validation
         self.folder, self.seed, self.device = folder, seed, device
+        self.floor = floor if policy.window.actions == 1 else None  # of the loss, where it is that of the next action alone
         self.save_policy, self.play, self.make_records = save_policy, play, make_records
         if config.batch_size > max(len(data), SMALLEST_CAP):
             raise BadRequest(f"trainer.batch_size={config.batch_size} exceeds the {len(data)} samples of the data; lower it")
@@ -123,7 +133,7 @@ class Offline:
             "best": None,  # [success, return, -loss] on the val split
             "bad_in_row": 0,
             "skipped": 0,
-            "chance_checked": False,
+            "said": [],  # what health.Watch found
             "loss": None,  # of the last row of metrics
             "data": data.dataset.fingerprint,
             "sums": {},  # name -> [sum, count] since the last row of metrics
@@ -169,6 +179,7 @@ class Offline:
         self.records = self.make_records(self.state["metrics_offset"], self.state["step"])
         self.began = time.perf_counter() - self.state["seconds"]
         self.chance = self.policy.chance_loss(self.batch(0))
+        self.watch = health.Watch(self.chance, self.floor, self.max_steps, self.config.grad_clip, self.state["said"])
         self.words = ""
         self.policy.train()
 
@@ -185,16 +196,7 @@ class Offline:
         self.generator.manual_seed(fold(self.seed, Purpose.DROPOUT, step))  # dropout draws from PyTorch's own generator
         rate = self.config.optimizer.lr * self.schedule.factor(step)
         self.optimizer.zero_grad(set_to_none=True)
-        sums = self.backward(step)
-        count = sums["loss"][1].clamp(min=1)
-
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        if self.config.accumulate > 1:
-            torch._foreach_div_(gradients, count)
-        tensors = [x.float() for pair in sums.values() for x in pair]
-        numbers = torch.stack([*tensors, *torch._foreach_norm(gradients)]).tolist()  # the step's one wait for the device
-        values = {name: (numbers[2 * i], numbers[2 * i + 1]) for i, name in enumerate(sums)}
-        length = math.hypot(*numbers[len(tensors) :])  # of the whole gradient, before clipping
+        values, length = self.clip(self.backward(step))
         finite = math.isfinite(values["loss"][0])
         if not (finite and math.isfinite(length)):
             self.state["bad_in_row"] += 1
@@ -202,8 +204,6 @@ class Offline:
             say(f"step {step + 1}: the {'gradient' if finite else 'loss'} is not finite; the step is skipped")
             return
         self.state["bad_in_row"] = 0
-        if 0 < self.config.grad_clip < length:
-            torch._foreach_mul_(gradients, self.config.grad_clip / length)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -229,6 +229,19 @@ class Offline:
                 sums[name] = (before[0] + value, before[1] + count)
         return sums
 
+    def clip(self, sums: dict[str, tuple[Tensor, Tensor]]) -> tuple[dict[str, tuple[float, float]], float]:
+        """Brings the gradients to their final length; returns the metrics as numbers, and the length before clipping."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if self.config.accumulate > 1:
+            torch._foreach_div_(gradients, sums["loss"][1].clamp(min=1))
+        tensors = [x.float() for pair in sums.values() for x in pair]
+        numbers = torch.stack([*tensors, *torch._foreach_norm(gradients)]).tolist()  # the step's one wait for the device
+        values = {name: (numbers[2 * i], numbers[2 * i + 1]) for i, name in enumerate(sums)}
+        length = math.hypot(*numbers[len(tensors) :])  # of the whole gradient
+        if 0 < self.config.grad_clip < length:
+            torch._foreach_mul_(gradients, self.config.grad_clip / length)
+        return values, length
+
     def batch(self, step: int) -> Batch:
         samples = self.batches.samples(0 if self.config.overfit else step)
         return to_device(self.data.batch(samples), self.device)
@@ -249,34 +262,35 @@ class Offline:
         """One row of metrics; returns the words for the progress display."""
         sums, self.state["sums"] = self.state["sums"], {}
         values = {f"train/{name}": total / max(count, 1e-12) for name, (total, count) in sums.items()}
-        values |= {"train/skipped": self.state["skipped"]}
+        values |= {"train/skipped": self.state["skipped"], "train/chance": self.chance}
+        if self.floor:
+            values["train/floor"] = self.floor.entropy
         self.records.scalars(step, values)
         steps_per_second = step / (time.perf_counter() - self.began)
         speed = {"steps_per_second": steps_per_second, "samples_per_second": steps_per_second * self.config.batch_size}
         self.records.speeds(step, {"speed/" + name: value for name, value in speed.items()})
         loss = self.state["loss"] = values.get("train/loss", math.nan)
-        if step >= max(CHANCE_AFTER, self.max_steps // 10) and not self.state["chance_checked"]:
-            self.state["chance_checked"] = True
-            entropy = self.data.dataset.meta["action_entropy"]
-            floor = entropy and entropy["given_observation"]
-            if sentence := health.still_at_chance(loss, self.chance, floor, step):
-                say(f"warning: {sentence}")
-        return f"loss {loss:.3f} (chance {self.chance:.3f})  {speed['samples_per_second']:,.0f} samples/s"
+        for sentence in self.watch.look(step, values):
+            say(f"warning: {sentence}")
+        beside = f"chance {self.chance:.3f}" + (f", floor {self.floor.entropy:.3f}" if self.floor else "")
+        return f"loss {loss:.3f} ({beside})  {speed['samples_per_second']:,.0f} samples/s"
 
     @torch.no_grad()
     def validate(self, step: int) -> None:
         """Loss and success of the acting weights on the val split; the better success is the better policy, then the loss."""
         self.policy.eval()
         samples = np.linspace(0, len(self.validation) - 1, min(VALIDATION_SAMPLES, len(self.validation))).astype(np.int64)
-        total, count = 0.0, 0.0
+        sums: dict[str, tuple[float, float]] = {}
         size = self.config.batch_size // self.config.accumulate  # what is known to fit into memory
         for start in range(0, len(samples), size):
             part = samples[start : start + size]
             batch = to_device(self.validation.batch(part), self.device)
             # The same draws at every validation: a change of this loss is a change of the weights.
             loss = self.acting(batch, Noise(fold(self.seed, Purpose.VALIDATION), 0, torch.from_numpy(part).to(self.device)))
-            total, count = total + loss.total.item(), count + loss.count.item()
-        values = {"val/loss": total / max(count, 1)}
+            for name, (total, count) in {"loss": (loss.total, loss.count), **loss.metrics}.items():
+                before = sums.get(name, (0.0, 0.0))
+                sums[name] = (before[0] + float(total), before[1] + float(count))
+        values = {f"val/{name}": total / max(count, 1e-12) for name, (total, count) in sums.items()}
         if self.play:
             played = self.play(self.acting)
             values |= {"val/success": float(played.success.mean()), "val/return": float(played.returns.mean())}
@@ -286,7 +300,7 @@ class Offline:
         score = [values.get("val/success", 0.0), values.get("val/return", 0.0), -loss if math.isfinite(loss) else -math.inf]
         if self.state["best"] is None or score > self.state["best"]:
             self.state.update(best=score, best_step=step)
-        say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
+        say(f"step {step}: " + ", ".join(f"{name} {values[name]:.3f}" for name in SHOWN if name in values))
         self.policy.train()
 
     def learned(self) -> bool:

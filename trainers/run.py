@@ -1,4 +1,4 @@
-"""One run from beginning to end: `mode=train`, `mode=eval` and `mode=collect`."""
+"""One run from beginning to end: `mode=train`, `mode=eval`, `mode=collect` and `mode=health`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from gymnasium import spaces
 
 from conf.build import build
 from conf.check import Request
@@ -23,14 +24,16 @@ from conf.device import pick
 from conf.errors import BadRequest, Exit
 from conf.folder import quoted
 from envs.base import Family, Score
-from envs.data import record
+from envs.data import record, statistics
 from envs.data.store import Dataset
 from envs.data.windows import Windows
 from policies import store
 from policies.base import Policy
 from trainers import evaluation, health
 from trainers.batches import to_device
+from trainers.boards import session
 from trainers.offline import Outcome
+from trainers.profile import profile
 from trainers.records import Records, bar, console, say, write_json
 
 EXIT = {"done": Exit.DONE, "failed": Exit.FAILED, "diverged": Exit.DIVERGED}
@@ -45,11 +48,13 @@ def main(request: Request, folder: Path) -> Exit:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_num_threads(request.trainer.threads or THREADS)
     family = request.targets["env"](request.env)
-    with locked(folder):
+    with locked(folder), session(request.logger, folder, flat(request.config), say):
         write_json(folder / "status.json", {"status": "running"})
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # outside the training loop it means what Ctrl-C means
         try:
-            status = {"train": train, "eval": evaluate, "collect": collect}[request.mode](request, family, folder, device)
+            status = {"train": train, "eval": evaluate, "collect": collect, "health": check}[request.mode](
+                request, family, folder, device
+            )
         except KeyboardInterrupt:
             status = "preempted" if (folder / "checkpoints" / "last").exists() else "interrupted"
         except BaseException:
@@ -81,45 +86,15 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def train(request: Request, family: Family, folder: Path, device: torch.device) -> str:
-    data, validation = (recorded(request, family, split) for split in ("train", "val"))
-    torch.manual_seed(request.seed)
-    policy: Policy = request.targets["policy"](request.policy, family.spaces)
-    policy.fit(data.meta)
-    if request.init_from:
-        store.load_weights(policy, Path(request.init_from))
-    policy.to(device)
-    windows = Windows(data, policy.window)
-
-    def play(acting: Policy) -> Score:
-        return evaluation.validate(acting, family, request.trainer.eval_episodes, request.seed, device)
-
-    def save_policy(into: Path, acting: Policy) -> None:
-        store.save(into, request.config["policy"]["_target_"], request.policy, family.spaces, acting.state_dict())
-        shutil.copy(folder / "config.yaml", into)
-
-    trainer = request.targets["trainer"](
-        request.trainer,
-        policy,
-        windows,
-        Windows(validation, policy.window),
-        folder=folder,
-        seed=request.seed,
-        device=device,
-        save_policy=save_policy,
-        play=play if request.trainer.eval_episodes else None,
-        make_records=lambda offset, step: Records(folder, request.logger, offset, step),
-    )
-    sample = windows.batch(trainer.batches.samples(0)[: request.trainer.batch_size // request.trainer.accumulate])
-    report = health.before_training(policy, to_device(sample, device), data, request.seed)
-    if idle := health.idle_schedule(request.trainer.schedule, trainer.max_steps, request.trainer.eval_every):
-        report.warnings.append(idle)
-    console.print(health.parameter_table(policy))
-    for warning in report.warnings:
-        say(f"warning: {warning}")
-    write_json(folder / "health.json", {"facts": report.facts, "warnings": report.warnings})
-    words = f"training on {device} for {trainer.max_steps} steps of {request.trainer.batch_size} out of {len(windows):,} samples"
-    say(f"{words}; a loss of {report.facts['chance_loss']:.3f} is chance" + entropies(data))
+    trainer, report = prepared(request, family, folder, device)
+    size, samples = request.trainer.batch_size, len(trainer.data)
+    words = f"training on {device} for {trainer.max_steps} steps of {size} out of {samples:,} samples"
+    say(f"{words}; a loss of {report.facts['chance_loss']:.3f} is chance" + entropies(trainer.data.dataset))
+    if request.trainer.profile:
+        profile(trainer)
+        return "done"
     outcome: Outcome = trainer.fit()
+    write_json(folder / "health.json", {**report.to_json(), "during_training": trainer.watch.said})
     if outcome.status == "diverged":
         say(
             f"diverged at step {outcome.step}: {request.trainer.bad_steps} steps in a row were not finite. The batch and the "
@@ -136,6 +111,60 @@ def train(request: Request, family: Family, folder: Path, device: torch.device) 
     }
     conclude(request, family, folder, device, best, facts)
     return "done"
+
+
+def check(request: Request, family: Family, folder: Path, device: torch.device) -> str:
+    """`mode=health`: what training would be told before its first step, and no training."""
+    _, report = prepared(request, family, folder, device)
+    console.print(report.table())
+    say(f"run folder   {folder}")
+    write_json(folder / "summary.json", {"status": "done", "warnings": len(report.warnings)})
+    return "done"
+
+
+def prepared(request: Request, family: Family, folder: Path, device: torch.device) -> tuple[Any, health.Report]:
+    """Everything up to the first step: a trainer with its policy and data, and the health report on them."""
+    data, validation = (recorded(request, family, split) for split in ("train", "val"))
+    torch.manual_seed(request.seed)
+    policy: Policy = request.targets["policy"](request.policy, family.spaces)
+    policy.fit(data.meta)
+    if request.init_from:
+        store.load_weights(policy, Path(request.init_from))
+    policy.to(device)
+    windows, held_out = (Windows(dataset, policy.window) for dataset in (data, validation))
+    floor = statistics.floor(windows) if isinstance(family.spaces.action, spaces.Discrete) else None
+
+    def play(acting: Policy) -> Score:
+        return evaluation.validate(acting, family, request.trainer.eval_episodes, request.seed, device)
+
+    def save_policy(into: Path, acting: Policy) -> None:
+        store.save(into, request.config["policy"]["_target_"], request.policy, family.spaces, acting.state_dict())
+        shutil.copy(folder / "config.yaml", into)
+
+    trainer = request.targets["trainer"](
+        request.trainer,
+        policy,
+        windows,
+        held_out,
+        folder=folder,
+        seed=request.seed,
+        device=device,
+        floor=floor,
+        save_policy=save_policy,
+        play=play if request.trainer.eval_episodes else None,
+        make_records=lambda offset, step: Records(folder, request.logger, offset, step),
+    )
+    sample = windows.batch(trainer.batches.samples(0)[: request.trainer.batch_size // request.trainer.accumulate])
+    report = health.before_training(policy, to_device(sample, device), windows, held_out, floor, request.seed)
+    health.schedule(report, request.trainer.schedule, trainer.max_steps, request.trainer.eval_every)
+    console.print(health.parameter_table(policy))
+    for warning in report.warnings:
+        say(f"warning: {warning}")
+    write_json(folder / "health.json", report.to_json())
+    records = Records(folder, request.logger)
+    records.health(report.to_markdown(), report.numbers())
+    records.close()
+    return trainer, report
 
 
 def evaluate(request: Request, family: Family, folder: Path, device: torch.device) -> str:
@@ -192,7 +221,7 @@ def conclude(request: Request, family: Family, folder: Path, device: torch.devic
     result = evaluation.evaluate(policy, family, request.eval, training, request.seed, device)
     facts["evaluation_seconds"] = time.perf_counter() - began
     write_json(folder / "evaluation.json", result.record)
-    film = evaluation.save_media(result, folder / "media")
+    saved = [picture.save(folder / "media") for picture in result.pictures]
     scores = result.record["scores"]
     write_json(
         folder / "summary.json",
@@ -204,8 +233,8 @@ def conclude(request: Request, family: Family, folder: Path, device: torch.devic
         flat(yaml.safe_load((folder / "config.yaml").read_text())),
         {f"{request.eval.split}/{name}": scores[headline][name] for name in ("success", "return")},
     )
-    if film and result.gif:
-        records.media(f"{request.eval.split}/episodes", result.gif, result.shape, facts.get("steps", 0))
+    for picture in result.pictures:
+        records.media(f"{request.eval.split}/{picture.title}", picture.encoded, picture.shape, facts.get("steps", 0))
     records.close()
 
     console.print(evaluation.table(result.record, request.config["policy"]["_target_"].split(".")[-2]))
@@ -215,8 +244,8 @@ def conclude(request: Request, family: Family, folder: Path, device: torch.devic
     say(f"{words}, evaluated in {facts['evaluation_seconds']:.0f} s\nrun folder   {folder}")
     if request.logger.name == "tensorboard":
         say(f"TensorBoard  {Path(sys.executable).name} -m tensorboard.main --logdir {folder}")
-    if film:
-        say(f"film         {film}")
+    for path in saved:
+        say(f"picture      {path}")
 
 
 def training_seeds(request: Request, family: Family) -> np.ndarray | None:

@@ -24,9 +24,9 @@ from envs.data import record
 from envs.data.windows import Windows
 from policies.base import Policy
 from policies.noise import Noise
+from trainers.boards import Config as Logger
 from trainers.offline import Offline
 from trainers.optim import Average, make_optimizer
-from trainers.records import Config as Logger
 from trainers.records import Records
 
 ROOT = Path(__file__).parents[2]

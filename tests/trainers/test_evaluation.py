@@ -13,6 +13,7 @@ from envs.minigrid import MiniGrid
 from policies.bc_mlp import BCMLP
 from policies.bc_mlp import Config as BCConfig
 from trainers import evaluation
+from trainers.pictures import GAP
 from trainers.rollout import ExpertPlayer, PolicyPlayer, RandomPlayer, play
 
 CPU = torch.device("cpu")
@@ -93,9 +94,9 @@ def test_an_evaluation_has_its_references_and_its_film():
     for name, episodes in result.record["per_episode"].items():
         assert len(episodes["success"]) == 20
         assert math.isclose(np.mean(episodes["success"]), scores[name]["success"])
-    assert result.gif is not None
-    film = Image.open(io.BytesIO(result.gif))
-    assert film.n_frames > 5 and film.size == (2 * (5 * 16 + evaluation.GAP), 5 * 16)
+    (film,) = result.pictures  # bc_mlp makes no plan
+    shown = Image.open(io.BytesIO(film.encoded))
+    assert shown.n_frames > 5 and shown.size == film.shape[::-1] == (2 * (5 * 16 + GAP), 5 * 16)
 
 
 def test_a_test_split_that_repeats_the_training_split_is_called_that():

@@ -1,0 +1,99 @@
+"""What masked diffusion costs: sequences a second in training, and milliseconds a plan against the rounds of unmasking K.
+
+    python tests/benchmarks/sampler.py
+
+`ours` is the default of policy=masked_dit; `write-up` is the layout of experiment=seed_001 at the same width (49 slots, four
+layers, a convolutional tokenizer, a pooled state). A training step is fetching a batch of 256, forward, backward and optimiser;
+its median is compared. A plan is made for 200 states at once, as in an evaluation, with the state encoded once for all rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+
+from conf.check import Request, typed
+from envs.data import record
+from envs.data.store import Dataset
+from envs.data.windows import Windows
+from policies.base import Policy
+from policies.noise import Noise
+from trainers.optim import make_optimizer
+
+ROOT = Path(__file__).parents[2]
+BATCH, STATES = 256, 200
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=10, help="training steps of each layout")
+    parser.add_argument("--widths", type=int, nargs="+", default=[64, 128])
+    arguments = parser.parse_args()
+    print(f"{torch.get_num_threads()} threads, DoorKey-8x8")
+    for width in arguments.widths:
+        ours, write_up = (request(f"policy.hidden_dim={width}", *more) for more in ((), ("experiment=seed_001",)))
+        data = record.dataset(ours.targets["env"](ours.env), ours.env.data, "train", Path(ours.data_dir))
+        speeds = {name: training(asked, data, arguments.steps) for name, asked in (("ours", ours), ("write-up", write_up))}
+        print(f"\nwidth {width}: training, sequences/s")
+        for name, speed in speeds.items():
+            print(f"  {name:10} {speed:8,.0f}")
+        print(f"  ratio      {speeds['ours'] / speeds['write-up']:8.1f}")
+        print(f"width {width}: a plan for {STATES} states, ms")
+        for name, asked, rounds in (("ours", ours, (1, 2, 4, 8)), ("write-up", write_up, (1, 8, 49))):
+            times = [planning(asked, data, k) for k in rounds]
+            print(f"  {name:10} " + "  ".join(f"K={k} {ms:.1f}" for k, ms in zip(rounds, times, strict=True)))
+
+
+def request(*overrides: str) -> Request:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return typed(compose("config", ["env.id=MiniGrid-DoorKey-8x8-v0", *overrides], return_hydra_config=True))
+
+
+def made(asked: Request) -> Policy:
+    torch.manual_seed(0)
+    return asked.targets["policy"](asked.policy, asked.targets["env"](asked.env).spaces)
+
+
+def training(asked: Request, data: Dataset, steps: int) -> float:
+    policy = made(asked)
+    windows, optimizer = Windows(data, policy.window), make_optimizer(asked.trainer.optimizer, policy)
+    random, rows = np.random.default_rng(0), torch.arange(BATCH)
+
+    def step(number: int) -> None:
+        batch = windows.batch(random.integers(0, len(windows), BATCH))
+        loss = policy(batch, Noise(0, number, rows))
+        optimizer.zero_grad(set_to_none=True)
+        (loss.total / loss.count).backward()
+        optimizer.step()
+
+    return BATCH / middle(step, steps)
+
+
+@torch.inference_mode()
+def planning(asked: Request, data: Dataset, rounds: int) -> float:
+    policy = made(replace(asked, policy=replace(asked.policy, denoise_steps=rounds))).eval()
+    batch = Windows(data, policy.window).batch(np.linspace(0, len(data) - 1, STATES).astype(np.int64))
+    seen, known, rows = batch["observation"], batch["observation_mask"], torch.arange(STATES)
+    return 1000 * middle(lambda number: policy.plan(seen, known, Noise(0, number, rows)), 5)
+
+
+def middle(work: Callable[[int], object], times: int) -> float:
+    """Median seconds, after two that warm up."""
+    took = []
+    for number in range(times + 2):
+        began = time.perf_counter()
+        work(number)
+        took.append(time.perf_counter() - began)
+    return statistics.median(took[2:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Measurements on an untrained policy, made with one batch on a copy of it: what `health` draws its conclusions from."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from policies.base import Batch, Policy
+from policies.noise import Noise, Purpose, fold
+
+
+class Spread(NamedTuple):
+    layer: str
+    deviation: float  # standard deviation of what the layer puts out
+
+
+class FirstPass(NamedTuple):
+    loss: float  # mean over the counted targets
+    spreads: list[Spread]  # of every layer, in the order in which they run
+
+
+class Probe:
+    """One policy, one batch, always the same draws: what changes from one pass to the next is what was changed in between."""
+
+    def __init__(self, policy: Policy, batch: Batch, seed: int):
+        self.policy = copy.deepcopy(policy).train()
+        self.batch, self.seed = batch, fold(seed, Purpose.HEALTH)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum and count of the loss."""
+        rows = torch.arange(len(batch["action"]), device=batch["action"].device)
+        with torch.random.fork_rng(devices=[rows.device] if rows.device.type == "cuda" else []):
+            torch.manual_seed(self.seed)  # dropout draws from PyTorch's own generator
+            loss = self.policy(batch, Noise(self.seed, 0, rows))
+        return loss.total, loss.count
+
+    @torch.no_grad()
+    def first_pass(self) -> FirstPass:
+        spreads: list[Spread] = []
+        with _watched(self.policy, spreads):
+            total, count = self.loss(self.batch)
+        return FirstPass((total / count.clamp(min=1)).item(), spreads)
+
+    @torch.no_grad()
+    def counts_padding(self) -> bool:
+        """Whether the loss changes with labels of slots that hold none."""
+        action, padding = self.batch["action"], ~self.batch["action_mask"]
+        padding = padding.view(*padding.shape, *[1] * (action.dim() - padding.dim())).expand_as(action)
+        if not padding.any():
+            return False
+        self._nudge()  # an output that starts at zero says the same of every label
+        before, _ = self.loss(self.batch)
+        other = action + 1 if action.is_floating_point() else (action + 1) % (action.max() + 1)
+        after, _ = self.loss({**self.batch, "action": torch.where(padding, other, action)})
+        return not torch.equal(before, after)
+
+    def without_gradient(self) -> list[str]:
+        """Parameters that learning can never change."""
+        self._nudge()  # layers that start at zero rightly hold back all gradients in front of them in the very first step
+        self.policy.zero_grad(set_to_none=True)
+        self.loss(self.batch)[0].backward()
+        return [
+            name
+            for name, parameter in self.policy.named_parameters()
+            if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any())
+        ]
+
+    @torch.no_grad()
+    def _nudge(self) -> None:
+        generator = torch.Generator().manual_seed(self.seed)
+        for parameter in self.policy.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter), alpha=0.02)
+
+
+def not_finite(batch: Batch) -> list[str]:
+    """What in a batch holds NaN or infinity, and how much of it."""
+    found = []
+    for name, value in batch.items():
+        if isinstance(value, dict):
+            found += [f"{name}.{words}" for words in not_finite(value)]
+        elif value.is_floating_point() and not (finite := value.isfinite()).all():
+            found.append(f"{name} ({1 - finite.float().mean().item():.1%} of its values)")
+    return found
+
+
+@contextmanager
+def _watched(policy: Policy, spreads: list[Spread]) -> Iterator[None]:
+    def watch(name: str) -> Any:
+        def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.is_floating_point():
+                deviation = output.detach().float().std().item() if output.numel() > 1 else 0.0
+                spreads.append(Spread(name, deviation if math.isfinite(deviation) else math.inf))
+
+        return hook
+
+    leaves = [(name, module) for name, module in policy.named_modules() if not any(module.children())]
+    handles = [module.register_forward_hook(watch(name)) for name, module in leaves]
+    yield
+    for handle in handles:
+        handle.remove()
