@@ -28,7 +28,7 @@ def action_entropy(folder: Path, observations: list[str]) -> dict[str, float]:
             block = np.ascontiguousarray(column[start : start + rows])
             seen[start : start + rows] += block.view(np.uint8).reshape(len(block), width).astype(np.uint64) @ weights
     state = np.unique(seen, return_inverse=True)[1]
-    pair = np.unique(np.stack([state, np.asarray(action)], 1), axis=0, return_counts=True)[1]
+    pair = np.unique(state * (int(action.max()) + 1) + action, return_counts=True)[1]
     marginal = _entropy(np.bincount(action))
     return {"marginal": marginal, "given_observation": _entropy(pair) - _entropy(np.bincount(state))}
 
