@@ -1,7 +1,7 @@
 """Dark Room and its kin: a grid whose goal is never shown, so that it has to be found and then remembered across episodes.
 
-From algorithm distillation (Laskin et al. 2022), arXiv 2210.14215; grid, horizon and split as in dicp (Son et al. 2025) and CCCAD.
-A task is a goal (or two). A policy without memory can only imitate wandering: this is a place for learning in context.
+From algorithm distillation (Laskin et al. 2022), arXiv 2210.14215; grid, horizon and split as in dicp (Son et al. 2025), CCCAD. A
+task is a goal (or two). A policy without memory can only imitate wandering: this is a place for learning in context.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from envs.darkroom.explorer import Explorer
 from envs.darkroom.ppo import PPO
 from envs.darkroom.q_learning import QLearning
 from envs.darkroom.render import film
-from envs.darkroom.rules import ACTIONS, GAMES, door_optimum, door_random, room_optimum, room_random, split
+from envs.darkroom.rules import ACTIONS, GAMES, cell_of, door_optimum, door_random, room_optimum, room_random, split
 from envs.darkroom.vector import DarkRoomVector
 from envs.darkroom.walker import Walker
 from envs.deal import Deal
@@ -146,8 +146,7 @@ class DarkRoom(Family):
 
     def state(self, observation: dict[str, np.ndarray]) -> np.ndarray:
         """Everything that is seen as one number [N], for tables."""
-        row, column = observation["position"].T.astype(np.int64)
-        cell = row * self.size + column
+        cell = cell_of(observation["position"], self.size)
         return cell + self.size**2 * observation[self.flag] if self.flag else cell
 
     def success(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> np.ndarray:
@@ -194,8 +193,7 @@ class DarkRoom(Family):
         targets = [vector.target[0]]
         for action in actions:
             observation, reward, _, _, info = vector.step(np.array([action]))
-            row, column = info.get("final_obs", observation)["position"][0].astype(int)
-            cells.append(row * self.size + column)
+            cells.append(cell_of(info.get("final_obs", observation)["position"], self.size)[0])
             rewards.append(float(reward[0]))
             targets.append(vector.target[0] if vector.target[0] >= 0 else targets[-1])
         return film(self.size, cells, targets, rewards)

@@ -55,16 +55,17 @@ class PPO:
         learners = -(-lanes // config.pool)
         self.learner = np.arange(lanes) // config.pool  # [N]
         self.table = self.learner * states  # [N] first row of each lane's learner
-        self.logits = np.zeros((learners * states, ACTIONS), np.float32)
-        self.values = np.zeros(learners * states, np.float32)
+        self.rows = learners * states
+        self.logits = np.zeros((ACTIONS, self.rows), np.float32)  # actions first: sums over them run along the rows
+        self.values = np.zeros(self.rows, np.float32)
         self.adam = [Adam(self.logits, config.lr), Adam(self.values, config.lr)]
         self.steps: list[tuple[np.ndarray, ...]] = []  # since the last update
-        self._tabulate()
+        self._look_up()
 
     def act(self, observation: dict[str, np.ndarray], turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         row = self.table + self.state(observation)
-        action = draw(self.cumulated[row], self.random)
-        logp = self.logp.take(row * ACTIONS + action)
+        action = draw(self.cumulated[:, row], self.random)
+        logp = self.logp.take(action * self.rows + row)
         self.acted = row, action, logp, turn >= 0
         return action, logp
 
@@ -74,14 +75,12 @@ class PPO:
         if len(self.steps) == self.config.n_steps:
             self._update(self.table + self.state(after))
             self.steps = []
-            self._tabulate()
+            self._look_up()
 
-    def _tabulate(self) -> None:
-        shifted = self.logits - self.logits.max(1, keepdims=True)
-        odds = np.exp(shifted)
-        total = odds.sum(1, keepdims=True)
-        self.logp = shifted - np.log(total)  # [learners * states, A]
-        self.cumulated = (odds / total).cumsum(1)
+    def _look_up(self) -> None:
+        """The tables that acting reads."""
+        self.logp = log_softmax(self.logits)  # [A, rows]
+        self.cumulated = np.exp(self.logp).cumsum(0)
 
     def _update(self, after: np.ndarray) -> None:
         row, action, before, counted, reward, done = (np.stack(column) for column in zip(*self.steps, strict=True))  # [T, N]
@@ -94,26 +93,29 @@ class PPO:
             advantage[t], ahead = running, value[t]
         target = (advantage + value)[counted]
         owner = np.broadcast_to(self.learner, row.shape)[counted]
-        visits = np.bincount(owner, minlength=self.learner[-1] + 1)
-        mean = _sums(owner, advantage[counted], visits) / np.maximum(visits, 1)
-        centred = advantage[counted] - mean[owner]
-        spread = np.sqrt(_sums(owner, centred**2, visits) / np.maximum(visits - 1, 1)) + 1e-8
-        gain = centred / spread[owner] / visits[owner]  # each learner's own mean
+        learners = self.learner[-1] + 1
+        visits = np.maximum(np.bincount(owner, minlength=learners), 1).astype(np.float32)
+        centred = advantage[counted] - (_sums(owner, advantage[counted], learners) / visits)[owner]
+        spread = np.sqrt(_sums(owner, centred**2, learners) / np.maximum(visits - 1, 1)) + np.float32(1e-8)
+        gain = centred / (spread * visits)[owner]  # each learner's own mean
         share = (VALUE_SHARE * 2 / visits)[owner]
-        state, entry, before = row[counted], (row * ACTIONS + action)[counted], before[counted]
+        state, entry, before = row[counted], (action * self.rows + row)[counted], before[counted]
         for _ in range(self.config.epochs):
-            self._tabulate()
-            ratio = np.exp(self.logp.take(entry) - before)
+            logp = log_softmax(self.logits)
+            ratio = np.exp(logp.take(entry) - before)
             inside = np.where(gain > 0, ratio < 1 + CLIP, ratio > 1 - CLIP)  # beyond the clip nothing more is to be won
-            pull = np.bincount(entry, gain * ratio * inside, self.logits.size).reshape(self.logits.shape)
-            policy = np.exp(self.logp)
-            self.adam[0].step(policy * pull.sum(1, keepdims=True) - pull)
-            error = share * (self.values[state] - target)
-            self.adam[1].step(np.bincount(state, error, len(self.values)))
+            pull = _sums(entry, gain * ratio * inside, self.logits.size).reshape(self.logits.shape)
+            self.adam[0].step(np.exp(logp) * pull.sum(0) - pull)
+            self.adam[1].step(_sums(state, share * (self.values[state] - target), self.rows))
 
 
-def _sums(owner: np.ndarray, values: np.ndarray, like: np.ndarray) -> np.ndarray:
-    return np.bincount(owner, values, len(like))
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(0)  # [A, rows]
+    return shifted - np.log(np.exp(shifted).sum(0))
+
+
+def _sums(owner: np.ndarray, values: np.ndarray, owners: int) -> np.ndarray:
+    return np.bincount(owner, values, owners).astype(np.float32)
 
 
 class Adam:
@@ -123,7 +125,6 @@ class Adam:
 
     def step(self, gradient: np.ndarray) -> None:
         """Changes the weights in place."""
-        gradient = gradient.astype(np.float32)
         self.steps += 1
         for average, value, beta in ((self.mean, gradient, BETAS[0]), (self.square, gradient * gradient, BETAS[1])):
             average *= beta

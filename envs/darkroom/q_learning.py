@@ -31,13 +31,13 @@ class QLearning:
 
     def act(self, observation: dict[str, np.ndarray], turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         row = self.table + self.state(observation)
-        value = self.value[row]  # [N, A]
-        best = value == value.max(1, keepdims=True)  # all of them until something is known, so ties are drawn
-        chance = self.chance[turn][:, None]
-        odds = chance / ACTIONS + (1 - chance) * best / best.sum(1, keepdims=True)
-        action = draw(odds.cumsum(1), self.random)
+        value = self.value[row].T  # [A, N]
+        best = value == value.max(0)  # all of them until something is known, so ties are drawn
+        chance = self.chance[turn]
+        odds = chance / ACTIONS + (1 - chance) * best / best.sum(0)
+        action = draw(odds.cumsum(0), self.random)
         self.acted = row, action
-        return action, np.log(odds[np.arange(len(row)), action])
+        return action, np.log(odds[action, np.arange(len(row))])
 
     def learn(self, after: dict[str, np.ndarray], reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> None:
         row, action = self.acted
@@ -46,5 +46,5 @@ class QLearning:
 
 
 def draw(cumulated: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """An action [N] for each row of cumulated probabilities [N, A]."""
-    return (random.random((len(cumulated), 1), np.float32) >= cumulated[:, :-1]).sum(1)
+    """An action [N] for cumulated probabilities [A, N]."""
+    return (random.random(cumulated.shape[1], np.float32) >= cumulated[:-1]).sum(0)

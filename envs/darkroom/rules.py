@@ -1,7 +1,7 @@
 """What Dark Room is made of: cells, moves, which goals are held out, and exact returns.
 
-The grid, the order of actions, the horizon and the split are those of the published runs (dicp, CCCAD, Algorithm_Distillation), so
-that numbers can be compared with theirs. A cell is numbered row * size + column.
+The grid, the order of actions, the horizon and the split are those of the published runs (dicp, CCCAD), so that numbers can be
+compared with theirs. A cell is numbered row * size + column.
 """
 
 from __future__ import annotations
@@ -31,6 +31,21 @@ def distances(size: int) -> np.ndarray:
     """Steps [cells, cells] between cells: there are no walls inside."""
     row, column = np.divmod(np.arange(size * size), size)
     return np.abs(row[:, None] - row) + np.abs(column[:, None] - column)
+
+
+@lru_cache
+def shortest_ways(size: int) -> np.ndarray:
+    """The action [2, cells * cells] that leads from one cell towards another: rows first, and columns first."""
+    here, there = np.divmod(np.arange(size**4), size**2)
+    down, right = there // size - here // size, there % size - here % size
+    vertical, horizontal = np.where(down > 0, 0, 1), np.where(right > 0, 2, 3)
+    across = np.where(right != 0, horizontal, STAY)
+    return np.stack([np.where(down != 0, vertical, across), np.where((down != 0) & (right == 0), vertical, across)])
+
+
+def cell_of(position: np.ndarray, size: int) -> np.ndarray:
+    """The number [N] of the cell at (row, column) [N, 2]."""
+    return position[:, 0] * np.int64(size) + position[:, 1]
 
 
 def start(size: int) -> int:

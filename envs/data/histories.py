@@ -27,7 +27,7 @@ def record_histories(
 ) -> None:
     """One history of `length` episodes for each of the `seeds`, which name tasks; each source plays an equal part of them."""
     began, steps, done = time.perf_counter(), 0, 0
-    success, returns, floors = [], [], []
+    scores: list[Block] = []
     with Writer(folder) as writer:
         for number, part in enumerate(np.array_split(seeds, len(data.learners))):
             source = data.learners[number]
@@ -38,9 +38,7 @@ def record_histories(
                 random = np.random.Generator(np.random.Philox(key=[data.seed, number << 48 | int(part[start])]))
                 block = play(family, source, tasks, length, random)
                 of_episode, of_history = block.pop("episode_length"), block.pop("history_length")
-                success.append(block.pop("success"))
-                returns.append(block.pop("return"))
-                floors.append(block.pop("floor"))
+                scores.append({name: block.pop(name) for name in ("success", "return", "floor", "known")})
                 for name, rows in block.items():
                     writer.append(name, rows)
                 writer.append("episode_ends", steps + np.cumsum(of_episode))
@@ -51,7 +49,8 @@ def record_histories(
         writer.close()
         seconds = time.perf_counter() - began
         seen = [name for name in writer.columns if name.startswith(OBSERVATION)]
-        solved, paid, (total, known, count) = np.concatenate(success), np.concatenate(returns), np.sum(floors, 0)
+        score = {name: np.concatenate([part[name] for part in scores]) for name in scores[0]}  # [H, E]
+        floor, known = score["floor"].sum(0), score["known"].sum(0)  # [E]
         writer.finish(
             {
                 "recipe": recipe,
@@ -59,51 +58,55 @@ def record_histories(
                 "episodes": len(seeds) * length,
                 "histories": len(seeds),
                 "seconds": seconds,
-                "expert": {"success": float(solved.mean()), "return": float(paid.mean())},  # of whoever chose the actions
-                "return_by_episode": paid.mean(0).tolist(),
+                "expert": {name: float(score[name].mean()) for name in ("success", "return")},  # of whoever chose the actions
+                "return_by_episode": score["return"].mean(0).tolist(),
                 # The mean of -log pi over the actions whose probability is known, and which share of all they are. No policy,
                 # whatever it remembers, can have a smaller loss on these.
-                "floor": float(total.sum() / known.sum()) if known.any() else None,
-                "floor_by_episode": [float(t / k) if k else None for t, k in zip(total, known, strict=True)],
-                "floor_known": float(known.sum() / count.sum()),
+                "floor": float(floor.sum() / known.sum()) if known.any() else None,
+                "floor_by_episode": [float(f / k) if k else None for f, k in zip(floor, known, strict=True)],
+                "floor_known": float(known.sum() / steps),
                 "action_entropy": action_entropy(folder, seen),
             }
         )
 
 
 def play(family: Family, source: str, tasks: np.ndarray, episodes: int, random: np.random.Generator) -> Block:
-    """One history a lane: columns history by history; the lengths of episodes and histories; success and return [H, E]; and the
-    floor [3, E]: the sum of -log pi, how many it is the sum of, and the number of all steps."""
+    """One history a lane: columns history by history; the lengths of episodes and histories; success, return and floor [H, E],
+    which is the sum of -log pi over those actions (`known`) whose probability is known."""
     vector = family.vector(len(tasks), tasks=tasks, episodes_per_task=episodes)
     learner = family.learner(source, vector, episodes, random)
     observation, info = vector.reset()
-    moments: list[Block] = []
-    while (info["episode"] >= 0).any():
-        turn = np.where(info["episode"] >= 0, info["episode"] % episodes, -1)
-        action, logp = learner.act(observation, turn)
+    moments: dict[str, list[np.ndarray]] = {}
+    while (playing := info["episode"] >= 0).any():
+        action, logp = learner.act(observation, np.where(playing, info["episode"] % episodes, -1))
         step = {OBSERVATION + name: value for name, value in observation.items()}
-        step |= {"turn": turn, "action": action.astype(family.spaces.action.dtype, copy=False), "logp": logp.astype(np.float32)}
+        step |= {"action": action.astype(family.spaces.action.dtype, copy=False), "logp": logp.astype(np.float32, copy=False)}
         observation, reward, terminated, truncated, info = vector.step(action)
         learner.learn(info.get("final_obs", observation), reward, terminated, truncated)
-        step |= {"reward": reward.astype(np.float32), "terminated": terminated, "truncated": truncated}
-        moments.append(step | {"success": family.success(reward, terminated, truncated, info)})
+        step |= {"reward": reward.astype(np.float32, copy=False), "terminated": terminated, "truncated": truncated}
+        step |= {"playing": playing, "success": family.success(reward, terminated, truncated, info)}
+        for name, value in step.items():
+            moments.setdefault(name, []).append(value)
     vector.close()
-    played = np.stack([moment["turn"] for moment in moments], 1) >= 0  # [H, T] idle lanes have no steps
+    playing = np.stack(moments.pop("playing")).T  # [H, T] idle lanes have no steps
     block = {}
-    for name in list(moments[0]):  # one column twice in memory, not all
-        column = np.stack([moment.pop(name) for moment in moments], 1)  # [H, T, ...]
-        block[name] = column.reshape(-1, *column.shape[2:]) if played.all() else column[played]
-    turn, success = block.pop("turn"), block.pop("success")
+    for name in list(moments):  # one column twice in memory, not all
+        column = np.stack(moments.pop(name)).swapaxes(0, 1)  # [H, T, ...]
+        block[name] = column.reshape(-1, *column.shape[2:]) if playing.all() else column[playing]
     ends = np.flatnonzero(block["terminated"] | block["truncated"]) + 1
     starts = np.concatenate([[0], ends[:-1]])
     known = ~np.isnan(block["logp"])
-    weights = (np.where(known, -block["logp"], 0), known, None)
+
+    def by_episode(rows: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(rows, starts, dtype=np.float64).reshape(-1, episodes)  # [H, E]
+
     return block | {
         "episode_length": ends - starts,
-        "history_length": played.sum(1),
-        "success": np.logical_or.reduceat(success, starts).reshape(-1, episodes),
-        "return": np.add.reduceat(block["reward"], starts, dtype=np.float64).reshape(-1, episodes),
-        "floor": np.stack([np.bincount(turn, weight, episodes) for weight in weights]),
+        "history_length": playing.sum(1),
+        "success": by_episode(block.pop("success")) > 0,
+        "return": by_episode(block["reward"]),
+        "floor": by_episode(np.where(known, -block["logp"], 0)),
+        "known": by_episode(known),
     }
 
 
