@@ -150,7 +150,7 @@ class HistoryCut:
             "action": action,
             "action_mask": mask.clone(),
             "ended": torch.zeros_like(mask),
-            "first": torch.from_numpy(place == self.starts[episode]),
+            "first": torch.from_numpy((place == self.starts[episode]) & known),
             "episode": torch.from_numpy(self.number[episode]),
             "previous_action": _shifted(executed),
             "previous_reward": _shifted(_rows(columns["reward"], rows)),
