@@ -7,11 +7,13 @@ dataclass called `Config` beside that class types the YAML. Spaces are known wit
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
+
+from envs.annealed import AnnealedExpert
 
 # Episode seeds by split. The ranges never overlap; `best` is chosen on val, test is touched by the final evaluation only.
 SPLITS = {"train": (0, 1_000_000_000), "val": (1_000_000_000, 1_500_000_000), "test": (1_500_000_000, 2_000_000_000)}
@@ -20,24 +22,49 @@ EPISODES_PER_DATA_SEED = 1_000_000  # train episodes of `env.data.seed=s` start 
 
 @dataclass
 class DataConfig:
-    """`env.data.*`: everything that decides which episodes are recorded (and so the dataset's address)."""
+    """`env.data.*`: everything that decides which episodes are recorded (and so the dataset's address).
 
-    source: str = "expert"  # who chooses the actions: expert
+    `expert` records single episodes. The other sources are learners that get better from episode to episode of one task: they
+    record whole histories, and as many of them as fit into `episodes` (at least one, if need be a shorter one).
+    """
+
+    SOURCES: ClassVar[tuple[str, ...]] = ("annealed_expert",)  # that record histories; families that know more add them
+
+    source: str = "expert"  # who chooses the actions: expert, a learner, or several learners in equal parts (explorer+ppo)
     episodes: int = 6000  # training episodes
     val_episodes: int = 200  # episodes for the validation loss
+    episodes_per_history: int = 40  # how long a learner stays with one task; the expert has no histories
     noise: float = 0.0  # share of steps that execute a random action; the label stays the expert's
     seed: int = 0  # another seed, other training layouts and other tie-breaks
 
     def __post_init__(self) -> None:
-        if self.source != "expert":
-            raise ValueError(f"data.source must be expert, got {self.source}")
-        for name in ("episodes", "val_episodes"):
+        known = ("expert", *self.SOURCES)
+        if self.source not in known and not set(self.learners) <= set(self.SOURCES):
+            several = f", or several of {', '.join(self.SOURCES)} joined by +" if len(self.SOURCES) > 1 else ""
+            raise ValueError(f"data.source must be one of {', '.join(known)}{several}, got {self.source}")
+        for name in ("episodes", "val_episodes", "episodes_per_history"):
             if not 1 <= getattr(self, name) <= EPISODES_PER_DATA_SEED:
                 raise ValueError(f"data.{name} must be between 1 and {EPISODES_PER_DATA_SEED}, got {getattr(self, name)}")
         if not 0 <= self.noise < 1:
             raise ValueError(f"data.noise is a probability below 1, got {self.noise}")
+        if self.noise and self.learners:
+            raise ValueError(f"data.noise is the expert's; data.source={self.source} explores by itself, so leave it at 0")
         if not 0 <= self.seed < 1000:
             raise ValueError(f"data.seed must be between 0 and 999, got {self.seed}")
+
+    @property
+    def learners(self) -> list[str]:
+        """The sources of learning histories; none where the expert's single episodes are recorded."""
+        return [] if self.source == "expert" else self.source.split("+")
+
+    def histories(self, episodes: int) -> tuple[int, int]:
+        """How many histories, and of how many episodes each, are made of so many episodes."""
+        length = min(self.episodes_per_history, episodes)
+        return episodes // length, length
+
+    def recipe(self) -> dict[str, Any]:
+        """What of this decides how an episode looks; their number is told by the seeds."""
+        return {"source": self.source, "noise": self.noise, "seed": self.seed}
 
 
 @dataclass(frozen=True)
@@ -64,6 +91,19 @@ class Expert(Protocol):
 
     def act(self, vector: VectorEnv) -> np.ndarray:
         """The best action [N] in the present state of every lane, whatever was executed before."""
+        ...
+
+
+class Learner(Protocol):
+    """Who plays the histories of many lanes at once and gets better at it, from nothing but what a policy sees and is paid."""
+
+    def act(self, observation: dict[str, np.ndarray], turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Actions [N], and the log-probability [N] that each had: NaN where there is no saying. `turn` [N] counts the episodes
+        of the lane's history from 0; -1 in a lane whose history is over."""
+        ...
+
+    def learn(self, after: dict[str, np.ndarray], reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> None:
+        """What came of these actions; `after` is what each step ended in, also where the next episode has begun."""
         ...
 
 
@@ -119,6 +159,15 @@ class Family:
 
     def expert(self) -> Expert:
         raise NotImplementedError("expert() -> Expert, or BadRequest with a sentence")
+
+    def learner(self, source: str, vector: VectorEnv, episodes: int, random: np.random.Generator) -> Learner:
+        """One of `config.data.SOURCES` for the lanes of `vector`, each of which plays one history of so many episodes."""
+        assert source == "annealed_expert"
+        return AnnealedExpert(self.expert(), vector, episodes, random)
+
+    def pool(self, source: str) -> int:
+        """How many neighbouring lanes share one learner, and so have to share a task."""
+        return 1
 
     def success(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> np.ndarray:
         """Which lanes [N] have just solved their episode, from what `vector.step` returned."""

@@ -1,7 +1,8 @@
 """From whatever an environment shows to tokens: one encoder for every policy, made of one tokenizer a modality.
 
-`Encoder(config, space, width)` looks at the observation space's names and sizes: `grid` (a categorical map), `direction`
-(one of a few), `mission` (word ids). Its output is tokens [B, To, S, width].
+`Encoder(config, space, width)` looks at the observation space's names and sizes: `grid` (a categorical map), `position`
+(coordinates of a cell), `mission` (word ids), and whatever else is one of a few, such as `direction`. Its output is tokens
+[B, To, S, width].
 """
 
 from __future__ import annotations
@@ -100,6 +101,8 @@ class GridConv(nn.Module):
 
 
 class Direction(nn.Module):
+    """One of a few: an embedding each. Serves every modality that is `Discrete`."""
+
     tokens = 1
 
     def __init__(self, config: Config, space: spaces.Discrete, width: int):
@@ -108,6 +111,22 @@ class Direction(nn.Module):
 
     def forward(self, direction: Tensor) -> Tensor:  # [B]
         return self.embedding(direction.long())[:, None]
+
+
+class Position(nn.Module):
+    """A cell of a map: one table for each coordinate, summed, so that what is learned in a row is known in all of it."""
+
+    tokens = 1
+    first: Tensor
+
+    def __init__(self, config: Config, space: spaces.Box, width: int):
+        super().__init__()
+        sizes = torch.from_numpy(space.high.astype(int) + 1)
+        self.register_buffer("first", sizes.cumsum(0) - sizes, persistent=False)  # row of the table where a coordinate's begin
+        self.coordinate = nn.Embedding(int(sizes.sum()), width)
+
+    def forward(self, position: Tensor) -> Tensor:  # [B, coordinates] uint8
+        return self.coordinate(position.long() + self.first).sum(1, keepdim=True)
 
 
 class Mission(nn.Module):
@@ -134,9 +153,9 @@ class Encoder(nn.Module):
 
     def __init__(self, config: Config, space: spaces.Dict, width: int):
         super().__init__()
-        kinds = {"grid": GRID_TOKENIZERS[config.grid], "direction": Direction, "mission": Mission}
+        kinds = {"grid": GRID_TOKENIZERS[config.grid], "position": Position, "mission": Mission}
         used = {name: part for name, part in space.items() if name not in config.ignore}
-        self.parts = nn.ModuleDict({name: kinds[name](config, part, width) for name, part in used.items()})
+        self.parts = nn.ModuleDict({name: kinds.get(name, Direction)(config, part, width) for name, part in used.items()})
         self.tokens = sum(part.tokens for part in self.parts.values())  # type: ignore[misc]  # S
         self.norm = nn.LayerNorm(width)
         self.kind = nn.Parameter(torch.randn(self.tokens, width) * 0.02)
@@ -147,7 +166,8 @@ class Encoder(nn.Module):
             return f"policy.encoder.ignore names {', '.join(missing)}, but the observation has {', '.join(sorted(space))}"
         if not set(space) - set(config.ignore):
             return "policy.encoder.ignore leaves nothing to see"
-        unknown = sorted(set(space) - set(config.ignore) - {"grid", "direction", "mission"})
+        known = {"grid", "position", "mission", *config.ignore}
+        unknown = sorted(name for name, part in space.items() if name not in known and not isinstance(part, spaces.Discrete))
         return f"no encoder for the observation {', '.join(unknown)}" if unknown else None
 
     def forward(self, observation: dict[str, Tensor]) -> Tensor:

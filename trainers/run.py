@@ -25,6 +25,7 @@ from conf.errors import BadRequest, Exit
 from conf.folder import quoted
 from envs.base import Family, Score
 from envs.data import record, statistics
+from envs.data.histories import describe
 from envs.data.store import Dataset
 from envs.data.windows import Windows
 from policies import store
@@ -182,8 +183,8 @@ def collect(request: Request, family: Family, folder: Path, device: torch.device
         expert = meta["expert"]
         say(
             f"{split}: {meta['episodes']} episodes, {meta['steps']:,} steps in {meta['seconds']:.1f} s "
-            f"({meta['episodes'] / meta['seconds']:,.0f} episodes/s); expert success {expert['success']:.3f}, return "
-            f"{expert['return']:.3f}{entropies(data)}\n  {data.folder}"
+            f"({meta['episodes'] / meta['seconds']:,.0f} episodes/s); {request.env.data.source} success "
+            f"{expert['success']:.3f}, return {expert['return']:.3f}{entropies(data)}{describe(meta)}\n  {data.folder}"
         )
         summary[split] = {"folder": str(data.folder), **{key: meta[key] for key in ("episodes", "steps", "seconds", "expert")}}
     write_json(folder / "summary.json", {"status": "done", **summary})

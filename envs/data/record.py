@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from gymnasium.vector.utils import batch_space
 
 from envs.base import DataConfig, Family
 from envs.data.cache import address, obtain
+from envs.data.histories import record_histories
 from envs.data.statistics import action_entropy
 from envs.data.store import OBSERVATION, Dataset, Writer
 
@@ -31,18 +31,24 @@ def dataset(
     waiting: Callable[[], None] = lambda: None,
 ) -> Dataset:
     """The recorded episodes of a split, from the cache if anybody made them before."""
-    seeds = family.seeds(split, data.episodes if split == "train" else data.val_episodes)
+    episodes = data.episodes if split == "train" else data.val_episodes
+    histories, length = data.histories(episodes) if data.learners else (episodes, 1)
+    seeds = family.seeds(split, histories)
     recipe = {
         "format": FORMAT,
         "family": {"class": f"{type(family).__module__}.{type(family).__qualname__}", **family.signature()},
         "lanes": family.lanes,
         "spaces": family.spaces.to_json(),
         "seeds": [int(seeds[0]), len(seeds)],
-        **{name: value for name, value in asdict(data).items() if not name.endswith("episodes")},
+        **data.recipe(),
+        **({"episodes_per_history": length} if data.learners else {}),
     }
 
     def make(folder: Path) -> None:
-        _record(family, data, recipe, seeds, folder, progress)
+        if data.learners:
+            record_histories(family, data, recipe, seeds, length, folder, progress)
+        else:
+            _record(family, data, recipe, seeds, folder, progress)
 
     return Dataset(obtain(root, address(recipe, f"{family.signature()['id']}-{split}"), make, waiting))
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from envs.data.store import Dataset
-from envs.data.windows import Windows
+from envs.data.windows import HistoryCut, Windows
 
 BLOCK = 1 << 26  # bytes of hashing at a time
+FLOOR_SAMPLES = 512  # windows over which a source's own entropy is averaged
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,26 @@ def action_entropy(folder: Path, observations: list[str]) -> dict[str, float]:
 
 
 def floor(windows: Windows) -> Floor:
-    """Given all frames of a window, for the action that follows the last one."""
-    dataset, frames = windows.dataset, -windows.observation_offsets
+    """Given all frames of a window, for the action that follows the last one; of histories, what their source says of itself."""
+    if isinstance(windows.cut, HistoryCut):
+        return _floor_of_source(windows)
+    dataset, frames = windows.dataset, -windows.cut.observation_offsets
     now = row_hashes(list(dataset.observations.values()))
-    context, first = np.zeros_like(now), windows.bounds[:, 0]
+    context, first = np.zeros_like(now), windows.cut.bounds[:, 0]
     for back in frames:
         row = np.arange(len(now)) - back
         known = row >= first
         context = context * np.uint64(0x9E3779B97F4A7C15) + np.where(known, now[np.maximum(row, 0)], np.uint64(0))
     return Floor(*_given(context, dataset.columns["action"]))
+
+
+def _floor_of_source(windows: Windows) -> Floor:
+    """-log pi of the source, over what training really draws; where a source cannot tell, nothing is known."""
+    samples = np.linspace(0, len(windows) - 1, min(FLOOR_SAMPLES, len(windows))).astype(np.int64)
+    batch = windows.batch(samples)
+    told = batch["floor"][batch["action_mask"]]
+    known = told.isfinite()
+    return Floor(float(told[known].mean()) if known.any() else 0.0, float(known.float().mean()))
 
 
 def label_shares(action: np.ndarray) -> list[float]:

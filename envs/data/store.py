@@ -2,7 +2,9 @@
 
     observation.<modality>.npy  action.npy  reward.npy  terminated.npy  truncated.npy    one row a step
     executed_action.npy         only where it can differ from the label `action`
+    logp.npy                    only of learners: the log-probability of the action under its source, NaN where unknown
     episode_ends.npy            one row an episode: the index behind its last step
+    history_ends.npy            only of learners: one row a history, the index behind its last step
     meta.json                   the recipe (spaces, source, versions), the expert's score, hashes of the columns
 
 Columns are memory-mapped and never unpickled.
@@ -27,20 +29,22 @@ OBSERVATION = "observation."
 
 
 class Dataset:
-    """A finished dataset, read only. `columns[name]` are arrays over steps; `ends` [E] and `starts` [E] bound the episodes."""
+    """A finished dataset, read only. `columns[name]` are arrays over steps; `ends` [E] and `starts` [E] bound the episodes,
+    `history_ends` [H] the histories that they lie in."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         try:
             self.meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
             self.columns = {name: _map(folder / f"{name}.npy") for name in self.meta["columns"]}
-            rows = {name: len(column) for name, column in self.columns.items() if name != "episode_ends"}
+            rows = {name: len(column) for name, column in self.columns.items() if name not in ("episode_ends", "history_ends")}
             if set(rows.values()) != {self.meta["steps"]}:
                 raise ValueError(f"columns of unequal length: {rows}")
         except (OSError, ValueError, KeyError) as error:
             raise BadRequest(f"the dataset {folder} is damaged ({error}); delete that folder to have it made again") from error
         self.spaces = Spaces.from_json(self.meta["recipe"]["spaces"])
         self.ends = self.columns.pop("episode_ends")  # [E]
+        self.history_ends = self.columns.pop("history_ends", self.ends)  # [H] without learners every episode is one of its own
         self.starts = np.concatenate([[0], self.ends[:-1]])  # [E]
         self.observations = {
             name.removeprefix(OBSERVATION): column for name, column in self.columns.items() if name.startswith(OBSERVATION)

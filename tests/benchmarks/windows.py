@@ -35,7 +35,7 @@ class OneByOne(Dataset[dict[str, Any]]):
         return len(self.windows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        data, last = self.windows.dataset, int(self.windows.bounds[index, 1])
+        data, last = self.windows.dataset, int(self.windows.cut.bounds[index, 1])
         taken = np.arange(index, index + HORIZON)
         return {
             "observation": {name: torch.tensor(column[index]) for name, column in data.observations.items()},

@@ -1,0 +1,38 @@
+"""Histories from any expert: random actions at first, the expert's at last ("noise distillation", as in ad-eps).
+
+It gets better on schedule, not because of what it found out: what imitates it learns to be sure of itself after so many episodes,
+goal found or not. Learners that explore teach more (see `envs/darkroom/explorer.py`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+
+if TYPE_CHECKING:
+    from envs.base import Expert
+
+PURE = 0.9  # share of the history after which nothing is random any more
+
+
+class AnnealedExpert:
+    """Every action is random with a probability that falls from 1 to 0, episode by episode of the history."""
+
+    def __init__(self, expert: Expert, vector: VectorEnv, episodes: int, random: np.random.Generator) -> None:
+        assert isinstance(vector.single_action_space, spaces.Discrete), "random actions need a finite choice"
+        self.expert, self.vector, self.random = expert, vector, random
+        self.actions = int(vector.single_action_space.n)
+        self.chance = np.maximum(0, 1 - np.arange(episodes) / max(1, PURE * (episodes - 1)))  # [episodes] of a random action
+
+    def act(self, observation: dict[str, np.ndarray], turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        best, chance = self.expert.act(self.vector), self.chance[turn]
+        draw = self.random.random((2, len(turn)))
+        action = np.where(draw[0] < chance, (draw[1] * self.actions).astype(best.dtype), best)
+        with np.errstate(divide="ignore"):  # of actions that cannot happen, and do not
+            return action, np.log(chance / self.actions + (1 - chance) * (action == best))
+
+    def learn(self, after: dict[str, np.ndarray], reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> None:
+        pass

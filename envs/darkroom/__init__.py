@@ -1,0 +1,3 @@
+from envs.darkroom.family import Config, DarkRoom
+
+__all__ = ["Config", "DarkRoom"]

@@ -1,0 +1,199 @@
+"""Dark Room and its kin: a grid whose goal is never shown, so that it has to be found and then remembered across episodes.
+
+From algorithm distillation (Laskin et al. 2022), arXiv 2210.14215; grid, horizon and split as in dicp (Son et al. 2025), CCCAD. A
+task is a goal (or two). A policy without memory can only imitate wandering: this is a place for learning in context.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+
+from envs.base import SPLITS, DataConfig, Family, Learner, Score, Spaces
+from envs.darkroom import ppo
+from envs.darkroom.explorer import Explorer
+from envs.darkroom.ppo import PPO
+from envs.darkroom.q_learning import QLearning
+from envs.darkroom.render import film
+from envs.darkroom.rules import ACTIONS, GAMES, cell_of, door_optimum, door_random, room_optimum, room_random, split
+from envs.darkroom.vector import DarkRoomVector
+from envs.darkroom.walker import Walker
+from envs.deal import Deal
+
+VERSION = 1  # of the rules and the learners; a change makes every dataset anew
+PUBLISHED_SIZE = 9
+HORIZONS = {"room": 20, "key_to_door": 50, "recall": 20}  # at the published size; in proportion at others
+
+
+@dataclass
+class Data(DataConfig):
+    SOURCES: ClassVar[tuple[str, ...]] = ("explorer", "ppo", "q_learning", "annealed_expert")
+
+    source: str = "explorer"
+    episodes: int = 260_000  # a hundred learners for each of the 65 training goals
+    val_episodes: int = 3200  # ten for each of the 8 validation goals
+    ppo: ppo.Config = field(default_factory=ppo.Config)
+
+    def recipe(self) -> dict[str, Any]:
+        return super().recipe() | ({"ppo": asdict(self.ppo)} if "ppo" in self.learners else {})
+
+
+@dataclass
+class Config:
+    game: str = "room"  # room | key_to_door | recall
+    size: int = PUBLISHED_SIZE  # of the square's side
+    max_steps: int = 0  # of an episode; 0 for the published 20 (key_to_door: 50), in proportion to the size
+    split_seed: int = 0  # which goals are held out; 0 gives the published 73 and 8
+    val_goals: int = 8  # goals out of the 73 that choose the best checkpoint and are not trained on
+    test_goals: list[list[int]] = field(default_factory=list)  # [row, column] of each; empty: those of the split_seed
+    schedule: list[int] = field(default_factory=lambda: [5, 5, 2, 2])  # recall: episodes of goal A, of B, of A, ... and again
+    data: Data = field(default_factory=Data)
+
+    def __post_init__(self) -> None:
+        if self.game not in GAMES:
+            raise ValueError(f"game must be one of {', '.join(GAMES)}, got {self.game}")
+        if not 3 <= self.size <= 31:
+            raise ValueError(f"size must be between 3 and 31, got {self.size}")
+        if self.max_steps < 0:
+            raise ValueError(f"max_steps must be at least 1, or 0 for the published horizon, got {self.max_steps}")
+        if len(self.schedule) < 2 or min(self.schedule) < 1:
+            raise ValueError(f"schedule must be two or more numbers of episodes, each at least 1, got {self.schedule}")
+        for goal in self.test_goals:
+            if len(goal) != 2 or not all(0 <= coordinate < self.size for coordinate in goal):
+                raise ValueError(f"test_goals: {goal} is no [row, column] of a {self.size}x{self.size} grid, which counts from 0")
+        if len({tuple(goal) for goal in self.test_goals}) < len(self.test_goals):
+            raise ValueError(f"test_goals names a goal twice: {self.test_goals}")
+        least = 1 if self.game == "room" else 2  # a task of two goals needs two
+        cells = self.size**2
+        test = len(self.test_goals) or max(1, cells - round(0.9 * cells))
+        if test < least:
+            raise ValueError(f"test_goals must name at least {least} goals for the game {self.game}, got {test}")
+        if not least <= self.val_goals <= cells - test - least:
+            raise ValueError(f"val_goals must be between {least} and {cells - test - least} here, got {self.val_goals}")
+        round_trip = sum(self.schedule)
+        if self.game == "recall" and self.data.learners and self.data.episodes_per_history % round_trip:
+            raise ValueError(
+                f"data.episodes_per_history={self.data.episodes_per_history} does not fit the schedule {self.schedule}, which "
+                f"repeats after {round_trip} episodes; try data.episodes_per_history={round_trip}"
+            )
+
+
+class DarkRoom(Family):
+    lanes = 32_768
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.size = config.size
+        self.max_steps = config.max_steps or round(HORIZONS[config.game] * config.size / PUBLISHED_SIZE)
+        test = [row * config.size + column for row, column in config.test_goals]
+        self.goals = split(config.size, config.split_seed, config.val_goals, test)  # split -> cells
+        self.flag = {"room": None, "key_to_door": "key", "recall": "cue"}[config.game]
+        modalities: dict[str, spaces.Space] = {"position": spaces.Box(0, config.size - 1, (2,), np.uint8)}
+        if self.flag:
+            modalities[self.flag] = spaces.Discrete(2)
+        self.spaces = Spaces(spaces.Dict(modalities), spaces.Discrete(ACTIONS))
+        self.schedule = np.repeat(np.arange(len(config.schedule)) % 2, config.schedule)  # the cue of each episode of a task
+
+    @classmethod
+    def accepts(cls, config: Config, needs_expert: bool) -> str | None:
+        return None  # Config has looked at everything, and there is always an expert
+
+    def vector(
+        self,
+        num_envs: int,
+        split: str = "train",
+        tasks: np.ndarray | None = None,
+        seeds: np.ndarray | None = None,
+        episodes_per_task: int = 1,
+    ) -> DarkRoomVector:
+        """A task is named by a seed, as everywhere: `cells` says which goals it stands for."""
+        deal = Deal(num_envs, seeds, tasks, episodes_per_task, first=int(self.seeds(split, 1)[0]))
+        return DarkRoomVector(self.config.game, self.size, self.max_steps, self.schedule, self.cells, deal, self.spaces)
+
+    def cells(self, seeds: np.ndarray) -> np.ndarray:
+        """The goals [E, 2] of tasks: the n goals of a seed's split take turns, as first and, in another order, as second goal.
+        In the game `room` the second has no meaning."""
+        found = np.zeros((len(seeds), 2), np.int64)
+        for name, (low, high) in SPLITS.items():
+            mine, goals = (seeds >= low) & (seeds < high), self.goals[name]
+            if not mine.any():
+                continue
+            lap, first = np.divmod(seeds[mine] - low, len(goals))
+            second = (first + 1 + lap % max(1, len(goals) - 1)) % len(goals)  # every ordered pair once in n * (n - 1) tasks
+            found[mine] = np.stack([goals[first], goals[second]], 1)
+        return found
+
+    def expert(self) -> Walker:
+        return Walker(self.size)
+
+    def learner(self, source: str, vector: VectorEnv, episodes: int, random: np.random.Generator) -> Learner:
+        states, lanes = self.size**2 * (2 if self.flag else 1), vector.num_envs
+        match source:
+            case "explorer":
+                return Explorer(self.size, 2 if self.flag else 1, self.flag, lanes, random)
+            case "ppo":
+                return PPO(self.config.data.ppo, states, self.state, lanes, random)
+            case "q_learning":
+                return QLearning(states, self.state, lanes, episodes, random)
+        return super().learner(source, vector, episodes, random)
+
+    def pool(self, source: str) -> int:
+        return self.config.data.ppo.pool if source == "ppo" else 1
+
+    def state(self, observation: dict[str, np.ndarray]) -> np.ndarray:
+        """Everything that is seen as one number [N], for tables."""
+        cell = cell_of(observation["position"], self.size)
+        return cell + self.size**2 * observation[self.flag] if self.flag else cell
+
+    def success(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+        """Has been on the goal; has opened the door."""
+        return terminated if self.config.game == "key_to_door" else reward > 0
+
+    def optimum(self, seeds: np.ndarray) -> Score:
+        """Of somebody who knows the goals. Whoever has to find them cannot reach it in the first episode."""
+        first, second = self.cells(seeds).T
+        if self.config.game == "key_to_door":
+            returns, lengths = door_optimum(self.size, self.max_steps, first, second)
+            return Score(returns == 2, returns, lengths)
+        returns = room_optimum(self.size, self.max_steps, first).astype(float)
+        return Score(returns > 0, returns, np.full(len(seeds), self.max_steps))
+
+    def random_return(self, seeds: np.ndarray) -> np.ndarray:
+        """The exact expectation [E] of what `RandomPlayer` scores."""
+        first, second = self.cells(seeds).T
+        if self.config.game == "key_to_door":
+            return door_random(self.size, self.max_steps, first, second)
+        return room_random(self.size, self.max_steps, first)
+
+    def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> np.ndarray:
+        if self.config.data.learners:  # the first seeds named the tasks of the histories
+            training = training[: self.config.data.histories(len(training))[0]]
+        goals = 1 if self.config.game == "room" else 2
+        known = {tuple(cells) for cells in self.cells(training)[:, :goals].tolist()}
+        return np.array([tuple(cells) in known for cells in self.cells(seeds)[:, :goals].tolist()])
+
+    def signature(self) -> dict[str, Any]:
+        config = self.config
+        split = {"split_seed": config.split_seed, "val_goals": config.val_goals, "test_goals": config.test_goals}
+        schedule = {"schedule": config.schedule} if config.game == "recall" else {}
+        game = f"{config.game}-{self.size}x{self.size}"
+        return {"id": f"darkroom-{game}", "max_steps": self.max_steps, **split, **schedule, "version": VERSION}
+
+    def render(self, seeds: np.ndarray, actions: list[np.ndarray]) -> list[np.ndarray]:
+        return [self._film(seed, episode) for seed, episode in zip(seeds, actions, strict=True)]
+
+    def _film(self, seed: int, actions: np.ndarray) -> np.ndarray:
+        vector = self.vector(1, seeds=np.array([seed]))
+        vector.reset()
+        cells, rewards = [vector.cell[0]], [0.0]
+        targets = [vector.target[0]]
+        for action in actions:
+            observation, reward, _, _, info = vector.step(np.array([action]))
+            cells.append(cell_of(info.get("final_obs", observation)["position"], self.size)[0])
+            rewards.append(float(reward[0]))
+            targets.append(vector.target[0] if vector.target[0] >= 0 else targets[-1])
+        return film(self.size, cells, targets, rewards)

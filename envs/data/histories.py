@@ -1,0 +1,123 @@
+"""Recording learning histories: many learners, each with one task, from their first episode to their last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from envs.base import DataConfig, Family
+from envs.data.statistics import action_entropy
+from envs.data.store import OBSERVATION, Writer
+
+Block = dict[str, np.ndarray]
+
+
+def record_histories(
+    family: Family,
+    data: DataConfig,
+    recipe: dict[str, Any],
+    seeds: np.ndarray,
+    length: int,
+    folder: Path,
+    progress: Callable[[int, int], None],
+) -> None:
+    """One history of `length` episodes for each of the `seeds`, which name tasks; each source plays an equal part of them."""
+    began, steps, done = time.perf_counter(), 0, 0
+    scores: list[Block] = []
+    with Writer(folder) as writer:
+        for number, part in enumerate(np.array_split(seeds, len(data.learners))):
+            source = data.learners[number]
+            pool = family.pool(source)
+            lanes = max(1, family.lanes // length // pool) * pool
+            for start in range(0, len(part), lanes):
+                tasks = part[np.arange(start, min(start + lanes, len(part))) // pool]
+                random = np.random.Generator(np.random.Philox(key=[data.seed, number << 48 | int(part[start])]))
+                block = play(family, source, tasks, length, random)
+                of_episode, of_history = block.pop("episode_length"), block.pop("history_length")
+                scores.append({name: block.pop(name) for name in ("success", "return", "floor", "known")})
+                for name, rows in block.items():
+                    writer.append(name, rows)
+                writer.append("episode_ends", steps + np.cumsum(of_episode))
+                writer.append("history_ends", steps + np.cumsum(of_history))
+                steps += int(of_history.sum())
+                done += len(tasks)
+                progress(done * length, len(seeds) * length)
+        writer.close()
+        seconds = time.perf_counter() - began
+        seen = [name for name in writer.columns if name.startswith(OBSERVATION)]
+        score = {name: np.concatenate([part[name] for part in scores]) for name in scores[0]}  # [H, E]
+        floor, known = score["floor"].sum(0), score["known"].sum(0)  # [E]
+        writer.finish(
+            {
+                "recipe": recipe,
+                "steps": steps,
+                "episodes": len(seeds) * length,
+                "histories": len(seeds),
+                "seconds": seconds,
+                "expert": {name: float(score[name].mean()) for name in ("success", "return")},  # of whoever chose the actions
+                "return_by_episode": score["return"].mean(0).tolist(),
+                # The mean of -log pi over the actions whose probability is known, and which share of all they are. No policy,
+                # whatever it remembers, can have a smaller loss on these.
+                "floor": float(floor.sum() / known.sum()) if known.any() else None,
+                "floor_by_episode": [float(f / k) if k else None for f, k in zip(floor, known, strict=True)],
+                "floor_known": float(known.sum() / steps),
+                "action_entropy": action_entropy(folder, seen),
+            }
+        )
+
+
+def play(family: Family, source: str, tasks: np.ndarray, episodes: int, random: np.random.Generator) -> Block:
+    """One history a lane: columns history by history; the lengths of episodes and histories; success, return and floor [H, E],
+    which is the sum of -log pi over those actions (`known`) whose probability is known."""
+    vector = family.vector(len(tasks), tasks=tasks, episodes_per_task=episodes)
+    learner = family.learner(source, vector, episodes, random)
+    observation, info = vector.reset()
+    moments: dict[str, list[np.ndarray]] = {}
+    while (playing := info["episode"] >= 0).any():
+        action, logp = learner.act(observation, np.where(playing, info["episode"] % episodes, -1))
+        step = {OBSERVATION + name: value for name, value in observation.items()}
+        step |= {"action": action.astype(family.spaces.action.dtype, copy=False), "logp": logp.astype(np.float32, copy=False)}
+        observation, reward, terminated, truncated, info = vector.step(action)
+        learner.learn(info.get("final_obs", observation), reward, terminated, truncated)
+        step |= {"reward": reward.astype(np.float32, copy=False), "terminated": terminated, "truncated": truncated}
+        step |= {"playing": playing, "success": family.success(reward, terminated, truncated, info)}
+        for name, value in step.items():
+            moments.setdefault(name, []).append(value)
+    vector.close()
+    playing = np.stack(moments.pop("playing")).T  # [H, T] idle lanes have no steps
+    block = {}
+    for name in list(moments):  # one column twice in memory, not all
+        column = np.stack(moments.pop(name)).swapaxes(0, 1)  # [H, T, ...]
+        block[name] = column.reshape(-1, *column.shape[2:]) if playing.all() else column[playing]
+    ends = np.flatnonzero(block["terminated"] | block["truncated"]) + 1
+    starts = np.concatenate([[0], ends[:-1]])
+    known = ~np.isnan(block["logp"])
+
+    def by_episode(rows: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(rows, starts, dtype=np.float64).reshape(-1, episodes)  # [H, E]
+
+    return block | {
+        "episode_length": ends - starts,
+        "history_length": playing.sum(1),
+        "success": by_episode(block.pop("success")) > 0,
+        "return": by_episode(block["reward"]),
+        "floor": by_episode(np.where(known, -block["logp"], 0)),
+        "known": by_episode(known),
+    }
+
+
+def describe(meta: dict[str, Any]) -> str:
+    """What `mode=collect` says of histories; nothing of the expert's episodes."""
+    if "histories" not in meta:
+        return ""
+    returns = meta["return_by_episode"]
+    shown = sorted({*range(min(10, len(returns))), *range(9, len(returns), 10), len(returns) - 1})
+    words = f"\n  {meta['histories']:,} histories; return by episode " + ", ".join(f"{i + 1}: {returns[i]:.2f}" for i in shown)
+    if meta["floor"] is None:
+        return f"{words}\n  the source's own probabilities are not known, so there is no entropy floor"
+    of = "" if meta["floor_known"] == 1 else f" on the {meta['floor_known']:.0%} of the actions whose probability is known"
+    return f"{words}\n  entropy floor {meta['floor']:.3f}{of}: the smallest loss that any policy can have there"
