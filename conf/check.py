@@ -239,8 +239,12 @@ def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: T
     family = targets["env"]
     if sentence := family.accepts(sections["env"], needs_expert=top.mode != "eval"):
         raise BadRequest(sentence)
-    spaces = family(sections["env"]).spaces
+    made = family(sections["env"])
+    spaces = made.spaces
     if sentence := targets["policy"].accepts(sections["policy"], spaces):
+        raise BadRequest(sentence)
+    data = None if top.mode == "eval" else sections["env"].data
+    if sentence := targets["policy"].accepts_data(sections["policy"], data, made.max_steps):
         raise BadRequest(sentence)
     if top.mode == "eval" and top.ckpt_path is not None:
         checkpoint.refuse_other_spaces(top.ckpt_path, spaces.to_json())

@@ -177,6 +177,14 @@ class Family:
         """The best possible score on exactly these episodes, where it can be computed."""
         return None
 
+    def random_return(self, seeds: np.ndarray) -> np.ndarray | None:
+        """The exact expectation [E] of what random play scores, where it can be computed."""
+        return None
+
+    def task_names(self, seeds: np.ndarray) -> list[str]:
+        """What is hidden in the task that each seed names: equal names, equal tasks."""
+        return [str(seed) for seed in seeds]
+
     def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> np.ndarray:
         """Which of the episodes `seeds` [E] have a layout or task that occurs among `training`: all, and nothing is held out."""
         raise NotImplementedError("seen_in_training(seeds, training) -> bool [E]")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from envs.base import Spaces
+from envs.base import DataConfig, Spaces
 from envs.data.windows import Window
 from policies.noise import Noise
 
@@ -21,6 +21,11 @@ from policies.noise import Noise
 #   action             [B, Ta, *A]     the label
 #   action_mask        [B, Ta] bool    False after the episode's end: such a slot holds no label
 #   ended              [B, Ta] bool    True in slots after a *termination* (never after a truncation)
+# and, of learning histories (Window.span), in each slot [B, To]:
+#   first              bool            an episode begins here
+#   previous_action, previous_reward   what was executed and paid one slot before, also where an episode lies between
+#   episode            int             its number within the history
+#   floor              float           -log pi of the action under its source; NaN where that is not known
 Batch = dict[str, Any]
 Memory = dict[str, Tensor]  # lane first
 
@@ -41,11 +46,16 @@ class Policy(nn.Module):
     """Constructed as `cls(config, spaces)`, where `config` is the dataclass called `Config` beside the class."""
 
     window: Window
-    memory_scope: ClassVar[str] = "episode"  # "history": memory outlives an episode
+    memory_scope: ClassVar[str] = "episode"  # "history": memory outlives an episode, until the task changes
 
     @classmethod
     def accepts(cls, config: Any, spaces: Spaces) -> str | None:
         """A sentence if this configuration cannot run in these spaces, else None."""
+        return None
+
+    @classmethod
+    def accepts_data(cls, config: Any, data: DataConfig | None, max_steps: int) -> str | None:
+        """A sentence if it cannot learn from these data (None: it only acts) or with episodes of up to `max_steps`, else None."""
         return None
 
     def fit(self, statistics: dict[str, Any]) -> None:
@@ -58,11 +68,14 @@ class Policy(nn.Module):
         raise NotImplementedError("chance_loss(batch) -> mean loss of a policy that knows nothing")
 
     def start(self, num_envs: int, device: torch.device) -> Memory:
-        """The memory of lanes that begin an episode. The rollout writes these values back at every episode boundary."""
+        """The memory of lanes that begin an episode. The rollout writes these values back at every episode boundary; with the
+        scope "history" it starts anew for every task."""
         raise NotImplementedError("start(num_envs, device) -> memory, lane first")
 
     def act(self, observation: dict[str, Tensor], memory: Memory, noise: Noise, greedy: bool = False) -> tuple[Tensor, Memory]:
-        """One action for each lane; `observation` is {modality: [N, ...]}. Nothing but `memory` is carried to the next call."""
+        """One action for each lane; `observation` is {modality: [N, ...]}. Nothing but `memory` is carried to the next call, and
+        it may be written into. With the scope "history" the observation also holds what a batch of histories does: `first`,
+        `previous_action` and `previous_reward` [N], both 0 before anything happened."""
         raise NotImplementedError("act(observation, memory, noise, greedy) -> actions [N, *A], memory")
 
     def rounds(self, observation: dict[str, Tensor], noise: Noise, greedy: bool = False) -> Tensor | None:

@@ -26,6 +26,7 @@ class Config:
     """`eval.*`: the final evaluation, and all of `mode=eval`."""
 
     episodes: int = 500  # ten episodes cannot tell .60 from .98; five hundred give +-1 to 4 points
+    episodes_per_task: int = 50  # of policies that learn in context: they play `episodes` tasks, each so many times in a row
     num_envs: int = 512  # lanes played at once
     split: str = "test"  # test | val | train
     decode: list[str] = field(default_factory=lambda: ["sampled", "greedy"])  # the first is the headline
@@ -34,8 +35,9 @@ class Config:
     def __post_init__(self) -> None:
         if not 1 <= self.episodes <= 1_000_000:
             raise ValueError(f"episodes must be between 1 and 1000000, got {self.episodes}")
-        if self.num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {self.num_envs}")
+        for name in ("episodes_per_task", "num_envs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {self.split}")
         if sorted(self.decode) not in (["sampled"], ["greedy"], ["greedy", "sampled"]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,9 @@ from trainers.profile import LEAST, TRACED, WARM_UP
 from trainers.records import Records, bar, say
 from trainers.stop import StopRequest
 
-VALIDATION_SAMPLES = 4096  # windows behind each validation loss
-SHOWN = ("val/loss", "val/first_action_loss", "val/success", "val/return")  # of a validation, in the console
+VALIDATION_SAMPLES = 4096  # windows behind each validation loss,
+VALIDATION_TARGETS = 65_536  # and no more targets than these, where a window has one at each step
+SHOWN = ("val/loss", "val/first_action_loss", "val/excess", "val/success", "val/return")  # of a validation, in the console
 SMALLEST_CAP = 1024  # a batch up to this size may repeat the samples of a tiny dataset
 OVERFIT_TO = 0.3  # share of the chance loss under which one batch counts as learned
 
@@ -111,7 +112,9 @@ class Offline:
     ):
         self.config, self.policy, self.data, self.validation = config, policy, data, validation
         self.folder, self.seed, self.device = folder, seed, device
-        self.floor = floor if policy.window.actions == 1 else None  # of the loss, where it is that of the next action alone
+        # Of the loss, where it is that of the next action alone and known of every one of them.
+        comparable = policy.window.actions == 1 or (policy.window.align == "each" and floor and floor.repeated == 1)
+        self.floor = floor if comparable else None
         self.save_policy, self.play, self.make_records = save_policy, play, make_records
         if config.batch_size > max(len(data), SMALLEST_CAP):
             raise BadRequest(f"trainer.batch_size={config.batch_size} exceeds the {len(data)} samples of the data; lower it")
@@ -261,7 +264,7 @@ class Offline:
     def log(self, step: int) -> str:
         """One row of metrics; returns the words for the progress display."""
         sums, self.state["sums"] = self.state["sums"], {}
-        values = {f"train/{name}": total / max(count, 1e-12) for name, (total, count) in sums.items()}
+        values = means("train", sums)
         values |= {"train/skipped": self.state["skipped"], "train/chance": self.chance}
         if self.floor:
             values["train/floor"] = self.floor.entropy
@@ -279,7 +282,9 @@ class Offline:
     def validate(self, step: int) -> None:
         """Loss and success of the acting weights on the val split; the better success is the better policy, then the loss."""
         self.policy.eval()
-        samples = np.linspace(0, len(self.validation) - 1, min(VALIDATION_SAMPLES, len(self.validation))).astype(np.int64)
+        window = self.validation.window
+        most = VALIDATION_TARGETS // window.actions if window.align == "each" else VALIDATION_SAMPLES
+        samples = np.linspace(0, len(self.validation) - 1, min(max(most, 1), len(self.validation))).astype(np.int64)
         sums: dict[str, tuple[float, float]] = {}
         size = self.config.batch_size // self.config.accumulate  # what is known to fit into memory
         for start in range(0, len(samples), size):
@@ -290,7 +295,7 @@ class Offline:
             for name, (total, count) in {"loss": (loss.total, loss.count), **loss.metrics}.items():
                 before = sums.get(name, (0.0, 0.0))
                 sums[name] = (before[0] + float(total), before[1] + float(count))
-        values = {f"val/{name}": total / max(count, 1e-12) for name, (total, count) in sums.items()}
+        values = means("val", sums)
         if self.play:
             played = self.play(self.acting)
             values |= {"val/success": float(played.success.mean()), "val/return": float(played.returns.mean())}
@@ -369,6 +374,11 @@ class Offline:
         folder.mkdir(exist_ok=True)
         write_tensors(folder / "batch.safetensors", flattened(self.batch(step)))
         write_tensors(folder / "weights.safetensors", self.policy.state_dict())
+
+
+def means(prefix: str, sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Sums over counts; what nothing was counted for (an excess over a floor that nobody knows) has no mean."""
+    return {f"{prefix}/{name}": total / max(count, 1e-12) for name, (total, count) in sums.items() if count or name == "loss"}
 
 
 def default_generator(device: torch.device) -> torch.Generator:

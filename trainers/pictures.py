@@ -14,6 +14,7 @@ STEP, ROUND, LAST = 150, 700, 4000  # milliseconds: a step of an episode, a roun
 STATE, ROW, MARGIN = 234, 26, 16  # pixels: the side of a state's picture, the height of a table's row, around everything
 FONT = ImageFont.load_default(14)
 INK, FAINT = "#222222", "#999999"
+LINES = ("#0077bb", "#ee7733", "#009988", "#cc3311", "#ee3377", "#555555")  # Paul Tol's vibrant scheme
 MASK, HATCH, NEW = "#ececec", "#d2d2d2", "#cc3311"
 # Paul Tol's light scheme: colours to write on in black, which the colour-blind can tell apart. More actions share them.
 COLOURS = ("#77aadd", "#ee8866", "#44bb99", "#eedd88", "#ffaabb", "#bbcc33", "#99ddff", "#aaaa00")
@@ -93,6 +94,57 @@ def unmasking(states: list[np.ndarray], rounds: np.ndarray, names: list[str]) ->
         Picture("unmasking.gif", "unmasking", gif, shape),
         Picture("unmasking.png", "unmasking_strip", strip.getvalue(), shape),
     ]
+
+
+@dataclass
+class Curve:
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+def curves(lines: dict[str, Curve], title: str) -> Picture:
+    """Lines with the band of their intervals, over episodes from 1; a line of a single value goes all the way."""
+    width, height, left, top, right, bottom = 760, 440, 60, 44, 150, 50  # pixels of the sheet, and of its margins
+    episodes = max(2, *(len(line.mean) for line in lines.values()))
+    values = [value for line in lines.values() for value in (*line.low, *line.high)]
+    low, high = min(0.0, *values), max(*values, 1e-9)
+    ticks = _ticks(low, high)
+
+    def at(episode: float, value: float) -> tuple[float, float]:
+        x = left + (episode - 1) / (episodes - 1) * (width - left - right)
+        return x, height - bottom - (value - low) / (high - low) * (height - top - bottom)
+
+    sheet = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(sheet, "RGBA")
+    draw.text((left, MARGIN), title, INK, FONT)
+    for value in ticks:
+        draw.line((*at(1, value), *at(episodes, value)), MASK)
+        draw.text((left - 8, at(1, value)[1]), f"{value:g}", FAINT, FONT, "rm")
+    for episode in sorted({1, *(round(tick) for tick in _ticks(0, episodes) if tick >= 1)}):
+        draw.text((at(episode, low)[0], height - bottom + 14), str(episode), FAINT, FONT, "mm")
+    draw.text((at((1 + episodes) / 2, low)[0], height - 16), "episode", FAINT, FONT, "mm")
+    free = top * 1.0  # so that names at the right do not stand on each other
+    for (name, line), colour in sorted(zip(lines.items(), LINES * len(lines), strict=False), key=lambda x: -x[0][1].mean[-1]):
+        mean, below, above = ([*x] * (episodes if len(x) == 1 else 1) for x in (line.mean, line.low, line.high))
+        numbers = range(1, len(mean) + 1)
+        band = [at(e, v) for e, v in zip(numbers, above, strict=True)] + [at(e, v) for e, v in zip(numbers, below, strict=True)][::-1]
+        if len(line.mean) > 1:
+            draw.polygon(band, colour + "40")
+        draw.line([at(e, v) for e, v in zip(numbers, mean, strict=True)], colour, 2 if len(line.mean) > 1 else 1)
+        free = max(free, at(episodes, mean[-1])[1] - ROW / 3)
+        draw.text((width - right + 8, free), f"{name} {mean[-1]:.1f}", colour, FONT)
+        free += ROW * 0.75
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="png")
+    return Picture("return_by_episode.png", "return_by_episode", buffer.getvalue(), (height, width))
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers, about five of them."""
+    size = 10 ** np.floor(np.log10((high - low) / 5))
+    step = next(s * size for s in (1, 2, 5, 10) if (high - low) / (s * size) <= 6)
+    return [float(x) for x in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step]
 
 
 def cell(text: str, ground: str, ink: str, width: int, new: bool) -> Image.Image:

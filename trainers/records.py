@@ -64,6 +64,11 @@ class Records:
     def hyperparameters(self, values: dict[str, Any], scores: dict[str, float]) -> None:
         self.board.hyperparameters(values, scores)
 
+    def curve(self, name: str, values: list[float]) -> None:
+        """A score by episode: for the board alone, since evaluation.json holds it."""
+        for episode, value in enumerate(values, start=1):
+            self.board.scalars(episode, {name: value})
+
     def media(self, name: str, encoded: bytes, shape: tuple[int, int], step: int) -> None:
         self.board.media(name, encoded, shape, step)
 

@@ -34,7 +34,8 @@ class Player(Protocol):
 
 
 class PolicyPlayer:
-    """A policy as a player: it holds the lanes' memory and clears it where a new episode begins."""
+    """A policy as a player: it holds the lanes' memory and clears it where a new episode begins (one whose memory outlives
+    episodes is played by `trainers/in_context.py`)."""
 
     def __init__(self, policy: Policy, greedy: bool, seed: int, device: torch.device):
         self.policy, self.greedy, self.device = policy, greedy, device
@@ -48,8 +49,7 @@ class PolicyPlayer:
         lane, row, when = (torch.from_numpy(x).to(self.device) for x in (lanes, episode, moment))
         seen = {name: torch.from_numpy(value).to(self.device) for name, value in observation.items()}
         memory = {name: value[lane] for name, value in self.memory.items()}
-        if self.policy.memory_scope == "episode":
-            memory = _cleared(memory, {name: value[lane] for name, value in self.fresh.items()}, when == 0)
+        memory = _cleared(memory, {name: value[lane] for name, value in self.fresh.items()}, when == 0)
         # A draw belongs to an episode and a moment in it, not to the lane that happens to play it.
         action, memory = self.policy.act(seen, memory, Noise(self.seed, when, row), self.greedy)
         for name, value in memory.items():

@@ -30,7 +30,7 @@ from envs.data.store import Dataset
 from envs.data.windows import Windows
 from policies import store
 from policies.base import Policy
-from trainers import evaluation, health
+from trainers import evaluation, health, in_context
 from trainers.batches import to_device
 from trainers.boards import session
 from trainers.offline import Outcome
@@ -136,7 +136,7 @@ def prepared(request: Request, family: Family, folder: Path, device: torch.devic
     floor = statistics.floor(windows) if isinstance(family.spaces.action, spaces.Discrete) else None
 
     def play(acting: Policy) -> Score:
-        return evaluation.validate(acting, family, request.trainer.eval_episodes, request.seed, device)
+        return scoring(acting).validate(acting, family, request.trainer.eval_episodes, request.seed, device)
 
     def save_policy(into: Path, acting: Policy) -> None:
         store.save(into, request.config["policy"]["_target_"], request.policy, family.spaces, acting.state_dict())
@@ -219,7 +219,7 @@ def conclude(request: Request, family: Family, folder: Path, device: torch.devic
     """Evaluate on the held-out episodes, write it down, and show it."""
     began = time.perf_counter()
     training = training_seeds(request, family)
-    result = evaluation.evaluate(policy, family, request.eval, training, request.seed, device)
+    result = scoring(policy).evaluate(policy, family, request.eval, training, request.seed, device)
     facts["evaluation_seconds"] = time.perf_counter() - began
     write_json(folder / "evaluation.json", result.record)
     saved = [picture.save(folder / "media") for picture in result.pictures]
@@ -236,9 +236,11 @@ def conclude(request: Request, family: Family, folder: Path, device: torch.devic
     )
     for picture in result.pictures:
         records.media(f"{request.eval.split}/{picture.title}", picture.encoded, picture.shape, facts.get("steps", 0))
+    for name, curve in result.record.get("by_episode", {}).items():
+        records.curve(f"{request.eval.split}/return_by_episode/{name}", curve["mean"])
     records.close()
 
-    console.print(evaluation.table(result.record, request.config["policy"]["_target_"].split(".")[-2]))
+    console.print(scoring(policy).table(result.record, request.config["policy"]["_target_"].split(".")[-2]))
     words = f"{facts['parameters']:,} parameters"
     if "seconds" in facts:
         words += f", trained for {facts['seconds']:.0f} s ({facts['steps']} steps, {facts['samples_per_second']:,.0f} samples/s)"
@@ -247,6 +249,11 @@ def conclude(request: Request, family: Family, folder: Path, device: torch.devic
         say(f"TensorBoard  {Path(sys.executable).name} -m tensorboard.main --logdir {folder}")
     for path in saved:
         say(f"picture      {path}")
+
+
+def scoring(policy: Policy) -> Any:
+    """How a policy is evaluated: by single episodes, or by what it makes of many of one task."""
+    return in_context if policy.memory_scope == "history" else evaluation
 
 
 def training_seeds(request: Request, family: Family) -> np.ndarray | None:

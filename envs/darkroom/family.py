@@ -169,6 +169,10 @@ class DarkRoom(Family):
             return door_random(self.size, self.max_steps, first, second)
         return room_random(self.size, self.max_steps, first)
 
+    def task_names(self, seeds: np.ndarray) -> list[str]:
+        goals = 1 if self.config.game == "room" else 2
+        return [" ".join("{},{}".format(*divmod(cell, self.size)) for cell in cells[:goals]) for cells in self.cells(seeds)]
+
     def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> np.ndarray:
         if self.config.data.learners:  # the first seeds named the tasks of the histories
             training = training[: self.config.data.histories(len(training))[0]]

@@ -1,0 +1,151 @@
+"""Policies that learn from learning histories: each step of many episodes of one task is a token, and every token has a target.
+
+What they share: the token of a step, the loss beside its floor, and what is refused. A token knows what is seen, whether an
+episode begins, and what was done and paid one step before, also where an episode lies between.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from envs.base import DataConfig, Spaces
+from policies import encoders
+from policies.actions import choose, only_discrete
+from policies.base import Batch, Loss, Memory, Policy, Window
+from policies.noise import Noise
+
+SPREAD = 0.5  # of what is added to the token of an observation, whose own is 1
+
+
+@dataclass
+class Config:
+    encoder: encoders.Config = field(default_factory=encoders.Config)  # encoder=
+    hidden_dim: int = 64  # width of every token
+    layers: int = 3  # as good as four on Dark Room, and a half faster
+    heads: int = 4
+    feedforward: int = 2  # width of the blocks' MLPs, in multiples of hidden_dim
+    length: int = 320  # steps of a training sample: long enough for the source to get good within it
+    every: int = 1  # of a history every k-th episode, so that one of a slow learner fits into `length`
+    from_start: float = 0.7  # share of the samples that begin where the history does (1.0: write-up 003's sampler)
+    label_smoothing: float = 0.0  # makes the policy act at random for ever, and the loss has a floor of its own
+    dropout: float = 0.0  # of what each block adds; it costs learning speed, and histories are plenty
+    temperature: float = 1.0  # of sampled acting; greedy acting cannot explore
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_dim", "layers", "heads", "feedforward", "length", "every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.hidden_dim % (2 * self.heads):
+            raise ValueError(f"hidden_dim must be a multiple of 2 * heads = {2 * self.heads}, got {self.hidden_dim}")
+        for name in ("label_smoothing", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if not 0 <= self.from_start <= 1:
+            raise ValueError(f"from_start is a share between 0 and 1, got {self.from_start}")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+
+
+class StepTokens(nn.Module):
+    """One token [B, T, d] for each step: what is seen, plus what led there."""
+
+    def __init__(self, config: Config, spaces: Spaces):
+        super().__init__()
+        width = config.hidden_dim
+        self.modalities = tuple(spaces.observation)
+        self.encoder = encoders.Encoder(config.encoder, spaces.observation, width)
+        self.merge = nn.Identity() if self.encoder.tokens == 1 else nn.Linear(self.encoder.tokens * width, width)
+        self.action = nn.Embedding(int(spaces.action.n), width)  # type: ignore[attr-defined]
+        self.reward = nn.Embedding(3, width)  # lost, nothing, won: the sign, because every environment counts in its own units
+        self.first = nn.Embedding(2, width)
+        for table in (self.action, self.reward, self.first):
+            nn.init.normal_(table.weight, std=SPREAD)
+
+    def forward(self, batch: Batch) -> Tensor:
+        seen = self.merge(self.encoder({name: batch["observation"][name] for name in self.modalities}).flatten(2))
+        reward = batch["previous_reward"].sign().long() + 1
+        return seen + self.action(batch["previous_action"]) + self.reward(reward) + self.first(batch["first"].long())
+
+
+class HistoryPolicy(Policy):
+    """Subclasses write `logits` for training and `start` and `step` for acting."""
+
+    memory_scope: ClassVar[str] = "history"
+
+    @classmethod
+    def accepts(cls, config: Any, spaces: Spaces) -> str | None:
+        name = cls.__module__.rpartition(".")[2]
+        return only_discrete(name, spaces.action) or encoders.Encoder.accepts(config.encoder, spaces.observation)
+
+    @classmethod
+    def accepts_data(cls, config: Any, data: DataConfig | None, max_steps: int) -> str | None:
+        name = cls.__module__.rpartition(".")[2]
+        if data is None or data.learners:
+            return None
+        sources = ", ".join(f"env.data.source={source}" for source in data.SOURCES)
+        return f"policy={name} learns from learning histories, and the expert's single episodes are none: choose {sources}"
+
+    def __init__(self, config: Config, spaces: Spaces):
+        super().__init__()
+        self.config = config
+        steps = config.length
+        self.window = Window(steps, steps, align="each", span="history", every=config.every, from_start=config.from_start)
+        self.num_actions = int(spaces.action.n)  # type: ignore[attr-defined]
+        self.token = StepTokens(config, spaces)
+        self.head = nn.Linear(config.hidden_dim, self.num_actions)
+        nn.init.zeros_(self.head.weight)  # the first loss is ln(actions) to the last digit
+        nn.init.zeros_(self.head.bias)
+
+    def hidden(self, tokens: Tensor, noise: Noise) -> Tensor:
+        """What the actions of all steps are read from, [B, T, d]: each knows its own step and those before it."""
+        raise NotImplementedError("hidden(tokens [B, T, d], noise) -> [B, T, d]")
+
+    def step(self, token: Tensor, memory: Memory) -> Tensor:
+        """The same for one more step, [N, d] from [N, d]; what is to be remembered of it is written into `memory`."""
+        raise NotImplementedError("step(token [N, d], memory) -> [N, d]")
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def forward(self, batch: Batch, noise: Noise) -> Loss:
+        logits = self.head(self.hidden(self.token(batch), noise)).float()  # [B, T, A]
+        counted = batch["action_mask"]
+        label = batch["action"].masked_fill(~counted, -100).flatten()  # cross_entropy's "ignore"
+        plain = F.cross_entropy(logits.flatten(0, 1), label, reduction="none").view_as(counted)  # [B, T]
+        total, count = plain.sum(), counted.sum()
+        metrics = {"accuracy": (((logits.argmax(-1) == batch["action"]) & counted).sum(), count)}
+        if self.config.label_smoothing:
+            metrics["cross_entropy"] = (total.detach(), count)
+            smoothing = self.config.label_smoothing
+            total = F.cross_entropy(logits.flatten(0, 1), label, reduction="sum", label_smoothing=smoothing)
+        with torch.no_grad():
+            told = counted & batch["floor"].isfinite()
+            metrics["excess"] = ((plain - batch["floor"]).where(told, 0.0).sum(), told.sum())
+            if not self.training:
+                metrics |= by_age(plain, counted, batch["episode"])
+        return Loss(total, count, metrics)
+
+    def chance_loss(self, batch: Batch) -> float:
+        return math.log(self.num_actions)
+
+    # --- acting ------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def act(self, observation: dict[str, Tensor], memory: Memory, noise: Noise, greedy: bool = False) -> tuple[Tensor, Memory]:
+        now = {name: value[:, None] for name, value in observation.items()}  # T = 1
+        token = self.token({"observation": now, **now})[:, 0]
+        logits = self.head(self.step(token, memory)).float()
+        return choose(logits / self.config.temperature, noise, greedy), memory
+
+
+def by_age(loss: Tensor, counted: Tensor, episode: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """The loss in each sample's first episode, where nothing can be known yet, and in its last."""
+    last = episode.where(counted, -1).amax(1, keepdim=True)
+    places = {"first": episode == episode[:, :1], "last": episode == last}
+    chosen = {name: counted & place for name, place in places.items()}
+    return {f"loss_{name}_episode": ((loss * place).sum(), place.sum()) for name, place in chosen.items()}

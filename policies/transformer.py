@@ -1,0 +1,131 @@
+"""A causal transformer over long streams of steps, and the cache that lets it act one step at a time.
+
+Blocks normalise first (pre-LN), positions are rotary, and each layer attends to the last `reach` steps alone. That band is what
+makes the ring cache exact: keys and values that left the window have no influence in training either. (Cut the window of a
+transformer that was trained without the band, and the deeper layers' cached values still carry what has left.) Rotary positions
+depend on distances only, so the ring may turn for ever. Dropout falls on what the blocks add, never inside attention, which
+would leave its fast kernel.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from policies.base import Memory
+
+CHUNK = 64  # queries that attend together: a banded mask then leaves out most of what it hides
+SLOWEST = 1000.0  # steps of the slowest rotation: histories of hundreds of steps are told apart
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int, feedforward: int, dropout: float):
+        super().__init__()
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, feedforward), nn.GELU(), nn.Linear(feedforward, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def project(self, x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [B, heads, T, d/heads] of x [B, T, d]; the first two rotated by `turn`."""
+        parts = self.query_key_value(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1)).unbind(-3)  # [B,T,heads,d/heads]
+        query, key = (rotated(part, turn).transpose(1, 2) for part in parts[:2])
+        return query, key, parts[2].transpose(1, 2)
+
+    def add(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + self.dropout(self.out(attended.transpose(1, 2).flatten(2)))
+        return x + self.dropout(self.mlp(self.norm_mlp(x)))
+
+    def forward(self, x: Tensor, turn: Tensor, bands: list[Band] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The block's output, and its keys and values for a cache; `bands` is None where every step sees every other."""
+        query, key, value = self.project(x, turn)
+        if bands is None:
+            return self.add(x, F.scaled_dot_product_attention(query, key, value)), key, value
+        parts = [
+            F.scaled_dot_product_attention(query[:, :, asks], key[:, :, seen], value[:, :, seen], attn_mask=mask)
+            for asks, seen, mask in bands
+        ]
+        return self.add(x, torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]), key, value
+
+    def step(self, x: Tensor, turn: Tensor, keys: Tensor, values: Tensor, slot: Tensor, hidden: Tensor) -> Tensor:
+        """One more step x [N, 1, d], written into the cache [N, heads, W, d/heads] at its `slot` [N]."""
+        query, key, value = self.project(x, turn)
+        lanes = torch.arange(len(x), device=x.device)
+        keys[lanes, :, slot], values[lanes, :, slot] = key[:, :, 0].to(keys.dtype), value[:, :, 0].to(values.dtype)
+        # Not PyTorch's fused attention: for a single query on a CPU it is several times slower than two products.
+        score = (query @ keys.transpose(-1, -2)) * query.shape[-1] ** -0.5  # [N, heads, 1, W]
+        return self.add(x, score.masked_fill(hidden, -torch.inf).softmax(-1) @ values)
+
+
+class Transformer(nn.Module):
+    def __init__(self, width: int, layers: int, heads: int, feedforward: int, dropout: float):
+        super().__init__()
+        self.head_width = width // heads
+        self.blocks = nn.ModuleList(Block(width, heads, feedforward, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, reach: int | None) -> Tensor:
+        """x [B, T, d]; each step sees itself and the `reach` - 1 before it, or (None) all steps see each other."""
+        steps = x.shape[1]
+        turn = rotation(torch.arange(steps, device=x.device), self.head_width)
+        bands = None if reach is None else banded(steps, reach, x.device)
+        for block in self.blocks:
+            x, _, _ = block(x, turn, bands)
+        return self.norm(x)
+
+    def start(self, lanes: int, capacity: int, device: torch.device) -> Memory:
+        """An empty cache of the last `capacity` steps."""
+        shape = (lanes, self.blocks[0].heads, capacity, self.head_width)
+        names = [f"{kind}.{layer}" for layer in range(len(self.blocks)) for kind in ("keys", "values")]
+        return {name: torch.zeros(shape, device=device) for name in names}
+
+    def prefill(self, x: Tensor, memory: Memory, lanes: Tensor) -> None:
+        """Let the caches of `lanes` begin with the steps x [len(lanes), T, d]."""
+        steps = x.shape[1]
+        turn = rotation(torch.arange(steps, device=x.device), self.head_width)
+        bands = banded(steps, steps, x.device)
+        for layer, block in enumerate(self.blocks):
+            x, memory[f"keys.{layer}"][lanes, :, :steps], memory[f"values.{layer}"][lanes, :, :steps] = block(x, turn, bands)
+
+    def step(self, x: Tensor, memory: Memory, position: Tensor) -> Tensor:
+        """The step x [N, d] that comes after `position` [N] others; it is written into `memory`."""
+        capacity = memory["keys.0"].shape[2]
+        turn = rotation(position[:, None], self.head_width)
+        hidden = (torch.arange(capacity, device=x.device) > position[:, None])[:, None, None]  # slots that hold nothing yet
+        slot, x = position % capacity, x[:, None]
+        for layer, block in enumerate(self.blocks):
+            x = block.step(x, turn, memory[f"keys.{layer}"], memory[f"values.{layer}"], slot, hidden)  # type: ignore[operator]
+        return self.norm(x)[:, 0]
+
+
+Band = tuple[slice, slice, Tensor]  # which queries, which keys, and what is added to their scores
+
+
+def banded(steps: int, reach: int, device: torch.device) -> list[Band]:
+    """Queries in chunks, each with the keys that any of them may see."""
+    bands = []
+    for begin in range(0, steps, CHUNK):
+        end, least = min(begin + CHUNK, steps), max(0, begin - reach + 1)
+        back = torch.arange(begin, end, device=device)[:, None] - torch.arange(least, end, device=device)
+        mask = torch.zeros(back.shape, device=device).masked_fill((back < 0) | (back >= reach), -torch.inf)
+        bands.append((slice(begin, end), slice(least, end), mask))
+    return bands
+
+
+def rotation(position: Tensor, width: int) -> Tensor:
+    """Cosines and sines [..., T, 1, width/2, 2] by which each position turns; in float64 until the end, or far ones would blur."""
+    kind = torch.float64 if position.device.type != "mps" else torch.float32  # which has no float64
+    rate = SLOWEST ** (-torch.arange(0, width, 2, device=position.device, dtype=kind) / width)
+    angle = position[..., None].to(kind) * rate
+    return torch.stack([angle.cos(), angle.sin()], -1).float().unsqueeze(-3)
+
+
+def rotated(x: Tensor, turn: Tensor) -> Tensor:
+    """x [..., T, heads, width], its halves taken as the two coordinates of points."""
+    a, b = x.chunk(2, dim=-1)
+    cosine, sine = turn.unbind(-1)
+    return torch.cat([a * cosine - b * sine, a * sine + b * cosine], dim=-1)

@@ -1,0 +1,299 @@
+"""How good is a policy at getting better: many streams, each of many episodes of one held-out task, with frozen weights.
+
+The score is the return by episode, beside what random play, the source of the histories and the optimum reach on exactly these
+tasks. Intervals are over streams: they say nothing about another training seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from rich.console import Group
+from rich.table import Table
+
+from envs.base import Family
+from envs.data import histories
+from policies.base import Policy
+from policies.noise import Noise, Purpose, fold
+from trainers.intervals import Z, bootstrap, wilson
+from trainers.pictures import Curve, curves, film
+from trainers.records import bar, say
+from trainers.rollout import ExpertPlayer, RandomPlayer
+from trainers.rollout import play as play_once
+
+if TYPE_CHECKING:
+    from trainers.evaluation import Config, Evaluation
+
+SHOWN = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100)  # episodes in the table
+LAST = 10  # episodes whose mean return is the headline
+FOUND = 5  # a stream that solved one of so many last episodes has found out
+MANY_TASKS = 16  # above which they are not listed one by one
+VALIDATION = 20  # episodes of each stream that chooses the best checkpoint; their last ones count
+COLLAPSE = 0.8  # of the sampled return: greedy acting below it is worth a sentence
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Streams:
+    """What happened, stream by stream [S] and episode by episode [E]. References that do not change have one episode."""
+
+    returns: np.ndarray  # [S, E]
+    success: np.ndarray  # [S, E] bool
+    lengths: np.ndarray  # [S, E]
+    actions: dict[tuple[int, int], np.ndarray]  # of (stream, episode): of those that were to be kept
+
+    @property
+    def last(self) -> np.ndarray:
+        """Mean return [S] of the last episodes."""
+        return self.returns[:, -LAST:].mean(1)
+
+    @property
+    def found(self) -> np.ndarray:
+        return self.success[:, -FOUND:].any(1)
+
+
+@torch.inference_mode()
+def play(
+    policy: Policy,
+    family: Family,
+    split: str,
+    tasks: np.ndarray,
+    episodes: int,
+    num_envs: int,
+    greedy: bool,
+    seed: int,
+    device: torch.device,
+    keep: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> Streams:
+    """`episodes` of each of the `tasks`, one lane a task, `num_envs` of them at a time; the actions of the first `keep` tasks'
+    first and last episodes are kept."""
+    parts = []
+    for start in range(0, len(tasks), num_envs):
+        rows = np.arange(start, min(start + num_envs, len(tasks)))
+        before = start * episodes
+        done = lambda finished, before=before: progress(before + finished, len(tasks) * episodes)  # noqa: E731
+        parts.append(_play(policy, family, split, tasks[rows], rows, episodes, greedy, seed, device, keep, done))
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("returns", "success", "lengths")}
+    return Streams(**joined, actions={key: taken for part in parts for key, taken in part.actions.items()})
+
+
+def _play(
+    policy: Policy,
+    family: Family,
+    split: str,
+    tasks: np.ndarray,
+    rows: np.ndarray,
+    episodes: int,
+    greedy: bool,
+    seed: int,
+    device: torch.device,
+    keep: int,
+    progress: Callable[[int], None],
+) -> Streams:
+    lanes = np.arange(len(tasks))  # those that still play; whoever is done never comes back
+    vector = family.vector(len(tasks), split, tasks=tasks, episodes_per_task=episodes)
+    observation, info = vector.reset()
+    memory = policy.start(len(tasks), device)
+    first = np.ones(len(tasks), bool)
+    action, reward = np.zeros(len(tasks), np.int64), np.zeros(len(tasks), np.float32)
+    found = Streams(np.zeros((len(tasks), episodes)), np.zeros((len(tasks), episodes), bool), np.zeros((len(tasks), episodes)), {})
+    kept: dict[tuple[int, int], list[int]] = {
+        (int(row), turn): [] for row in rows if row < keep for turn in sorted({0, episodes - 1})
+    }
+    step, finished = 0, 0
+    while len(lanes):
+        turn = info["episode"][lanes] % episodes
+        seen = {**observation, "first": first, "previous_action": action, "previous_reward": reward}
+        now = {name: torch.from_numpy(np.ascontiguousarray(value[lanes])).to(device) for name, value in seen.items()}
+        noise = Noise(fold(seed, Purpose.ACTING), step, torch.from_numpy(rows[lanes]).to(device))
+        chosen, memory = policy.act(now, memory, noise, greedy)
+        action = np.zeros(len(tasks), np.int64)
+        action[lanes] = chosen.cpu().numpy()
+        for row, episode in kept:
+            lane = row - rows[0]
+            if info["episode"][lane] % episodes == episode and info["episode"][lane] >= 0:
+                kept[row, episode].append(int(action[lane]))
+        observation, reward, terminated, truncated, info = vector.step(action)
+        found.returns[lanes, turn] += reward[lanes]
+        found.lengths[lanes, turn] += 1
+        found.success[lanes, turn] |= family.success(reward, terminated, truncated, info)[lanes]
+        first = terminated | truncated
+        finished += int(first[lanes].sum())
+        progress(finished)
+        step += 1
+        plays = info["episode"][lanes] >= 0
+        if not plays.all():
+            lanes, memory = lanes[plays], {name: value[torch.from_numpy(plays).to(device)] for name, value in memory.items()}
+    vector.close()
+    found.actions = {key: np.array(taken) for key, taken in kept.items()}
+    return found
+
+
+def references(family: Family, split: str, tasks: np.ndarray, seed: int) -> dict[str, Streams]:
+    """Random play, whoever the histories come from, and the best there can be, on exactly these tasks."""
+    scores = {}
+    exact = family.random_return(tasks)
+    if exact is None:
+        scores["random"] = _once(play_once(RandomPlayer(family, seed), family, split, tasks, len(tasks)).score)
+    else:
+        scores["random"] = Streams(exact[:, None], np.zeros((len(tasks), 1), bool), np.full((len(tasks), 1), np.nan), {})
+    data = family.config.data
+    for number, source in enumerate(data.learners):
+        pool = family.pool(source)
+        played = tasks[np.arange(max(pool, len(tasks) // pool * pool)) // pool]
+        random = np.random.Generator(np.random.Philox(key=[seed, fold(Purpose.HEALTH, number)]))
+        block = histories.play(family, source, played, data.episodes_per_history, random)
+        lengths = block["episode_length"].reshape(len(played), -1)
+        scores[source] = Streams(block["return"], block["success"], lengths, {})
+    if (optimum := family.optimum(tasks)) is not None:
+        scores["optimum"] = _once(optimum)
+    elif family.accepts(family.config, needs_expert=True) is None:
+        scores["expert"] = _once(play_once(ExpertPlayer(family), family, split, tasks, len(tasks)).score)
+    return scores
+
+
+def _once(score: Any) -> Streams:
+    return Streams(score.returns[:, None], score.success[:, None], score.lengths[:, None], {})
+
+
+def evaluate(
+    policy: Policy, family: Family, config: Config, training: np.ndarray | None, seed: int, device: torch.device
+) -> Evaluation:
+    from trainers.evaluation import Evaluation
+
+    tasks, episodes = family.seeds(config.split, config.episodes), config.episodes_per_task
+    scores: dict[str, Streams] = {}
+    policy.eval()
+    for decode in config.decode:
+        with bar(f"evaluate, {decode}", len(tasks) * episodes) as progress:
+            scores[decode] = play(
+                policy,
+                family,
+                config.split,
+                tasks,
+                episodes,
+                config.num_envs,
+                decode == "greedy",
+                seed,
+                device,
+                (config.media + 1) // 2,
+                progress,
+            )
+    headline = scores[config.decode[0]]
+    scores |= references(family, config.split, tasks, seed)
+    if {"sampled", "greedy"} <= scores.keys() and scores["greedy"].last.mean() < COLLAPSE * scores["sampled"].last.mean():
+        say(
+            f"warning: greedy acting reaches {scores['greedy'].last.mean():.2f} where sampling reaches "
+            f"{scores['sampled'].last.mean():.2f}: exploring is a distribution, and its most likely action walks one way for ever"
+        )
+    seen = np.zeros(len(tasks), bool) if training is None else family.seen_in_training(tasks, training)
+    record = {
+        "headline": "return",  # what a table of many runs shows
+        "split": config.split,
+        "streams": len(tasks),
+        "episodes_per_task": episodes,
+        "first_seed": int(tasks[0]),
+        "trained_here": training is not None,
+        "seen_in_training": float(seen.mean()),
+        "scores": {name: summary(score) for name, score in scores.items()},
+        "by_episode": {name: by_episode(score) for name, score in scores.items()},
+        "by_task": by_task(family, tasks, headline, scores.get("optimum") or scores.get("expert")),
+        "per_episode": {  # of each stream, over its last episodes
+            name: {"success": score.found, "return": score.last, "length": score.lengths[:, -LAST:].mean(1)}
+            for name, score in scores.items()
+            if len(score.returns) == len(tasks)
+        },
+    }
+    pictures = [
+        curves(
+            {name: Curve(**record["by_episode"][name]) for name in scores},  # type: ignore[arg-type]
+            f"return by episode, {len(tasks)} streams of {config.split} tasks",
+        )
+    ]
+    if config.media:
+        shown = list(headline.actions)[: config.media]
+        films = family.render(tasks[[row for row, _ in shown]], [headline.actions[key] for key in shown])
+        pictures.append(film(films))
+    return Evaluation(record, pictures)
+
+
+def validate(policy: Policy, family: Family, streams: int, seed: int, device: torch.device) -> Any:
+    """What chooses `best` during training: the last episodes of short streams of val tasks, sampled."""
+    from envs.base import Score
+
+    policy.eval()
+    tasks = family.seeds("val", streams)
+    played = play(policy, family, "val", tasks, VALIDATION, streams, False, seed, device)
+    return Score(played.found, played.returns[:, -FOUND:].mean(1), played.lengths[:, -FOUND:].mean(1))
+
+
+def summary(score: Streams) -> dict[str, Any]:
+    last, found = score.last, score.found
+    return {
+        "streams": len(last),
+        "success": float(found.mean()),  # streams that found out: solved one of their last episodes
+        "success_interval": wilson(int(found.sum()), len(found)),
+        "return": float(last.mean()),  # of the last episodes
+        "return_interval": bootstrap(last),
+        "first": float(score.returns[:, 0].mean()),
+        "area": float(score.returns.mean()),  # mean over all episodes: how soon it gets good counts too
+    }
+
+
+def by_episode(score: Streams) -> dict[str, list[float]]:
+    """The mean return of each episode and its 95 % interval over streams."""
+    mean = score.returns.mean(0)
+    half = Z * score.returns.std(0) / np.sqrt(len(score.returns))
+    return {"mean": mean.tolist(), "low": (mean - half).tolist(), "high": (mean + half).tolist()}
+
+
+def by_task(family: Family, tasks: np.ndarray, score: Streams, best: Streams | None) -> dict[str, dict[str, float | None]]:
+    """Of the headline's streams, for each hidden thing that they had to find."""
+    names = np.array(family.task_names(tasks))
+    found = {}
+    for name in dict.fromkeys(names.tolist()):
+        mine = names == name
+        found[name] = {
+            "streams": int(mine.sum()),
+            "return": float(score.last[mine].mean()),
+            "found": float(score.found[mine].mean()),
+            "best": None if best is None else float(best.last[mine].mean()),
+        }
+    return found
+
+
+def table(record: dict[str, Any], headline: str) -> Group:
+    """The learning curve, what it comes to, and each task by itself."""
+    streams, episodes = record["streams"], record["episodes_per_task"]
+    share = record["seen_in_training"]
+    held_out = f"{share:.0%} of them with a task of the training data" if record["trained_here"] else "not trained here"
+    named = {n: f"{headline}, {n}" if n in ("sampled", "greedy") else n for n in record["scores"]}
+    shown = [episode for episode in SHOWN if episode < episodes] + [episodes]
+    title = f"return by episode, {streams} streams of {record['split']} tasks ({held_out})"
+    curve = Table("", *map(str, shown), title=title, title_justify="left")
+    for name, values in record["by_episode"].items():
+        mean, flat = values["mean"], len(values["mean"]) == 1
+        curve.add_row(named[name], *(f"{mean[0 if flat else e - 1]:.1f}" if flat or e <= len(mean) else "" for e in shown))
+    words = ("", f"last {min(LAST, episodes)}", "95 %", "first", "all", "found")
+    totals = Table(*words, title=f"found: solved one of the last {min(FOUND, episodes)} episodes", title_justify="left")
+    for name, score in record["scores"].items():
+        interval, found = "{:.2f}-{:.2f}".format(*score["return_interval"]), f"{score['success']:.1%}"
+        if name == "random":
+            interval, found = "", ""
+        row = (f"{score['return']:.2f}", interval, f"{score['first']:.2f}", f"{score['area']:.2f}", found)
+        totals.add_row(named[name], *row)
+    tables = [curve, totals]
+    if len(record["by_task"]) <= MANY_TASKS:
+        goals = Table("task", *record["by_task"], title=f"each task by itself, {headline}", title_justify="left")
+        for words_, key, form in (("last", "return", "{:.1f}"), ("best possible", "best", "{:.1f}"), ("found", "found", "{:.0%}")):
+            values = [task[key] for task in record["by_task"].values()]
+            if None not in values:
+                goals.add_row(words_, *(form.format(value) for value in values))
+        tables.append(goals)
+    return Group(*tables)
