@@ -102,7 +102,6 @@ def typed(cfg: DictConfig) -> Request:
         top = replace(top, ckpt_path=config["ckpt_path"], name=config["name"])
     if top.init_from is not None:
         top = replace(top, init_from=str(checkpoint.find(top.init_from, "init_from")))
-        checkpoint.refuse_other_policy(top.init_from, str(config["policy"].get("_target_")))
     top = replace(top, name=top.name or _default_name(config, hydra.runtime.choices))
 
     _refuse_targets(config, top.trusted_packages)
@@ -111,6 +110,8 @@ def typed(cfg: DictConfig) -> Request:
         for name, section in SECTIONS.items()
         if section.base
     }
+    if top.init_from is not None:
+        checkpoint.refuse_other_policy(top.init_from, config["policy"]["_target_"], targets["policy"].starts_from)  # type: ignore[attr-defined]
     sections: dict[str, Any] = {}
     for name, section in SECTIONS.items():
         cls = config_class(section.module or config[name]["_target_"].rpartition(".")[0], name)

@@ -83,10 +83,10 @@ def refuse_other_spaces(path: str, here: Mapping[str, Any]) -> None:
         raise BadRequest(f"the checkpoint's policy cannot play in this environment: {shapes}; choose an env.id like its own")
 
 
-def refuse_other_policy(path: str | None, target: str) -> None:
-    """`init_from` takes weights, so it takes them from the same kind of policy."""
-    held = json.loads((Path(str(path)) / "policy.json").read_text())["target"]
-    if held != target:
+def refuse_other_policy(path: str, target: str, others: Sequence[str]) -> None:
+    """`init_from` takes weights, so it takes them from the same kind of policy, or from one of those that share parts with it."""
+    held = json.loads((Path(path) / "policy.json").read_text())["target"]
+    if held not in (target, *others):
         raise BadRequest(
             f"init_from={path} holds {held.split('.')[-2]}, not {target.split('.')[-2]}; choose its policy, or another run"
         )

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from envs.base import DataConfig, Spaces
 from policies import histories
-from policies.base import Memory
+from policies.base import Batch, Loss, Memory
 from policies.histories import HistoryPolicy
 from policies.noise import Noise
 from policies.transformer import Transformer
@@ -50,8 +50,8 @@ class AD(HistoryPolicy):
         width = config.hidden_dim
         self.decoder = Transformer(width, config.layers, config.heads, config.feedforward * width, config.dropout)
 
-    def hidden(self, tokens: Tensor, noise: Noise) -> Tensor:
-        return self.decoder(tokens, self.config.context)
+    def forward(self, batch: Batch, noise: Noise) -> Loss:
+        return self.loss(self.decoder(self.token(batch), self.config.context), batch)
 
     def start(self, num_envs: int, device: torch.device) -> Memory:
         cache = self.decoder.start(num_envs, self.config.context, device)

@@ -74,7 +74,7 @@ class StepTokens(nn.Module):
 
 
 class HistoryPolicy(Policy):
-    """Subclasses write `logits` for training and `start` and `step` for acting."""
+    """Subclasses write `forward`, which ends in `loss`, and for acting `start` and `step`."""
 
     memory_scope: ClassVar[str] = "history"
 
@@ -102,18 +102,15 @@ class HistoryPolicy(Policy):
         nn.init.zeros_(self.head.weight)  # the first loss is ln(actions) to the last digit
         nn.init.zeros_(self.head.bias)
 
-    def hidden(self, tokens: Tensor, noise: Noise) -> Tensor:
-        """What the actions of all steps are read from, [B, T, d]: each knows its own step and those before it."""
-        raise NotImplementedError("hidden(tokens [B, T, d], noise) -> [B, T, d]")
-
     def step(self, token: Tensor, memory: Memory) -> Tensor:
-        """The same for one more step, [N, d] from [N, d]; what is to be remembered of it is written into `memory`."""
+        """What the next action is read from, [N, d]; what is to be remembered of the token is written into `memory`."""
         raise NotImplementedError("step(token [N, d], memory) -> [N, d]")
 
     # --- training ----------------------------------------------------------------------------------------------------
 
-    def forward(self, batch: Batch, noise: Noise) -> Loss:
-        logits = self.head(self.hidden(self.token(batch), noise)).float()  # [B, T, A]
+    def loss(self, hidden: Tensor, batch: Batch) -> Loss:
+        """Of all actions of the batch, from what they are read from [B, T, d]: a step's own and what came before it."""
+        logits = self.head(hidden).float()  # [B, T, A]
         counted = batch["action_mask"]
         label = batch["action"].masked_fill(~counted, -100).flatten()  # cross_entropy's "ignore"
         plain = F.cross_entropy(logits.flatten(0, 1), label, reduction="none").view_as(counted)  # [B, T]

@@ -49,6 +49,7 @@ class Purpose(IntEnum):
     ACTING = 4
     RANDOM_PLAY = 5
     HEALTH = 6
+    TOGETHER = 7
 
 
 class Noise:
@@ -61,12 +62,20 @@ class Noise:
         # A tensor: torch.compile would fold a number and the counter into an index expression, and overflow.
         self.stride = torch.full((), _signed(_GOLDEN), device=rows.device)
         self.drawn = 0
+        self.whole = seed, step
 
     def __getitem__(self, lanes: Tensor) -> Noise:
         """The streams of some rows, for work that only they need. What they draw, the whole draws again: use one or the other."""
         part = copy.copy(self)
         part.rows = self.rows[lanes]
         return part
+
+    @torch.compiler.disable
+    def once(self) -> float:
+        """One number in [0, 1) for all rows of a step, the same however they are split. It draws from no row's stream."""
+        seed, step = self.whole
+        assert isinstance(step, int), "rows with steps of their own have nothing in common"
+        return (fold(seed, step, Purpose.TOGETHER) >> 39) / (1 << 24)
 
     def uniform(self, *shape: int) -> Tensor:
         """[B, *shape] in [0, 1), float32."""

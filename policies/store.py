@@ -62,6 +62,26 @@ def load_weights(policy: Policy, folder: Path) -> None:
     policy.load_state_dict(weights)
 
 
+def load_parts(policy: Policy, folder: Path) -> list[str]:
+    """The acting weights of a checkpoint of another policy, as far as both have them; returns which parts those are."""
+    if fault := damage(folder):
+        raise BadRequest(f"the checkpoint {folder} is damaged ({fault}); choose another one of its run")
+    weights, own = load_file(folder / "policy.safetensors"), policy.state_dict()
+    if wrong := [name for name in own if name in weights and own[name].shape != weights[name].shape]:
+        raise BadRequest(
+            f"the weights in {folder} do not fit this {type(policy).__name__}: {wrong[0]} is of another size. Leave out what "
+            f"changes the parts that both have, so that they are as in {folder / 'config.yaml'}"
+        )
+    shared = {name: weight for name, weight in weights.items() if name in own}
+    policy.load_state_dict(shared, strict=False)
+    return list(dict.fromkeys(name.split(".")[0] for name in shared))
+
+
+def target_of(folder: Path) -> str:
+    """Which policy a checkpoint holds, as YAML names it."""
+    return str(json.loads((folder / "policy.json").read_text())["target"])
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """A safetensors file. Copies, because it refuses tensors that share memory, as tied weights do."""
     copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}

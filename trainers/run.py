@@ -130,7 +130,7 @@ def prepared(request: Request, family: Family, folder: Path, device: torch.devic
     policy: Policy = request.targets["policy"](request.policy, family.spaces)
     policy.fit(data.meta)
     if request.init_from:
-        store.load_weights(policy, Path(request.init_from))
+        warm_start(policy, Path(request.init_from), request.config["policy"]["_target_"])
     policy.to(device)
     windows, held_out = (Windows(dataset, policy.window) for dataset in (data, validation))
     floor = statistics.floor(windows) if isinstance(family.spaces.action, spaces.Discrete) else None
@@ -166,6 +166,15 @@ def prepared(request: Request, family: Family, folder: Path, device: torch.devic
     records.health(report.to_markdown(), report.numbers())
     records.close()
     return trainer, report
+
+
+def warm_start(policy: Policy, folder: Path, target: str) -> None:
+    if store.target_of(folder) == target:
+        store.load_weights(policy, folder)
+        return
+    taken = store.load_parts(policy, folder)
+    new = [name for name, _ in policy.named_children() if name not in taken]
+    say(f"weights of {', '.join(taken)} are those of {folder}; {', '.join(new)} start anew")
 
 
 def evaluate(request: Request, family: Family, folder: Path, device: torch.device) -> str:

@@ -1,0 +1,151 @@
+"""Algorithm distillation over a compressed past: a few latent tokens stand for everything before the present block of steps.
+
+The stream is cut into blocks. An encoder reads the latents and the block behind them and makes the next latents; a causal decoder
+reads the latents and predicts the actions of the present block. That is a recurrence, trained end to end through all of it, so
+memory stays the same however long it runs. Latents come first in both, so that blocks of any length keep their positions; each
+batch draws one length, because what was only ever trained at one is lost at others.
+
+`depth` limits the recurrence, as write-up 003 did (experiment=seed_003): latents then stand for the last blocks alone, encoded
+anew from the learned first ones. Its warm start is `init_from=` a run of `policy=ad`; its reconstruction loss is an option.
+
+Plain Dark Room does not need any of this: what a window of two episodes shows is enough. Two-goal recall (env.game=recall) does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from envs.base import Spaces
+from policies import histories
+from policies.base import Batch, Loss, Memory
+from policies.histories import HistoryPolicy
+from policies.nets import Attention
+from policies.noise import Noise
+from policies.transformer import Transformer
+
+
+@dataclass
+class Config(histories.Config):
+    length: int = 600  # thirty episodes of Dark Room: as many recursions as acting will need
+    latents: int = 20  # tokens that stand for the past
+    encoder_layers: int = 2
+    block: int = 40  # steps between two compressions when it acts; with the latents, all that it holds
+    blocks: list[int] = field(default_factory=lambda: [20, 30, 40])  # lengths in training, of which each batch draws one
+    depth: int = 0  # compressions that latents go through; 0: without end, else they stand for the last `depth` blocks alone
+    reconstruction: float = 0.0  # weight of an auxiliary loss: the latents have to tell the block that they were just made of
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("latents", "encoder_layers", "block"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.blocks or min(self.blocks) < 1:
+            raise ValueError(f"blocks must be a list of lengths, each at least 1, got {self.blocks}")
+        if self.depth < 0 or self.reconstruction < 0:
+            raise ValueError(f"depth and reconstruction must be at least 0, got {self.depth} and {self.reconstruction}")
+        if min(self.blocks) >= self.length:
+            raise ValueError(f"length must exceed the shortest of the blocks {self.blocks}, or nothing is compressed")
+
+
+class CompressedAD(HistoryPolicy):
+    config: Config
+    starts_from: ClassVar[tuple[str, ...]] = ("policies.ad.AD",)
+
+    def __init__(self, config: Config, spaces: Spaces):
+        super().__init__(config, spaces)
+        width = config.hidden_dim
+        shape = (config.heads, config.feedforward * width, config.dropout)
+        self.decoder = Transformer(width, config.layers, *shape)
+        self.compressor = Transformer(width, config.encoder_layers, *shape)
+        self.blank = nn.Parameter(torch.randn(config.latents, width) * 0.02)  # latents of an empty past
+        self.slot = nn.Parameter(torch.randn(config.latents, width) * 0.5)  # tells latents apart from each other, and from steps
+        if config.reconstruction:
+            longest = max(config.block, *config.blocks)
+            self.place = nn.Parameter(torch.randn(longest, width))
+            self.recall = Attention(width, config.heads)
+
+    def compress(self, latents: Tensor, block: Tensor) -> Tensor:
+        """The latents [B, L, d] after a block [B, b, d]."""
+        read = self.compressor(torch.cat([latents + self.slot, block], dim=1), None)
+        return read[:, : self.config.latents]
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def forward(self, batch: Batch, noise: Noise) -> Loss:
+        tokens = self.token(batch)
+        blocks = self.cut(tokens, noise)
+        latents = self.compressed(blocks)
+        loss = self.loss(self.decoded(latents, blocks)[:, : tokens.shape[1]], batch)
+        return self.with_reconstruction(loss, latents, blocks, batch) if self.config.reconstruction else loss
+
+    def cut(self, tokens: Tensor, noise: Noise) -> Tensor:
+        """[B, K, b, d]; the last block is filled up with zeros, which nothing that counts ever sees."""
+        choices = self.config.blocks
+        length = choices[int(noise.once() * len(choices))] if self.training else self.config.block
+        missing = -tokens.shape[1] % length
+        return nn.functional.pad(tokens, (0, 0, 0, missing)).unflatten(1, (-1, length))
+
+    def compressed(self, blocks: Tensor) -> Tensor:
+        """What stands for everything before each block, [B, K, L, d]."""
+        count = blocks.shape[1]
+        if not self.config.depth:
+            latents = [self.blank.expand(len(blocks), -1, -1)]
+            for block in blocks[:, :-1].unbind(1):
+                latents.append(self.compress(latents[-1], block))
+            return torch.stack(latents, dim=1)
+        found = self.blank.expand(*blocks.shape[:2], -1, -1)
+        for _ in range(min(self.config.depth, count - 1)):  # all blocks at once: each round adds one more block of the past
+            read = self.compress(found[:, :-1].flatten(0, 1), blocks[:, :-1].flatten(0, 1)).unflatten(0, (-1, count - 1))
+            found = torch.cat([found[:, :1], read], dim=1)
+        return found
+
+    def decoded(self, latents: Tensor, blocks: Tensor) -> Tensor:
+        """[B, K * b, d], all blocks as one batch."""
+        x = torch.cat([latents + self.slot, blocks], dim=2).flatten(0, 1)  # [B*K, L+b, d]
+        hidden = self.decoder(x, x.shape[1])[:, self.config.latents :]
+        return hidden.unflatten(0, blocks.shape[:2]).flatten(1, 2)
+
+    def with_reconstruction(self, loss: Loss, latents: Tensor, blocks: Tensor, batch: Batch) -> Loss:
+        """Adds how far the tokens of the block before are from what its latents tell of them."""
+        told, asked = latents[:, 1:].flatten(0, 1), blocks[:, :-1].detach()  # [B*(K-1), L, d], [B, K-1, b, d]
+        place = self.place[: blocks.shape[2]].expand(len(told), -1, -1)
+        error = (self.recall(place, self.recall.keys_values(told)).view_as(asked) - asked).square().mean(-1).flatten(1)
+        error = error * batch["action_mask"][:, : error.shape[1]]
+        parts = {"cross_entropy": (loss.total.detach(), loss.count), **loss.metrics, "reconstruction": (error.sum(), loss.count)}
+        return Loss(loss.total + self.config.reconstruction * error.sum(), loss.count, parts)
+
+    # --- acting ------------------------------------------------------------------------------------------------------
+
+    def start(self, num_envs: int, device: torch.device) -> Memory:
+        config, lanes = self.config, torch.arange(num_envs, device=device)
+        memory = self.decoder.start(num_envs, config.latents + config.block, device)
+        with torch.no_grad():
+            self.decoder.prefill((self.blank + self.slot).expand(num_envs, -1, -1), memory, lanes)
+            # With a limited depth, the latents that stand for the last block, for the last two, ...: all but the last to go on from.
+            latents = self.blank.expand(num_envs, max(1, config.depth), -1, -1).clone()
+        block = torch.zeros(num_envs, config.block, config.hidden_dim, device=device)
+        return {"position": torch.zeros_like(lanes), "latents": latents, "block": block, **memory}
+
+    def step(self, token: Tensor, memory: Memory) -> Tensor:
+        full = (memory["position"] == self.config.block).nonzero()[:, 0]
+        if len(full):
+            memory["latents"][full] = latents = self.renewed(memory["latents"][full], memory["block"][full])
+            self.decoder.prefill(latents[:, -1] + self.slot, memory, full)
+            memory["position"][full] = 0
+        position = memory["position"]
+        memory["block"][torch.arange(len(token), device=token.device), position] = token
+        hidden = self.decoder.step(token, memory, self.config.latents + position)
+        memory["position"] += 1
+        return hidden
+
+    def renewed(self, latents: Tensor, block: Tensor) -> Tensor:
+        """All the latents [N, stages, L, d] after one more block [N, b, d]."""
+        before = latents
+        if self.config.depth:
+            before = torch.cat([self.blank.expand(len(latents), 1, -1, -1), latents[:, :-1]], dim=1)
+        stages = before.shape[1]
+        return self.compress(before.flatten(0, 1), block.repeat_interleave(stages, dim=0)).unflatten(0, (-1, stages))
