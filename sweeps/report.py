@@ -191,7 +191,9 @@ def notes(runs: Sequence[Run], along: Sequence[str]) -> Iterator[str]:
 
 
 def worth_showing(runs: Sequence[Run]) -> str:
-    """Success, unless nobody ever had any and there are returns to compare."""
+    """Success, unless an evaluation says otherwise, or nobody ever had any and there are returns to compare."""
+    if any(run.evaluation.get("headline") == "return" for run in runs):
+        return "return"
     scores = [score for player in players(runs) for score in played(runs, player)]
     fruitless = not any(score["success"].any() for score in scores) and any(score["return"].any() for score in scores)
     return "return" if fruitless else "success"

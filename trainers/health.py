@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 from torch import nn
 
 from envs.data.statistics import Floor, label_shares, repeated_episodes
-from envs.data.windows import Windows
+from envs.data.windows import HistoryCut, Windows
 from policies.base import Batch, Policy
 from trainers.optim import ScheduleConfig
 from trainers.probes import Probe, not_finite
@@ -30,6 +31,8 @@ BEHIND_THE_END = 0.6  # share of plan slots after their episode's end; expert pl
 ONE_LABEL = 0.95  # share of the most frequent action, above which always answering it looks like success
 NEAR_CHANCE = 0.95  # of chance: a floor above it leaves nothing to learn
 NOT_HELD_OUT = 0.5  # share of val episodes that are training episodes
+AUDITED = 512  # samples whose targets are looked at
+EARLY = 0.5  # share of the histories below which targets have only seen their beginning
 REPEATED = 0.5  # share of samples whose window occurs more than once, below which their entropy cannot be counted
 STILL_AT_CHANCE = 0.98
 CHANCE_AFTER = 200  # steps after which a loss at chance is no longer a slow start
@@ -105,6 +108,9 @@ def before_training(policy: Policy, batch: Batch, data: Windows, validation: Win
     _gradients(report, policy, batch, seed)
     if floor:
         _labels(report, data, floor)
+    if isinstance(data.cut, HistoryCut) and floor:
+        _targets(report, data, data.cut, floor)
+        _smoothing(report, policy)
     _held_out(report, data, validation)
     return report
 
@@ -204,6 +210,8 @@ def _labels(report: Report, data: Windows, floor: Floor) -> None:
         f"{common:.1%} of the labels are action {shares.index(common)}: always answering it looks like success; judge by the "
         "return, and record episodes that need the other actions (env.data.noise, another env.id)",
     )
+    if isinstance(data.cut, HistoryCut):
+        return  # their floor is the source's own: `_targets`
     known = floor.repeated >= REPEATED
     report.add(
         "entropy floor",
@@ -214,6 +222,50 @@ def _labels(report: Report, data: Windows, floor: Floor) -> None:
         f"what the policy sees says nearly nothing about the actions: the best possible loss of an action is "
         f"{floor.entropy:.3f}, chance is {chance:.3f}, and no hyper-parameter can go below that; look at which samples are "
         "drawn, and at how the episodes were recorded (env.data.source)",
+    )
+
+
+def _targets(report: Report, data: Windows, cut: HistoryCut, floor: Floor) -> None:
+    """Which parts of the histories training asks about, and what the source itself knew there."""
+    samples = np.linspace(0, len(cut) - 1, min(AUDITED, len(cut))).astype(np.int64)
+    step, length = cut.ages(samples)
+    chance = report.facts["action_chance"]
+    reach, whole = int(step.max()) + 1, int(length.max())
+    tenths = np.bincount(step * 10 // length, minlength=10) / len(step)
+    report.facts |= {"target_floor": floor.entropy, "target_floor_known": floor.repeated, "target_tenths": tenths.tolist()}
+    coverage = " ".join(f"{share:.0%}" for share in tenths)
+    told = f" on the {floor.repeated:.0%} whose probability the source told" if floor.repeated < 1 else ""
+    known = f"floor {floor.entropy:.3f}{told}" if floor.repeated else "floor unknown: the source does not tell its probabilities"
+    early = reach < EARLY * whole
+    report.add(
+        "training targets",
+        f"{known}, chance {chance:.3f}; they lie in steps 1 to {reach} of {whole}, by tenths of the histories {coverage}",
+        floor.repeated >= REPEATED and floor.entropy > NEAR_CHANCE * chance,
+        f"the training targets lie in the first {reach} of {whole} steps of the histories, where the source is still random: the "
+        f"best possible loss on them is {floor.entropy:.3f}, chance is {chance:.3f}, and no hyper-parameter can help. Sample "
+        "whole histories: policy.from_start=0, a larger policy.length, or policy.every=3"
+        if early
+        else f"the source is as good as random wherever training looks: the best possible loss is {floor.entropy:.3f}, chance is "
+        f"{chance:.3f}, and no hyper-parameter can help; record longer histories (env.data.episodes_per_history) or those of "
+        "another learner (env.data.source)",
+    )
+
+
+def _smoothing(report: Report, policy: Policy) -> None:
+    smoothing, chance = getattr(getattr(policy, "config", None), "label_smoothing", 0.0), report.facts["action_chance"]
+    if not smoothing:
+        return
+    rest = smoothing / round(math.exp(chance))  # what each of the actions is given
+    sure = 1 - smoothing + rest
+    floor = -sure * math.log(sure) - (smoothing - rest) * math.log(rest)
+    report.facts["smoothing_floor"] = floor
+    report.add(
+        "label smoothing",
+        f"{smoothing:g}: the smoothed loss cannot go below {floor:.3f}, however sure the source is",
+        True,
+        f"policy.label_smoothing={smoothing:g} puts a floor of its own, {floor:.3f}, under the loss even where the source is "
+        f"certain, and the policy that it asks for acts at random in {smoothing:.0%} of the steps for ever; judge by "
+        "cross_entropy, which is not smoothed, or set it to 0",
     )
 
 

@@ -159,6 +159,9 @@ def prepared(request: Request, family: Family, folder: Path, device: torch.devic
     report = health.before_training(policy, to_device(sample, device), windows, held_out, floor, request.seed)
     health.schedule(report, request.trainer.schedule, trainer.max_steps, request.trainer.eval_every)
     console.print(health.parameter_table(policy))
+    for finding in report.findings:
+        if finding.check == "training targets":  # whoever learns from histories sees what is asked, whether it is fine or not
+            say(f"training targets: {finding.measured}")
     for warning in report.warnings:
         say(f"warning: {warning}")
     write_json(folder / "health.json", report.to_json())

@@ -134,12 +134,24 @@ class HistoryCut:
     def __len__(self) -> int:
         return len(self.begin)
 
-    def batch(self, samples: np.ndarray) -> dict[str, Any]:
-        columns = self.dataset.columns
+    def places(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where the slots [B, T] of samples lie in the strands' order, which rows of the dataset these are, and which there are."""
         place, end = self.begin[samples, None] + self.slots, self.end[samples, None]  # [B, T], [B, 1]
         known = place < end
         place = np.minimum(place, end - 1)
-        rows = place if self.rows is None else self.rows[place]
+        return place, place if self.rows is None else self.rows[place], known
+
+    def ages(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of every target of these samples: its step within its history, and how many steps that one has."""
+        _, rows, known = self.places(samples)
+        ends = self.dataset.history_ends
+        history = np.searchsorted(ends, rows[known], side="right")
+        begins = np.concatenate([[0], ends[:-1]])
+        return rows[known] - begins[history], (ends - begins)[history]
+
+    def batch(self, samples: np.ndarray) -> dict[str, Any]:
+        columns = self.dataset.columns
+        place, rows, known = self.places(samples)
         episode = self.episode[place]
         action = _rows(columns["action"], rows)
         executed = _rows(columns["executed_action"], rows) if "executed_action" in columns else action
