@@ -38,12 +38,12 @@ class AD(HistoryPolicy):
 
     @classmethod
     def accepts_data(cls, config: Config, data: DataConfig | None, max_steps: int) -> str | None:
-        if config.context < max_steps:
-            return (
-                f"policy.context={config.context} is shorter than one episode of up to {max_steps} steps, and whatever is to be "
-                "learned lies in earlier ones: raise policy.context, or lower env.max_steps"
-            )
-        return super().accepts_data(config, data, max_steps)
+        if config.context >= max_steps:
+            return super().accepts_data(config, data, max_steps)
+        return super().accepts_data(config, data, max_steps) or (
+            f"policy.context={config.context} is shorter than one episode of up to {max_steps} steps, and whatever is to be "
+            "learned lies in earlier ones: raise policy.context, or lower env.max_steps"
+        )
 
     def __init__(self, config: Config, spaces: Spaces):
         super().__init__(config, spaces)

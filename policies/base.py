@@ -48,7 +48,9 @@ class Policy(nn.Module):
     window: Window
     memory_scope: ClassVar[str] = "episode"  # "history": memory outlives an episode, until the task changes
 
-    starts_from: ClassVar[tuple[str, ...]] = ()  # other policies, as YAML names them, whose weights may start this one (init_from)
+    starts_from: ClassVar[
+        tuple[str, ...]
+    ] = ()  # other policies, as YAML names them, whose weights may start this one (init_from)
 
     @classmethod
     def accepts(cls, config: Any, spaces: Spaces) -> str | None:

@@ -125,7 +125,7 @@ class CompressedAD(HistoryPolicy):
         memory = self.decoder.start(num_envs, config.latents + config.block, device)
         with torch.no_grad():
             self.decoder.prefill((self.blank + self.slot).expand(num_envs, -1, -1), memory, lanes)
-            # With a limited depth, the latents that stand for the last block, for the last two, ...: all but the last to go on from.
+            # With a limited depth: those that stand for the last block alone, for the last two, and so on.
             latents = self.blank.expand(num_envs, max(1, config.depth), -1, -1).clone()
         block = torch.zeros(num_envs, config.block, config.hidden_dim, device=device)
         return {"position": torch.zeros_like(lanes), "latents": latents, "block": block, **memory}

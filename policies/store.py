@@ -74,7 +74,8 @@ def load_parts(policy: Policy, folder: Path) -> list[str]:
         )
     shared = {name: weight for name, weight in weights.items() if name in own}
     policy.load_state_dict(shared, strict=False)
-    return list(dict.fromkeys(name.split(".")[0] for name in shared))
+    taken = {name.split(".")[0] for name in shared}
+    return [name for name, _ in policy.named_children() if name in taken]
 
 
 def target_of(folder: Path) -> str:

@@ -34,7 +34,9 @@ class Block(nn.Module):
         """Queries, keys and values [B, heads, T, d/heads] of x [B, T, d]; the first two rotated by `turn`."""
         width = x.shape[-1]
         turned, value = self.query_key_value(self.norm_attention(x)).split((2 * width, width), dim=-1)
-        turned = rotated(turned.unflatten(-1, (2 * self.heads, -1)), turn)  # [B, T, 2*heads, d/heads], both at once: half the work
+        turned = rotated(
+            turned.unflatten(-1, (2 * self.heads, -1)), turn
+        )  # [B, T, 2*heads, d/heads], both at once: half the work
         query, key = turned.transpose(1, 2).chunk(2, dim=1)
         return query, key, value.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 

@@ -22,6 +22,20 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
+# Policies that learn from histories: where they find some, and how to make them small.
+IN_CONTEXT = {
+    "ad": ("policy.length=24", "policy.context=20"),
+    "compressed_ad": ("policy.length=24", "policy.blocks=[8,12]", "policy.block=9", "policy.latents=4"),
+}
+HISTORIES = {"minigrid": ("env.data.source=annealed_expert", "env.max_steps=20")}
+
+
+def pair(policy: str, env: str = "minigrid") -> tuple[str, ...]:
+    """The command line of a policy in an environment, in which it can learn if there is any way."""
+    chosen = (f"policy={policy}", f"env={env}")
+    return (*chosen, *IN_CONTEXT[policy], *HISTORIES.get(env, ())) if policy in IN_CONTEXT else chosen
+
+
 SPACES = Spaces(spaces.Dict({"state": spaces.Box(-1, 1, (3,), np.float32)}), spaces.Discrete(4))
 
 

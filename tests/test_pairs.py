@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, options
+from helpers import ROOT, options, pair
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TINY = (
     *("trainer.max_steps=2", "trainer.batch_size=16", "trainer.log_every=1", "trainer.eval_every=1", "trainer.eval_episodes=2"),
-    *("eval.episodes=3", "eval.media=1", "env.data.episodes=20", "env.data.val_episodes=4"),
+    *("eval.episodes=3", "eval.episodes_per_task=3", "eval.media=1", "env.data.episodes=20", "env.data.val_episodes=4"),
 )
 SHORT_EPISODES = {"minigrid": ("env.max_steps=20",)}
 
@@ -31,7 +31,7 @@ def run_folder(here: Path) -> Path:
 @pytest.mark.parametrize("env", options("env"))
 @pytest.mark.parametrize("policy", options("policy"))
 def test_two_steps_of_every_pair(launch: Callable, here: Path, policy: str, env: str):
-    done = launch(f"policy={policy}", f"env={env}", *TINY, *SHORT_EPISODES.get(env, ()))
+    done = launch(*SHORT_EPISODES.get(env, ()), *pair(policy, env), *TINY)
     folder = run_folder(here)
     assert json.loads((folder / "status.json").read_text()) == {"status": "done"}
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -58,7 +58,7 @@ def test_tensorboard_shows_scalars_hyperparameters_and_film(launch: Callable, he
 @pytest.mark.parametrize("encoder", options("encoder"))
 @pytest.mark.parametrize("policy", options("policy"))
 def test_every_encoder_runs(launch: Callable, policy: str, encoder: str):
-    launch(f"policy={policy}", f"encoder={encoder}", *TINY, "trainer.max_steps=1", "env.max_steps=5", "logger=none")
+    launch(*pair(policy), f"encoder={encoder}", *TINY, "trainer.max_steps=1", "env.max_steps=5", "logger=none")
 
 
 @pytest.mark.parametrize(

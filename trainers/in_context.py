@@ -8,25 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from rich.console import Group
 from rich.table import Table
 
-from envs.base import Family
+from envs.base import Family, Score
 from envs.data import histories
 from policies.base import Policy
 from policies.noise import Noise, Purpose, fold
+from trainers.evaluation import Config, Evaluation
 from trainers.intervals import Z, bootstrap, wilson
 from trainers.pictures import Curve, curves, film
 from trainers.records import bar, say
 from trainers.rollout import ExpertPlayer, RandomPlayer
 from trainers.rollout import play as play_once
-
-if TYPE_CHECKING:
-    from trainers.evaluation import Config, Evaluation
 
 SHOWN = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100)  # episodes in the table
 LAST = 10  # episodes whose mean return is the headline
@@ -57,81 +56,74 @@ class Streams:
         return self.success[:, -FOUND:].any(1)
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Course:
+    """What is played: so many episodes of each task, one lane a task, `num_envs` of them at a time."""
+
+    family: Family
+    split: str
+    tasks: np.ndarray  # [S]
+    episodes: int
+    num_envs: int
+
+    def vector(self, rows: np.ndarray) -> VectorEnv:
+        return self.family.vector(len(rows), self.split, tasks=self.tasks[rows], episodes_per_task=self.episodes)
+
+
 def play(
     policy: Policy,
-    family: Family,
-    split: str,
-    tasks: np.ndarray,
-    episodes: int,
-    num_envs: int,
+    course: Course,
     greedy: bool,
     seed: int,
     device: torch.device,
     keep: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> Streams:
-    """`episodes` of each of the `tasks`, one lane a task, `num_envs` of them at a time; the actions of the first `keep` tasks'
-    first and last episodes are kept."""
-    parts = []
-    for start in range(0, len(tasks), num_envs):
-        rows = np.arange(start, min(start + num_envs, len(tasks)))
-        before = start * episodes
-        done = lambda finished, before=before: progress(before + finished, len(tasks) * episodes)  # noqa: E731
-        parts.append(_play(policy, family, split, tasks[rows], rows, episodes, greedy, seed, device, keep, done))
+    """The whole course. Of the first `keep` streams, the actions of their first and last episodes are kept."""
+    parts, streams = [], len(course.tasks)
+    for start in range(0, streams, course.num_envs):
+        rows = np.arange(start, min(start + course.num_envs, streams))
+        before = start * course.episodes
+        parts.append(_play(policy, course, rows, greedy, fold(seed, Purpose.ACTING), device, keep))
+        progress(before + len(rows) * course.episodes, streams * course.episodes)
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("returns", "success", "lengths")}
     return Streams(**joined, actions={key: taken for part in parts for key, taken in part.actions.items()})
 
 
-def _play(
-    policy: Policy,
-    family: Family,
-    split: str,
-    tasks: np.ndarray,
-    rows: np.ndarray,
-    episodes: int,
-    greedy: bool,
-    seed: int,
-    device: torch.device,
-    keep: int,
-    progress: Callable[[int], None],
-) -> Streams:
-    lanes = np.arange(len(tasks))  # those that still play; whoever is done never comes back
-    vector = family.vector(len(tasks), split, tasks=tasks, episodes_per_task=episodes)
-    observation, info = vector.reset()
-    memory = policy.start(len(tasks), device)
-    first = np.ones(len(tasks), bool)
-    action, reward = np.zeros(len(tasks), np.int64), np.zeros(len(tasks), np.float32)
-    found = Streams(np.zeros((len(tasks), episodes)), np.zeros((len(tasks), episodes), bool), np.zeros((len(tasks), episodes)), {})
-    kept: dict[tuple[int, int], list[int]] = {
-        (int(row), turn): [] for row in rows if row < keep for turn in sorted({0, episodes - 1})
+@torch.inference_mode()
+def _play(policy: Policy, course: Course, rows: np.ndarray, greedy: bool, seed: int, device: torch.device, keep: int) -> Streams:
+    """The streams `rows`, side by side. A draw belongs to a stream and a step of it, not to the lane that happens to play it."""
+    shape = (len(rows), course.episodes)
+    found = Streams(np.zeros(shape), np.zeros(shape, bool), np.zeros(shape), {})
+    taken: dict[tuple[int, int], list[int]] = {
+        (int(row), turn): [] for row in rows[rows < keep] for turn in sorted({0, course.episodes - 1})
     }
-    step, finished = 0, 0
+    vector = course.vector(rows)
+    observation, info = vector.reset()
+    memory = policy.start(len(rows), device)
+    first = np.ones(len(rows), bool)
+    action, reward = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.float32)
+    lanes, step = np.arange(len(rows)), 0  # those that still play; whoever is done never comes back
     while len(lanes):
-        turn = info["episode"][lanes] % episodes
+        turn = info["episode"][lanes] % course.episodes
         seen = {**observation, "first": first, "previous_action": action, "previous_reward": reward}
-        now = {name: torch.from_numpy(np.ascontiguousarray(value[lanes])).to(device) for name, value in seen.items()}
-        noise = Noise(fold(seed, Purpose.ACTING), step, torch.from_numpy(rows[lanes]).to(device))
-        chosen, memory = policy.act(now, memory, noise, greedy)
-        action = np.zeros(len(tasks), np.int64)
+        now = {name: torch.from_numpy(value[lanes]).to(device) for name, value in seen.items()}
+        chosen, memory = policy.act(now, memory, Noise(seed, step, torch.from_numpy(rows[lanes]).to(device)), greedy)
+        action = np.zeros(len(rows), np.int64)
         action[lanes] = chosen.cpu().numpy()
-        for row, episode in kept:
-            lane = row - rows[0]
-            if info["episode"][lane] % episodes == episode and info["episode"][lane] >= 0:
-                kept[row, episode].append(int(action[lane]))
+        for row, episode in taken:
+            if info["episode"][row - rows[0]] == (row - rows[0]) * course.episodes + episode:
+                taken[row, episode].append(int(action[row - rows[0]]))
         observation, reward, terminated, truncated, info = vector.step(action)
         found.returns[lanes, turn] += reward[lanes]
         found.lengths[lanes, turn] += 1
-        found.success[lanes, turn] |= family.success(reward, terminated, truncated, info)[lanes]
-        first = terminated | truncated
-        finished += int(first[lanes].sum())
-        progress(finished)
-        step += 1
+        found.success[lanes, turn] |= course.family.success(reward, terminated, truncated, info)[lanes]
+        first, step = terminated | truncated, step + 1
         plays = info["episode"][lanes] >= 0
         if not plays.all():
             lanes, memory = lanes[plays], {name: value[torch.from_numpy(plays).to(device)] for name, value in memory.items()}
     vector.close()
-    found.actions = {key: np.array(taken) for key, taken in kept.items()}
+    found.actions = {key: np.array(actions) for key, actions in taken.items()}
     return found
 
 
@@ -158,33 +150,20 @@ def references(family: Family, split: str, tasks: np.ndarray, seed: int) -> dict
     return scores
 
 
-def _once(score: Any) -> Streams:
+def _once(score: Score) -> Streams:
     return Streams(score.returns[:, None], score.success[:, None], score.lengths[:, None], {})
 
 
 def evaluate(
     policy: Policy, family: Family, config: Config, training: np.ndarray | None, seed: int, device: torch.device
 ) -> Evaluation:
-    from trainers.evaluation import Evaluation
-
     tasks, episodes = family.seeds(config.split, config.episodes), config.episodes_per_task
+    course = Course(family, config.split, tasks, episodes, config.num_envs)
     scores: dict[str, Streams] = {}
     policy.eval()
     for decode in config.decode:
         with bar(f"evaluate, {decode}", len(tasks) * episodes) as progress:
-            scores[decode] = play(
-                policy,
-                family,
-                config.split,
-                tasks,
-                episodes,
-                config.num_envs,
-                decode == "greedy",
-                seed,
-                device,
-                (config.media + 1) // 2,
-                progress,
-            )
+            scores[decode] = play(policy, course, decode == "greedy", seed, device, (config.media + 1) // 2, progress)
     headline = scores[config.decode[0]]
     scores |= references(family, config.split, tasks, seed)
     if {"sampled", "greedy"} <= scores.keys() and scores["greedy"].last.mean() < COLLAPSE * scores["sampled"].last.mean():
@@ -223,13 +202,10 @@ def evaluate(
     return Evaluation(record, pictures)
 
 
-def validate(policy: Policy, family: Family, streams: int, seed: int, device: torch.device) -> Any:
+def validate(policy: Policy, family: Family, streams: int, seed: int, device: torch.device) -> Score:
     """What chooses `best` during training: the last episodes of short streams of val tasks, sampled."""
-    from envs.base import Score
-
     policy.eval()
-    tasks = family.seeds("val", streams)
-    played = play(policy, family, "val", tasks, VALIDATION, streams, False, seed, device)
+    played = play(policy, Course(family, "val", family.seeds("val", streams), VALIDATION, streams), False, seed, device)
     return Score(played.found, played.returns[:, -FOUND:].mean(1), played.lengths[:, -FOUND:].mean(1))
 
 
@@ -291,7 +267,11 @@ def table(record: dict[str, Any], headline: str) -> Group:
     tables = [curve, totals]
     if len(record["by_task"]) <= MANY_TASKS:
         goals = Table("task", *record["by_task"], title=f"each task by itself, {headline}", title_justify="left")
-        for words_, key, form in (("last", "return", "{:.1f}"), ("best possible", "best", "{:.1f}"), ("found", "found", "{:.0%}")):
+        for words_, key, form in (
+            ("last", "return", "{:.1f}"),
+            ("best possible", "best", "{:.1f}"),
+            ("found", "found", "{:.0%}"),
+        ):
             values = [task[key] for task in record["by_task"].values()]
             if None not in values:
                 goals.add_row(words_, *(form.format(value) for value in values))

@@ -128,7 +128,9 @@ def curves(lines: dict[str, Curve], title: str) -> Picture:
     for (name, line), colour in sorted(zip(lines.items(), LINES * len(lines), strict=False), key=lambda x: -x[0][1].mean[-1]):
         mean, below, above = ([*x] * (episodes if len(x) == 1 else 1) for x in (line.mean, line.low, line.high))
         numbers = range(1, len(mean) + 1)
-        band = [at(e, v) for e, v in zip(numbers, above, strict=True)] + [at(e, v) for e, v in zip(numbers, below, strict=True)][::-1]
+        band = [at(e, v) for e, v in zip(numbers, above, strict=True)] + [at(e, v) for e, v in zip(numbers, below, strict=True)][
+            ::-1
+        ]
         if len(line.mean) > 1:
             draw.polygon(band, colour + "40")
         draw.line([at(e, v) for e, v in zip(numbers, mean, strict=True)], colour, 2 if len(line.mean) > 1 else 1)

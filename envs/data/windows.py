@@ -135,7 +135,7 @@ class HistoryCut:
         return len(self.begin)
 
     def places(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where the slots [B, T] of samples lie in the strands' order, which rows of the dataset these are, and which there are."""
+        """Where the slots [B, T] of samples lie in the strands' order, which rows of the dataset these are, and which exist."""
         place, end = self.begin[samples, None] + self.slots, self.end[samples, None]  # [B, T], [B, 1]
         known = place < end
         place = np.minimum(place, end - 1)

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, options
+from helpers import ROOT, options, pair
 
 STEPS = 60
 ARGUMENTS = (
@@ -27,6 +27,7 @@ ARGUMENTS = (
     "trainer.save_every=3",
     "trainer.schedule.warmup=10",
     "eval.episodes=20",
+    "eval.episodes_per_task=5",
     "eval.media=0",
     "logger=none",
 )
@@ -71,7 +72,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", options("policy"))
 def test_killed_and_resumed_is_the_run_that_was_not(here: Path, policy: str):
-    extra = (f"policy={policy}", "trainer.schedule.name=plateau", "trainer.schedule.patience=1", *OPTIONS.get(policy, ()))
+    extra = (*pair(policy), "trainer.schedule.name=plateau", "trainer.schedule.patience=1", *OPTIONS.get(policy, ()))
     finish(here, "whole", *extra)
     # Killed again and again: after the first checkpoint, then at moments that nobody chose, saving and validating included.
     kills, chance = 0, random.Random(policy)

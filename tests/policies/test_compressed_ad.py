@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from histories_of import batch, darkroom
+
+from conf.errors import BadRequest
+from policies.compressed_ad import CompressedAD, Config
+from policies.noise import Noise
+
+CPU = torch.device("cpu")
+SMALL = Config(length=90, block=10, blocks=[6, 10, 15], latents=5)
+
+
+def made(**values) -> CompressedAD:
+    policy = CompressedAD(replace(SMALL, **values), darkroom().spaces)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return policy.eval()
+
+
+def noise(rows: int, step: int = 0) -> Noise:
+    return Noise(0, step, torch.arange(rows))
+
+
+def in_training(policy: CompressedAD, tokens: torch.Tensor) -> torch.Tensor:
+    """What the actions are read from, in the forward pass."""
+    blocks = policy.cut(tokens, noise(len(tokens)))
+    return policy.decoded(policy.compressed(blocks), blocks)[:, : tokens.shape[1]]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_acting_is_the_forward_pass_however_long_it_runs(depth: int):
+    policy = made(depth=depth)
+    tokens = policy.token(batch(3, 250))  # 25 compressions
+    memory = policy.start(3, CPU)
+    sizes = {name: value.shape for name, value in memory.items()}
+    acting = torch.stack([policy.step(tokens[:, t], memory) for t in range(250)], dim=1)
+    assert (acting - in_training(policy, tokens)).abs().max() < 1e-5
+    assert {name: value.shape for name, value in memory.items()} == sizes
+
+
+@torch.no_grad()
+def test_lanes_compress_when_each_of_them_is_full():
+    policy = made()
+    tokens = policy.token(batch(2, 40))
+    alone = [
+        torch.stack([policy.step(tokens[i : i + 1, t], m) for t in range(40)], 1)
+        for i, m in enumerate([policy.start(1, CPU) for _ in range(2)])
+    ]
+    memory = policy.start(2, CPU)
+    lane = {name: value[:1] for name, value in memory.items()}  # views: the first lane goes ahead by seven steps
+    for t in range(7):
+        policy.step(tokens[:1, t], lane)
+    for t in range(33):
+        both = policy.step(torch.stack([tokens[0, 7 + t], tokens[1, t]]), memory)
+        assert (both - torch.stack([alone[0][0, 7 + t], alone[1][0, t]])).abs().max() < 1e-5
+
+
+def test_the_last_block_learns_from_the_first():
+    policy = made()
+    tokens = policy.token(batch(2, 90)).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(in_training(policy, tokens)[:, -1].sum(), tokens)
+    assert gradient[:, :10].abs().sum() > 0
+    limited = made(depth=2)
+    (gradient,) = torch.autograd.grad(in_training(limited, tokens)[:, -1].sum(), tokens)
+    assert gradient[:, 60:70].abs().sum() > 0 and gradient[:, :60].abs().sum() == 0  # the present block and two before it
+
+
+@torch.no_grad()
+def test_nothing_is_seen_before_it_happens():
+    policy, tokens = made(), torch.randn(2, 90, 64)
+    changed = tokens.clone()
+    changed[:, 55:] += torch.randn(2, 35, 64)
+    before, after = in_training(policy, tokens), in_training(policy, changed)
+    assert torch.equal(before[:, :50], after[:, :50]) and torch.allclose(before[:, :55], after[:, :55], atol=1e-6)
+    assert not torch.allclose(before[:, 55], after[:, 55], atol=1e-3)
+
+
+@torch.no_grad()
+def test_latents_matter():
+    policy = made()
+    blocks = policy.cut(policy.token(batch(2, 90)), noise(2))
+    latents = policy.compressed(blocks)
+    difference = policy.decoded(latents, blocks) - policy.decoded(torch.zeros_like(latents), blocks)
+    assert difference.abs().max() > 1e-2
+
+
+def test_each_batch_draws_one_block_length():
+    policy = made().train()
+    tokens = torch.randn(2, 90, 64)
+    drawn = [policy.cut(tokens, noise(2, step)).shape[2] for step in range(40)]
+    assert set(drawn) == {6, 10, 15}
+    assert drawn == [policy.cut(tokens, noise(2, step)[torch.tensor([1])]).shape[2] for step in range(40)]
+    assert policy.eval().cut(tokens, noise(2)).shape[2] == 10
+
+
+def test_reconstruction_adds_to_the_loss_alone():
+    policy, seen = made(reconstruction=0.5), batch(2, 90)
+    loss = policy(seen, noise(2))
+    total, _ = loss.metrics["reconstruction"]
+    assert total > 0 and torch.isclose(loss.total, loss.metrics["cross_entropy"][0] + 0.5 * total)
+    loss.total.backward()
+    assert policy.place.grad is not None and policy.place.grad[:10].abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (("policy.blocks=[]",), "blocks must be a list"),
+        (("policy.blocks=[700]",), "nothing is compressed"),
+        (("policy.depth=-1",), "depth"),
+        (("env.data.source=expert",), "env.data.source=explorer"),
+    ],
+)
+def test_what_cannot_work_is_a_sentence(request_for: Callable, words: tuple[str, ...], sentence: str):
+    with pytest.raises(BadRequest, match=sentence):
+        request_for("policy=compressed_ad", "env=darkroom", *words)

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from histories_of import darkroom
+from PIL import Image
+from rich.console import Console
+
+from envs.darkroom.walker import Walker
+from envs.data import record, statistics
+from envs.data.windows import Windows
+from policies.ad import AD
+from policies.ad import Config as ADConfig
+from policies.base import Memory, Policy
+from trainers import health, in_context
+from trainers.evaluation import Config
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Told:
+    """What a policy was told in one step."""
+
+    first: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+
+
+class Finder(Policy):
+    """Walks about at random until it was paid, then back to that cell: what learning in context looks like at its best."""
+
+    memory_scope = "history"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[Told] = []
+
+    def start(self, num_envs: int, device: torch.device) -> Memory:
+        unknown = torch.full((num_envs,), -1, device=device)
+        return {"goal": unknown, "cell": unknown.clone()}
+
+    def act(self, observation, memory, noise, greedy=False):
+        cell = observation["position"][:, 0].long() * 9 + observation["position"][:, 1]
+        self.told.append(Told(*(observation[name].numpy() for name in ("first", "previous_action", "previous_reward"))))
+        arrived = (observation["previous_reward"] > 0) & ~observation["first"]
+        goal = torch.where(arrived, cell, memory["goal"])
+        way = torch.from_numpy(Walker(9).way[(cell * 81 + goal.clamp(min=0)).numpy()])
+        action = torch.where(goal >= 0, way, (noise.uniform() * 5).long())
+        return action, {"goal": goal, "cell": cell}
+
+
+def play(policy: Policy, tasks: int = 6, episodes: int = 7, lanes: int = 64, **values) -> in_context.Streams:
+    family = darkroom(**values)
+    course = in_context.Course(family, "test", family.seeds("test", tasks), episodes, lanes)
+    return in_context.play(policy, course, False, 0, CPU, keep=2)
+
+
+def test_memory_outlives_episodes_but_not_tasks():
+    played = play(Finder(), tasks=64, episodes=30)
+    assert played.returns[:, 0].mean() < 4 < 8 < played.returns[:, -5:].mean()
+    assert (play(Finder(), tasks=64, episodes=30, lanes=16).returns[:, 0] < 20).any()
+
+
+def test_streams_do_not_depend_on_the_lanes():
+    policy = AD(ADConfig(context=30), darkroom().spaces).eval()
+    policy.head.weight.data.normal_()
+    many, few = play(policy), play(policy, lanes=4)
+    assert np.array_equal(many.returns, few.returns) and np.array_equal(many.lengths, few.lengths)
+    assert all(np.array_equal(many.actions[key], few.actions[key]) for key in many.actions)
+
+
+def test_what_was_done_and_paid_is_told_in_the_next_step():
+    policy = Finder()
+    played = play(policy, tasks=2, episodes=3)
+    first = np.stack([told.first for told in policy.told])  # [T, N]
+    action = np.stack([told.action for told in policy.told])
+    reward = np.stack([told.reward for told in policy.told])
+    assert np.array_equal(np.flatnonzero(first[:, 0]), [0, 20, 40]) and not action[0].any() and not reward[0].any()
+    assert list(played.actions) == [(0, 0), (0, 2), (1, 0), (1, 2)]
+    assert np.array_equal(action[1:21, 0], played.actions[0, 0])
+    for turn in range(2):  # the last reward of an episode is told in the first step of the next
+        assert np.array_equal(reward[1 + 20 * turn : 21 + 20 * turn].sum(0), played.returns[:, turn])
+
+
+def test_episodes_of_different_lengths_and_streams_that_end_early():
+    class Wanders(Finder):
+        def act(self, observation, memory, noise, greedy=False):
+            return (noise.uniform() * 5).long(), {name: value + 1 for name, value in memory.items()}
+
+    played = play(Wanders(), tasks=40, episodes=6, game="key_to_door")
+    assert played.lengths.min() >= 1 and len(np.unique(played.lengths)) > 3 and played.lengths.max() == 50
+    assert (played.returns <= 2).all() and np.array_equal(played.success, played.returns == 2)
+
+
+def test_references_are_of_the_same_tasks():
+    family = darkroom()
+    tasks = family.seeds("test", 16)
+    scores = in_context.references(family, "test", tasks, 0)
+    assert list(scores) == ["random", "explorer", "optimum"]
+    assert scores["random"].returns.mean() == pytest.approx(0.325, abs=0.001)
+    assert scores["optimum"].returns.mean() == 17.25
+    source = scores["explorer"].returns
+    assert source.shape == (16, 40) and source[:, 0].mean() < 8 < 15 < source[:, -10:].mean()
+    mixed = darkroom(data=type(family.config.data)(source="ppo+q_learning"))
+    assert {"ppo", "q_learning"} <= in_context.references(mixed, "test", tasks, 0).keys()
+
+
+def test_an_evaluation_shows_the_curve_and_what_it_comes_to():
+    family = darkroom()
+    config = Config(episodes=24, episodes_per_task=12, decode=["sampled"], media=3)
+    result = in_context.evaluate(Finder(), family, config, family.seeds("train", 1000), 0, CPU)
+    record = json.loads(json.dumps(result.record, default=lambda x: x.tolist()))
+    assert record["headline"] == "return" and record["seen_in_training"] == 0
+    assert list(record["scores"]) == ["sampled", "random", "explorer", "optimum"]
+    assert len(record["by_episode"]["sampled"]["mean"]) == 12 and len(record["by_episode"]["random"]["mean"]) == 1
+    assert list(record["by_task"])[:2] == ["4,2", "5,6"] and record["by_task"]["4,2"]["streams"] == 3
+    assert record["by_task"]["4,2"]["best"] == 19
+    ours, curve = record["scores"]["sampled"], record["by_episode"]["sampled"]["mean"]
+    assert ours["return"] == pytest.approx(np.mean(curve[-10:])) and ours["area"] == pytest.approx(np.mean(curve))
+    assert ours["return_interval"][0] < ours["return"] < ours["return_interval"][1]
+    plot, film = result.pictures
+    assert Image.open(io.BytesIO(plot.encoded)).size == plot.shape[::-1] and film.file == "episodes.gif"
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(in_context.table(result.record, "finder"))
+    shown = console.export_text()
+    for words in ("finder, sampled", "explorer", "optimum", "17.2", "best possible", "last 10"):
+        assert words in shown, words
+
+
+def test_acting_that_collapses_is_named(capsys: pytest.CaptureFixture):
+    class Stands(Finder):
+        def act(self, observation, memory, noise, greedy=False):
+            action, memory = super().act(observation, memory, noise)
+            return action * (not greedy), memory
+
+    in_context.evaluate(Stands(), darkroom(), Config(episodes=16, episodes_per_task=12, media=0), None, 0, CPU)
+    assert "most likely action" in capsys.readouterr().out.replace("\n", " ")
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_write_up_003_is_told_that_its_loss_was_the_floor(request_for: Callable, data_dir: Path, mended: bool):
+    """Its sampler asks for the first 160 steps of every history, where its source has not learned anything yet."""
+    words = ("env.data.episodes=40000", "env.data.val_episodes=1000")
+    asked = request_for("experiment=seed_003_fixed" if mended else "experiment=seed_003", *words)
+    family = asked.targets["env"](asked.env)
+    policy = asked.targets["policy"](asked.policy, family.spaces)
+    data = Windows(record.dataset(family, asked.env.data, "train", data_dir), policy.window)
+    report = health.before_training(policy, data.batch(np.arange(8)), data, data, statistics.floor(data), seed=0)
+    sentences = "".join(report.warnings)
+    if mended:
+        assert "no hyper-parameter" not in sentences and report.facts["target_floor"] < 0.7
+        return
+    assert "no hyper-parameter can help" in sentences and "policy.from_start=0" in sentences
+    assert report.facts["target_floor"] > 1.58 and sum(report.facts["target_tenths"][2:]) == 0
+    assert report.facts["smoothing_floor"] == pytest.approx(0.3897, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_weights_of_ad_start_a_compressed_one(launch: Callable, here: Path):
+    tiny = ("env=darkroom", "env.data.episodes=40", "env.data.val_episodes=8", "eval.episodes=3", "eval.episodes_per_task=2")
+    short = (*tiny, "trainer.max_steps=2", "trainer.eval_episodes=0", "trainer.schedule.warmup=0", "eval.media=0", "logger=none")
+    launch("policy=ad", *short, "policy.length=40", "hydra.run.dir=first")
+    words = ("policy=compressed_ad", *short, "policy.length=40", "policy.blocks=[20]", "init_from=first")
+    done = launch(*words)
+    assert "weights of token, head, decoder are those of" in done.stdout and "compressor start anew" in done.stdout
+    wrong = launch(*words, "policy.hidden_dim=32", check=False)
+    assert wrong.returncode == 2 and "of another size" in wrong.stderr
+    other = launch("policy=ad", *short, "init_from=first", "policy.layers=2", check=False)
+    assert other.returncode == 2 and "do not fit" in other.stderr
