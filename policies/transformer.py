@@ -55,20 +55,22 @@ class Block(nn.Module):
         ]
         return self.add(x, torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]), key, value
 
-    def step(self, x: Tensor, turn: Tensor, keys: Tensor, values: Tensor, slot: Tensor, hidden: Tensor) -> Tensor:
-        """One more step x [N, 1, d], written into the cache [N, heads, W, d/heads] at its `slot` [N]."""
+    def step(self, x: Tensor, turn: Tensor, keys: Tensor, values: Tensor, row: Tensor, hidden: Tensor) -> Tensor:
+        """One more step x [N, 1, d], written into the caches [N, heads, W, d/heads] where `row` [N*heads] says."""
         query, key, value = self.project(x, turn)
-        lanes = torch.arange(len(x), device=x.device)
-        keys[lanes, :, slot], values[lanes, :, slot] = key[:, :, 0].to(keys.dtype), value[:, :, 0].to(values.dtype)
+        for cache, new in ((keys, key), (values, value)):
+            cache.view(-1, cache.shape[-1]).index_copy_(0, row, new.reshape(-1, cache.shape[-1]))
         # Not PyTorch's fused attention: for a single query on a CPU it is several times slower than two products.
-        score = (query @ keys.transpose(-1, -2)) * query.shape[-1] ** -0.5  # [N, heads, 1, W]
-        return self.add(x, score.masked_fill(hidden, -torch.inf).softmax(-1) @ values)
+        past, scale = keys.flatten(0, 1).transpose(1, 2), query.shape[-1] ** -0.5
+        score = torch.baddbmm(hidden, query.flatten(0, 1), past, alpha=scale)  # [N*heads, 1, W]
+        attended = torch.bmm(score.softmax(-1), values.flatten(0, 1))
+        return self.add(x, attended.unflatten(0, (-1, self.heads)))
 
 
 class Transformer(nn.Module):
     def __init__(self, width: int, layers: int, heads: int, feedforward: int, dropout: float):
         super().__init__()
-        self.head_width = width // heads
+        self.heads, self.head_width = heads, width // heads
         self.blocks = nn.ModuleList(Block(width, heads, feedforward, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
@@ -83,7 +85,7 @@ class Transformer(nn.Module):
 
     def start(self, lanes: int, capacity: int, device: torch.device) -> Memory:
         """An empty cache of the last `capacity` steps."""
-        shape = (lanes, self.blocks[0].heads, capacity, self.head_width)
+        shape = (lanes, self.heads, capacity, self.head_width)
         names = [f"{kind}.{layer}" for layer in range(len(self.blocks)) for kind in ("keys", "values")]
         return {name: torch.zeros(shape, device=device) for name in names}
 
@@ -99,10 +101,13 @@ class Transformer(nn.Module):
         """The step x [N, d] that comes after `position` [N] others; it is written into `memory`."""
         capacity = memory["keys.0"].shape[2]
         turn = rotation(position[:, None], self.head_width)
-        hidden = (torch.arange(capacity, device=x.device) > position[:, None])[:, None, None]  # slots that hold nothing yet
-        slot, x = position % capacity, x[:, None]
+        of_head = position.repeat_interleave(self.heads)  # [N*heads]
+        empty = torch.arange(capacity, device=x.device) > of_head[:, None]
+        hidden = torch.zeros(empty.shape, device=x.device).masked_fill(empty, -torch.inf)[:, None]  # [N*heads, 1, W]
+        row = torch.arange(0, empty.numel(), capacity, device=x.device) + of_head % capacity
+        x = x[:, None]
         for layer, block in enumerate(self.blocks):
-            x = block.step(x, turn, memory[f"keys.{layer}"], memory[f"values.{layer}"], slot, hidden)  # type: ignore[operator]
+            x = block.step(x, turn, memory[f"keys.{layer}"], memory[f"values.{layer}"], row, hidden)  # type: ignore[operator]
         return self.norm(x)[:, 0]
 
 

@@ -11,6 +11,7 @@ from helpers import ROOT
 
 SMALL = {
     "engine.py": ["--repeats", "1"],
+    "in_context.py": ["--repeats", "1", "--lanes", "16"],
     "training_step.py": ["--steps", "2", "--policies", "bc_mlp"],
     "windows.py": ["--batches", "5"],
 }

@@ -53,7 +53,7 @@ class Streams:
 
     @property
     def found(self) -> np.ndarray:
-        return self.success[:, -FOUND:].any(1)
+        return self.success[:, -FOUND:].sum(1) > 0
 
 
 @dataclass(frozen=True)
