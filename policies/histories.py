@@ -34,6 +34,8 @@ class Config:
     every: int = 1  # of a history every k-th episode, so that one of a slow learner fits into `length`
     from_start: float = 0.7  # share of the samples that begin where the history does (1.0: write-up 003's sampler)
     label_smoothing: float = 0.0  # makes the policy act at random for ever, and the loss has a floor of its own
+    late: int = 0  # the episode of a history from which on the loss counts `late_weight` times: where something is to be recalled
+    late_weight: float = 1.0
     dropout: float = 0.0  # of what each block adds; it costs learning speed, and histories are plenty
     temperature: float = 1.0  # of sampled acting; greedy acting cannot explore
 
@@ -46,6 +48,8 @@ class Config:
         for name in ("label_smoothing", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if self.late < 0 or self.late_weight <= 0:
+            raise ValueError(f"late must be at least 0 and late_weight above 0, got {self.late} and {self.late_weight}")
         if not 0 <= self.from_start <= 1:
             raise ValueError(f"from_start is a share between 0 and 1, got {self.from_start}")
         if self.temperature <= 0:
@@ -116,10 +120,12 @@ class HistoryPolicy(Policy):
         plain = F.cross_entropy(logits.flatten(0, 1), label, reduction="none").view_as(counted)  # [B, T]
         total, count = plain.sum(), counted.sum()
         metrics = {"accuracy": (((logits.argmax(-1) == batch["action"]) & counted).sum(), count)}
-        if self.config.label_smoothing:
+        smoothing, late_weight = self.config.label_smoothing, self.config.late_weight
+        if smoothing or late_weight != 1:  # then the loss is not what others' can be compared with
             metrics["cross_entropy"] = (total.detach(), count)
-            smoothing = self.config.label_smoothing
-            total = F.cross_entropy(logits.flatten(0, 1), label, reduction="sum", label_smoothing=smoothing)
+            asked = F.cross_entropy(logits.flatten(0, 1), label, reduction="none", label_smoothing=smoothing).view_as(counted)
+            weight = counted * torch.where(batch["episode"] >= self.config.late, late_weight, 1.0)
+            total, count = (asked * weight).sum(), weight.sum()
         with torch.no_grad():
             told = counted & batch["floor"].isfinite()
             metrics["excess"] = ((plain - batch["floor"]).where(told, 0.0).sum(), told.sum())

@@ -27,6 +27,7 @@ class Config:
 
     episodes: int = 500  # ten episodes cannot tell .60 from .98; five hundred give +-1 to 4 points
     episodes_per_task: int = 50  # of policies that learn in context: they play `episodes` tasks, each so many times in a row
+    primed: int = 0  # of these, so many at first are played by the source of the histories, and the policy only watches
     num_envs: int = 512  # lanes played at once
     split: str = "test"  # test | val | train
     decode: list[str] = field(default_factory=lambda: ["sampled", "greedy"])  # the first is the headline
@@ -38,6 +39,8 @@ class Config:
         for name in ("episodes_per_task", "num_envs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.primed < self.episodes_per_task:
+            raise ValueError(f"primed must be at least 0 and below episodes_per_task={self.episodes_per_task}, got {self.primed}")
         if self.split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {self.split}")
         if sorted(self.decode) not in (["sampled"], ["greedy"], ["greedy", "sampled"]):

@@ -16,7 +16,8 @@ from gymnasium.vector import VectorEnv
 from rich.console import Group
 from rich.table import Table
 
-from envs.base import Family, Score
+from conf.errors import BadRequest
+from envs.base import Family, Learner, Score
 from envs.data import histories
 from policies.base import Policy
 from policies.noise import Noise, Purpose, fold
@@ -45,15 +46,16 @@ class Streams:
     success: np.ndarray  # [S, E] bool
     lengths: np.ndarray  # [S, E]
     actions: dict[tuple[int, int], np.ndarray]  # of (stream, episode): of those that were to be kept
+    own: int = 1 << 30  # episodes at the end that the player played itself
 
     @property
     def last(self) -> np.ndarray:
         """Mean return [S] of the last episodes."""
-        return self.returns[:, -LAST:].mean(1)
+        return self.returns[:, -min(LAST, self.own) :].mean(1)
 
     @property
     def found(self) -> np.ndarray:
-        return self.success[:, -FOUND:].sum(1) > 0
+        return self.success[:, -min(FOUND, self.own) :].sum(1) > 0
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,22 @@ class Course:
     tasks: np.ndarray  # [S]
     episodes: int
     num_envs: int
+    primed: int = 0  # episodes at first that the source of the histories plays
 
     def vector(self, rows: np.ndarray) -> VectorEnv:
         return self.family.vector(len(rows), self.split, tasks=self.tasks[rows], episodes_per_task=self.episodes)
+
+    def source(self, vector: VectorEnv, seed: int) -> Learner:
+        """Whom the policy watches first."""
+        data = self.family.config.data
+        alone = [source for source in data.learners if self.family.pool(source) == 1]
+        if not alone:
+            raise BadRequest(
+                f"eval.primed needs a source each of whose streams learns by itself, and env.data.source={data.source} is none; "
+                "add env.data.source=explorer"
+            )
+        random = np.random.Generator(np.random.Philox(key=[seed & 0xFFFFFFFF, Purpose.ACTING]))
+        return self.family.learner(alone[0], vector, self.episodes, random)
 
 
 def play(
@@ -87,7 +102,8 @@ def play(
         parts.append(_play(policy, course, rows, greedy, fold(seed, Purpose.ACTING), device, keep))
         progress(before + len(rows) * course.episodes, streams * course.episodes)
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("returns", "success", "lengths")}
-    return Streams(**joined, actions={key: taken for part in parts for key, taken in part.actions.items()})
+    kept = {key: taken for part in parts for key, taken in part.actions.items()}
+    return Streams(**joined, actions=kept, own=course.episodes - course.primed)
 
 
 @torch.inference_mode()
@@ -101,6 +117,7 @@ def _play(policy: Policy, course: Course, rows: np.ndarray, greedy: bool, seed: 
     vector = course.vector(rows)
     observation, info = vector.reset()
     memory = policy.start(len(rows), device)
+    source = course.source(vector, seed + int(rows[0])) if course.primed else None
     first = np.ones(len(rows), bool)
     action, reward = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.float32)
     lanes, step = np.arange(len(rows)), 0  # those that still play; whoever is done never comes back
@@ -111,10 +128,16 @@ def _play(policy: Policy, course: Course, rows: np.ndarray, greedy: bool, seed: 
         chosen, memory = policy.act(now, memory, Noise(seed, step, torch.from_numpy(rows[lanes]).to(device)), greedy)
         action = np.zeros(len(rows), np.int64)
         action[lanes] = chosen.cpu().numpy()
+        if source:
+            now_playing = np.where(info["episode"] >= 0, info["episode"] % course.episodes, -1)
+            shown, _ = source.act(observation, now_playing)
+            action = np.where(now_playing < course.primed, shown, action)
         for row, episode in taken:
             if info["episode"][row - rows[0]] == (row - rows[0]) * course.episodes + episode:
                 taken[row, episode].append(int(action[row - rows[0]]))
         observation, reward, terminated, truncated, info = vector.step(action)
+        if source:
+            source.learn(info.get("final_obs", observation), reward, terminated, truncated)
         found.returns[lanes, turn] += reward[lanes]
         found.lengths[lanes, turn] += 1
         found.success[lanes, turn] |= course.family.success(reward, terminated, truncated, info)[lanes]
@@ -158,7 +181,7 @@ def evaluate(
     policy: Policy, family: Family, config: Config, training: np.ndarray | None, seed: int, device: torch.device
 ) -> Evaluation:
     tasks, episodes = family.seeds(config.split, config.episodes), config.episodes_per_task
-    course = Course(family, config.split, tasks, episodes, config.num_envs)
+    course = Course(family, config.split, tasks, episodes, config.num_envs, config.primed)
     scores: dict[str, Streams] = {}
     policy.eval()
     for decode in config.decode:
@@ -177,6 +200,7 @@ def evaluate(
         "split": config.split,
         "streams": len(tasks),
         "episodes_per_task": episodes,
+        "primed": config.primed,
         "first_seed": int(tasks[0]),
         "trained_here": training is not None,
         "seen_in_training": float(seen.mean()),
@@ -189,12 +213,8 @@ def evaluate(
             if len(score.returns) == len(tasks)
         },
     }
-    pictures = [
-        curves(
-            {name: Curve(**record["by_episode"][name]) for name in scores},  # type: ignore[arg-type]
-            f"return by episode, {len(tasks)} streams of {config.split} tasks",
-        )
-    ]
+    lines = {name: Curve(**by_episode(score)) for name, score in scores.items()}
+    pictures = [curves(lines, f"return by episode, {len(tasks)} streams of {config.split} tasks")]
     if config.media:
         shown = list(headline.actions)[: config.media]
         films = family.render(tasks[[row for row, _ in shown]], [headline.actions[key] for key in shown])
@@ -250,14 +270,17 @@ def table(record: dict[str, Any], headline: str) -> Group:
     share = record["seen_in_training"]
     held_out = f"{share:.0%} of them with a task of the training data" if record["trained_here"] else "not trained here"
     named = {n: f"{headline}, {n}" if n in ("sampled", "greedy") else n for n in record["scores"]}
-    shown = [episode for episode in SHOWN if episode < episodes] + [episodes]
-    title = f"return by episode, {streams} streams of {record['split']} tasks ({held_out})"
+    own = episodes - record["primed"]  # episodes that the policy played itself
+    few = range(episodes - own + 1, episodes) if record["primed"] and own < LAST else []
+    shown = sorted({*(episode for episode in SHOWN if episode < episodes), *few, episodes})
+    first = f"; the source plays the first {record['primed']}" if record["primed"] else ""
+    title = f"return by episode, {streams} streams of {record['split']} tasks ({held_out}{first})"
     curve = Table("", *map(str, shown), title=title, title_justify="left")
     for name, values in record["by_episode"].items():
         mean, flat = values["mean"], len(values["mean"]) == 1
         curve.add_row(named[name], *(f"{mean[0 if flat else e - 1]:.1f}" if flat or e <= len(mean) else "" for e in shown))
-    words = ("", f"last {min(LAST, episodes)}", "95 %", "first", "all", "found")
-    totals = Table(*words, title=f"found: solved one of the last {min(FOUND, episodes)} episodes", title_justify="left")
+    words = ("", f"last {min(LAST, own)}", "95 %", "first", "all", "found")
+    totals = Table(*words, title=f"found: solved one of the last {min(FOUND, own)} episodes", title_justify="left")
     for name, score in record["scores"].items():
         interval, found = "{:.2f}-{:.2f}".format(*score["return_interval"]), f"{score['success']:.1%}"
         if name == "random":
