@@ -244,6 +244,12 @@ def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: T
     spaces = made.spaces
     if sentence := targets["policy"].accepts(sections["policy"], spaces):
         raise BadRequest(sentence)
+    learners = sections["env"].data.learners
+    if sections["eval"].primed and all(made.pool(source) > 1 for source in learners):
+        raise BadRequest(
+            f"eval.primed={sections['eval'].primed} lets the source of the histories play first, and here none has streams that "
+            f"learn each by itself (env.data.source={sections['env'].data.source}); add env.data.source=explorer"
+        )
     data = None if top.mode == "eval" else sections["env"].data
     if sentence := targets["policy"].accepts_data(sections["policy"], data, made.max_steps):
         raise BadRequest(sentence)

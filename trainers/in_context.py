@@ -16,7 +16,6 @@ from gymnasium.vector import VectorEnv
 from rich.console import Group
 from rich.table import Table
 
-from conf.errors import BadRequest
 from envs.base import Family, Learner, Score
 from envs.data import histories
 from policies.base import Policy
@@ -33,6 +32,7 @@ LAST = 10  # episodes whose mean return is the headline
 FOUND = 5  # a stream that solved one of so many last episodes has found out
 MANY_TASKS = 16  # above which they are not listed one by one
 VALIDATION = 20  # episodes of each stream that chooses the best checkpoint; their last ones count
+LARGE = 5.0  # returns that one decimal tells apart
 COLLAPSE = 0.8  # of the sampled return: greedy acting below it is worth a sentence
 
 Progress = Callable[[int, int], None]
@@ -74,13 +74,7 @@ class Course:
 
     def source(self, vector: VectorEnv, seed: int) -> Learner:
         """Whom the policy watches first."""
-        data = self.family.config.data
-        alone = [source for source in data.learners if self.family.pool(source) == 1]
-        if not alone:
-            raise BadRequest(
-                f"eval.primed needs a source each of whose streams learns by itself, and env.data.source={data.source} is none; "
-                "add env.data.source=explorer"
-            )
+        alone = [source for source in self.family.config.data.learners if self.family.pool(source) == 1]
         random = np.random.Generator(np.random.Philox(key=[seed & 0xFFFFFFFF, Purpose.ACTING]))
         return self.family.learner(alone[0], vector, self.episodes, random)
 
@@ -157,7 +151,7 @@ def references(family: Family, split: str, tasks: np.ndarray, seed: int) -> dict
     if exact is None:
         scores["random"] = _once(play_once(RandomPlayer(family, seed), family, split, tasks, len(tasks)).score)
     else:
-        scores["random"] = Streams(exact[:, None], np.zeros((len(tasks), 1), bool), np.full((len(tasks), 1), np.nan), {})
+        scores["random"] = Streams(exact[:, None], np.zeros((len(tasks), 1), bool), np.zeros((len(tasks), 1)), {})
     data = family.config.data
     for number, source in enumerate(data.learners):
         pool = family.pool(source)
@@ -230,15 +224,15 @@ def validate(policy: Policy, family: Family, streams: int, seed: int, device: to
 
 
 def summary(score: Streams) -> dict[str, Any]:
-    last, found = score.last, score.found
+    last, found, mine = score.last, score.found, score.returns[:, -score.own :]
     return {
         "streams": len(last),
         "success": float(found.mean()),  # streams that found out: solved one of their last episodes
         "success_interval": wilson(int(found.sum()), len(found)),
         "return": float(last.mean()),  # of the last episodes
         "return_interval": bootstrap(last),
-        "first": float(score.returns[:, 0].mean()),
-        "area": float(score.returns.mean()),  # mean over all episodes: how soon it gets good counts too
+        "first": float(mine[:, 0].mean()),
+        "area": float(mine.mean()),  # mean over all episodes that it played: how soon it gets good counts too
     }
 
 
@@ -266,37 +260,48 @@ def by_task(family: Family, tasks: np.ndarray, score: Streams, best: Streams | N
 
 def table(record: dict[str, Any], headline: str) -> Group:
     """The learning curve, what it comes to, and each task by itself."""
-    streams, episodes = record["streams"], record["episodes_per_task"]
-    share = record["seen_in_training"]
+    named = {name: f"{headline}, {name}" if name in ("sampled", "greedy") else name for name in record["scores"]}
+    digits = 1 if max(max(values["mean"]) for values in record["by_episode"].values()) >= LARGE else 2
+    own = record["episodes_per_task"] - record["primed"]  # episodes that the policy played itself
+    tables = [_curve(record, named, own, digits), _totals(record, named, own)]
+    if len(record["by_task"]) <= MANY_TASKS:
+        tables.append(_tasks(record["by_task"], headline, digits))
+    return Group(*tables)
+
+
+def _curve(record: dict[str, Any], named: dict[str, str], own: int, digits: int) -> Table:
+    episodes, share = record["episodes_per_task"], record["seen_in_training"]
     held_out = f"{share:.0%} of them with a task of the training data" if record["trained_here"] else "not trained here"
-    named = {n: f"{headline}, {n}" if n in ("sampled", "greedy") else n for n in record["scores"]}
-    own = episodes - record["primed"]  # episodes that the policy played itself
+    first = f"; the source plays the first {record['primed']}" if record["primed"] else ""
     few = range(episodes - own + 1, episodes) if record["primed"] and own < LAST else []
     shown = sorted({*(episode for episode in SHOWN if episode < episodes), *few, episodes})
-    first = f"; the source plays the first {record['primed']}" if record["primed"] else ""
-    title = f"return by episode, {streams} streams of {record['split']} tasks ({held_out}{first})"
-    curve = Table("", *map(str, shown), title=title, title_justify="left")
+    title = f"return by episode, {record['streams']} streams of {record['split']} tasks ({held_out}{first})"
+    table = Table("", *map(str, shown), title=title, title_justify="left")
     for name, values in record["by_episode"].items():
-        mean, flat = values["mean"], len(values["mean"]) == 1
-        curve.add_row(named[name], *(f"{mean[0 if flat else e - 1]:.1f}" if flat or e <= len(mean) else "" for e in shown))
+        mean = values["mean"] * (episodes if len(values["mean"]) == 1 else 1)
+        table.add_row(named[name], *(f"{mean[e - 1]:.{digits}f}" if e <= len(mean) else "" for e in shown))
+    return table
+
+
+def _totals(record: dict[str, Any], named: dict[str, str], own: int) -> Table:
     words = ("", f"last {min(LAST, own)}", "95 %", "first", "all", "found")
-    totals = Table(*words, title=f"found: solved one of the last {min(FOUND, own)} episodes", title_justify="left")
+    table = Table(*words, title=f"found: solved one of the last {min(FOUND, own)} episodes", title_justify="left")
     for name, score in record["scores"].items():
         interval, found = "{:.2f}-{:.2f}".format(*score["return_interval"]), f"{score['success']:.1%}"
-        if name == "random":
+        if name == "random":  # an expectation
             interval, found = "", ""
-        row = (f"{score['return']:.2f}", interval, f"{score['first']:.2f}", f"{score['area']:.2f}", found)
-        totals.add_row(named[name], *row)
-    tables = [curve, totals]
-    if len(record["by_task"]) <= MANY_TASKS:
-        goals = Table("task", *record["by_task"], title=f"each task by itself, {headline}", title_justify="left")
-        for words_, key, form in (
-            ("last", "return", "{:.1f}"),
-            ("best possible", "best", "{:.1f}"),
-            ("found", "found", "{:.0%}"),
-        ):
-            values = [task[key] for task in record["by_task"].values()]
-            if None not in values:
-                goals.add_row(words_, *(form.format(value) for value in values))
-        tables.append(goals)
-    return Group(*tables)
+        table.add_row(named[name], f"{score['return']:.2f}", interval, f"{score['first']:.2f}", f"{score['area']:.2f}", found)
+    return table
+
+
+def _tasks(tasks: dict[str, dict[str, Any]], headline: str, digits: int) -> Table:
+    table = Table("task", *tasks, title=f"each task by itself, {headline}", title_justify="left")
+    for words, key, form in (
+        ("last", "return", f".{digits}f"),
+        ("best possible", "best", f".{digits}f"),
+        ("found", "found", ".0%"),
+    ):
+        values = [task[key] for task in tasks.values()]
+        if None not in values:
+            table.add_row(words, *(format(value, form) for value in values))
+    return table

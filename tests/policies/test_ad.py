@@ -58,6 +58,16 @@ def test_a_smoothed_loss_is_reported_beside_the_plain_one():
     assert "cross_entropy" not in plain.metrics
 
 
+def test_late_episodes_can_count_more():
+    policy, seen = made(length=40), batch(2, 40)
+    plain = policy(seen, noise(2))
+    early = policy({**seen, "action_mask": seen["action_mask"] & (seen["episode"] < 1)}, noise(2)).total
+    policy.config.late, policy.config.late_weight = 1, 3.0
+    weighted = policy(seen, noise(2))
+    assert torch.isclose(weighted.total, 3 * plain.total - 2 * early, rtol=1e-4) and weighted.count == 2 * (20 + 3 * 20)
+    assert torch.equal(weighted.metrics["cross_entropy"][0], plain.total)
+
+
 def test_the_loss_of_first_and_last_episodes():
     policy, seen = made(length=40), batch(2, 40)
     seen["action_mask"][1, 15:] = False  # this history has no second episode

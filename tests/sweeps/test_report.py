@@ -126,6 +126,13 @@ def test_returns_where_nobody_can_succeed(sweep: Path):
     assert re.fullmatch(r"-1\.500 \(-1\.6\d\d to -1\.3\d\d\)", found.settings[0][0][3])
 
 
+def test_returns_where_an_evaluation_says_that_they_count(sweep: Path):
+    """Learning in context: solving an episode now and then is not what is learned."""
+    for file in sweep.glob("*/evaluation.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "headline": "return"}))
+    assert report(sweep).header[2] == "return, seeds 0 1"
+
+
 def pending(request_for: Callable, folder: Path, *runs: tuple[str, ...]) -> Path:
     for number, words in enumerate(runs):
         (folder / str(number)).mkdir()

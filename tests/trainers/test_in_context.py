@@ -13,6 +13,7 @@ from histories_of import darkroom
 from PIL import Image
 from rich.console import Console
 
+from conf.errors import BadRequest
 from envs.darkroom.walker import Walker
 from envs.data import record, statistics
 from envs.data.windows import Windows
@@ -98,6 +99,25 @@ def test_episodes_of_different_lengths_and_streams_that_end_early():
     played = play(Wanders(), tasks=40, episodes=6, game="key_to_door")
     assert played.lengths.min() >= 1 and len(np.unique(played.lengths)) > 3 and played.lengths.max() == 50
     assert (played.returns <= 2).all() and np.array_equal(played.success, played.returns == 2)
+
+
+def test_a_policy_watches_the_source_first_and_is_told_what_it_did():
+    class Stays(Finder):
+        def act(self, observation, memory, noise, greedy=False):
+            return torch.full_like(super().act(observation, memory, noise)[0], 4), memory
+
+    family, policy = darkroom(), Stays()
+    course = in_context.Course(family, "test", family.seeds("test", 16), 12, 64, primed=10)
+    played = in_context.play(policy, course, False, 0, CPU)
+    assert played.returns[:, 5:10].mean() > 10 and played.own == 2
+    assert not played.last.any()  # no goal lies at the start
+    told = np.stack([told.action for told in policy.told])  # [T, N]
+    assert len(np.unique(told[:201])) == 5 and (told[201:] == 4).all()
+
+
+def test_a_source_that_cannot_show_a_single_stream_is_refused(request_for: Callable):
+    with pytest.raises(BadRequest, match=r"add env\.data\.source=explorer"):
+        request_for("policy=ad", "env=darkroom", "env.data.source=ppo", "eval.primed=5")
 
 
 def test_references_are_of_the_same_tasks():
