@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,9 +108,10 @@ def test_acting_is_the_training_forward_pass(setting: Setting):
 
     For a diffusion policy, in one round: only the next action is known and the noise is at its latest, so everything is hidden.
     """
-    jolt(setting.policy)
     if hasattr(setting.request.policy, "denoise_steps"):
-        setting.request.policy.denoise_steps = 1
+        once = replace(setting.request.policy, denoise_steps=1)
+        setting = setting._replace(policy=type(setting.policy)(once, setting.family.spaces))
+    jolt(setting.policy)
     setting.policy.eval()
     batch, latest = setting.batch(12), _Latest(0, 0, torch.arange(1))
     each = setting.windows.window.align == "each"
