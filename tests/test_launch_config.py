@@ -145,7 +145,7 @@ def test_nothing_before_the_types_imports_torch(tmp_path: Path) -> None:
 def test_help_shows_commands_and_choices(launch: Any) -> None:
     shown = launch("--help").stdout
     assert "python launch.py mode=eval ckpt_path=" in shown
-    assert "policy: bc_mlp, masked_dit, mine" in shown
+    assert "policy: ad, bc_mlp, compressed_ad, masked_dit, mine" in shown
     assert "${" not in shown
 
 
