@@ -64,7 +64,9 @@ class Config:
             raise ValueError(f"schedule must be two or more numbers of episodes, each at least 1, got {self.schedule}")
         for goal in self.test_goals:
             if len(goal) != 2 or not all(0 <= coordinate < self.size for coordinate in goal):
-                raise ValueError(f"test_goals: {goal} is no [row, column] of a {self.size}x{self.size} grid, which counts from 0")
+                raise ValueError(
+                    f"test_goals holds {goal}, no [row, column] of a {self.size}x{self.size} grid, which counts from 0"
+                )
         if len({tuple(goal) for goal in self.test_goals}) < len(self.test_goals):
             raise ValueError(f"test_goals names a goal twice: {self.test_goals}")
         least = 1 if self.game == "room" else 2  # a task of two goals needs two
@@ -78,7 +80,7 @@ class Config:
         if self.game == "recall" and self.data.learners and self.data.episodes_per_history % round_trip:
             raise ValueError(
                 f"data.episodes_per_history={self.data.episodes_per_history} does not fit the schedule {self.schedule}, which "
-                f"repeats after {round_trip} episodes; try data.episodes_per_history={round_trip}"
+                f"repeats after {round_trip} episodes; try a multiple of {round_trip}"
             )
 
 
