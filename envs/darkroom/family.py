@@ -50,7 +50,9 @@ class Config:
     split_seed: int = 0  # which goals are held out; 0 gives the published 73 and 8
     val_goals: int = 8  # goals out of the 73 that choose the best checkpoint and are not trained on
     test_goals: list[list[int]] = field(default_factory=list)  # [row, column] of each; empty: those of the split_seed
-    schedule: list[int] = field(default_factory=lambda: [5, 5, 2, 2])  # recall: episodes of goal A, of B, of A, ... and again
+    # recall: episodes of goal A, of B, of A, ... and again. Slow learners need longer ones, which a window can thin out again:
+    # [50, 50, 20, 20] and every=10 shows 5, 5, 2, 2.
+    schedule: list[int] = field(default_factory=lambda: [5, 5, 2, 2])
     data: Data = field(default_factory=Data)
 
     def __post_init__(self) -> None:

@@ -60,6 +60,7 @@ def test_the_rules_are_those_of_a_slow_reference(game: str, size: int):
     lanes, repeats, tasks = 6, 3, place.seeds("train", 10)
     vector = place.vector(lanes, tasks=tasks, episodes_per_task=repeats)
     observation, info = vector.reset()
+    assert observation in vector.observation_space
     generator, played = np.random.default_rng(0), []
     goals = place.cells(tasks).tolist()
 

@@ -56,6 +56,6 @@ def test_policies_take_the_other_games(request_for: Callable, data_dir: Path, ga
     policy = asked.targets["policy"](asked.policy, family.spaces)
     windows = Windows(record.dataset(family, asked.env.data, "train", data_dir), policy.window)
     loss = policy(windows.batch(np.arange(0, len(windows), 7)), Noise(0, 0, torch.arange(80)))
-    assert loss.total / loss.count == pytest.approx(np.log(5), rel=1e-4)
+    assert (loss.total / loss.count).item() == pytest.approx(np.log(5), rel=1e-4)
     score = play(PolicyPlayer(policy.eval(), False, 0, torch.device("cpu")), family, "test", family.seeds("test", 50), 16).score
     assert (score.lengths > 0).all() and (score.returns <= family.optimum(family.seeds("test", 50)).returns).all()
