@@ -121,7 +121,7 @@ class DarkRoom(Family):
     def cells(self, seeds: np.ndarray) -> np.ndarray:
         """The goals [E, 2] of tasks: the n goals of a seed's split take turns, as first and, in another order, as second goal.
         In the game `room` the second has no meaning."""
-        found = np.zeros((len(seeds), 2), np.int64)
+        found = np.full((len(seeds), 2), -1)
         for name, (low, high) in SPLITS.items():
             mine, goals = (seeds >= low) & (seeds < high), self.goals[name]
             if not mine.any():
@@ -129,6 +129,8 @@ class DarkRoom(Family):
             lap, first = np.divmod(seeds[mine] - low, len(goals))
             second = (first + 1 + lap % max(1, len(goals) - 1)) % len(goals)  # every ordered pair once in n * (n - 1) tasks
             found[mine] = np.stack([goals[first], goals[second]], 1)
+        if (found < 0).any():
+            raise ValueError(f"tasks are named by the seeds of a split, got {seeds[found[:, 0] < 0][0]}")
         return found
 
     def expert(self) -> Walker:

@@ -175,6 +175,11 @@ def test_an_action_that_does_not_exist_is_refused(action: int):
         vector.step(np.array([0, action]))
 
 
+def test_a_task_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="got -1"):
+        family().vector(2, tasks=np.array([0, -1])).reset()
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
