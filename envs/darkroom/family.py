@@ -87,7 +87,7 @@ class Config:
 
 
 class DarkRoom(Family):
-    lanes = 32_768
+    lanes = 65_536
 
     def __init__(self, config: Config) -> None:
         self.config = config
