@@ -31,8 +31,7 @@ class AnnealedExpert:
         best, chance = self.expert.act(self.vector), self.chance[turn]
         draw = self.random.random((2, len(turn)))
         action = np.where(draw[0] < chance, (draw[1] * self.actions).astype(best.dtype), best)
-        with np.errstate(divide="ignore"):  # of actions that cannot happen, and do not
-            return action, np.log(chance / self.actions + (1 - chance) * (action == best))
+        return action, np.log(chance / self.actions + (1 - chance) * (action == best))
 
     def learn(self, after: dict[str, np.ndarray], reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> None:
         pass

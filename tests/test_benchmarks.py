@@ -10,6 +10,7 @@ import pytest
 from helpers import ROOT
 
 SMALL = {
+    "darkroom.py": ["--histories", "70", "--episodes", "5", "--repeats", "1"],
     "engine.py": ["--repeats", "1"],
     "in_context.py": ["--repeats", "1", "--lanes", "16"],
     "training_step.py": ["--steps", "2", "--policies", "bc_mlp"],

@@ -50,7 +50,9 @@ class Config:
     split_seed: int = 0  # which goals are held out; 0 gives the published 73 and 8
     val_goals: int = 8  # goals out of the 73 that choose the best checkpoint and are not trained on
     test_goals: list[list[int]] = field(default_factory=list)  # [row, column] of each; empty: those of the split_seed
-    schedule: list[int] = field(default_factory=lambda: [5, 5, 2, 2])  # recall: episodes of goal A, of B, of A, ... and again
+    # recall: episodes of goal A, of B, of A, ... and again. Slow learners need longer ones, which a window can thin out again:
+    # [50, 50, 20, 20] and every=10 shows 5, 5, 2, 2.
+    schedule: list[int] = field(default_factory=lambda: [5, 5, 2, 2])
     data: Data = field(default_factory=Data)
 
     def __post_init__(self) -> None:
@@ -64,7 +66,9 @@ class Config:
             raise ValueError(f"schedule must be two or more numbers of episodes, each at least 1, got {self.schedule}")
         for goal in self.test_goals:
             if len(goal) != 2 or not all(0 <= coordinate < self.size for coordinate in goal):
-                raise ValueError(f"test_goals: {goal} is no [row, column] of a {self.size}x{self.size} grid, which counts from 0")
+                raise ValueError(
+                    f"test_goals holds {goal}, no [row, column] of a {self.size}x{self.size} grid, which counts from 0"
+                )
         if len({tuple(goal) for goal in self.test_goals}) < len(self.test_goals):
             raise ValueError(f"test_goals names a goal twice: {self.test_goals}")
         least = 1 if self.game == "room" else 2  # a task of two goals needs two
@@ -78,12 +82,12 @@ class Config:
         if self.game == "recall" and self.data.learners and self.data.episodes_per_history % round_trip:
             raise ValueError(
                 f"data.episodes_per_history={self.data.episodes_per_history} does not fit the schedule {self.schedule}, which "
-                f"repeats after {round_trip} episodes; try data.episodes_per_history={round_trip}"
+                f"repeats after {round_trip} episodes; try a multiple of {round_trip}"
             )
 
 
 class DarkRoom(Family):
-    lanes = 32_768
+    lanes = 65_536
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -117,7 +121,7 @@ class DarkRoom(Family):
     def cells(self, seeds: np.ndarray) -> np.ndarray:
         """The goals [E, 2] of tasks: the n goals of a seed's split take turns, as first and, in another order, as second goal.
         In the game `room` the second has no meaning."""
-        found = np.zeros((len(seeds), 2), np.int64)
+        found = np.full((len(seeds), 2), -1)
         for name, (low, high) in SPLITS.items():
             mine, goals = (seeds >= low) & (seeds < high), self.goals[name]
             if not mine.any():
@@ -125,6 +129,8 @@ class DarkRoom(Family):
             lap, first = np.divmod(seeds[mine] - low, len(goals))
             second = (first + 1 + lap % max(1, len(goals) - 1)) % len(goals)  # every ordered pair once in n * (n - 1) tasks
             found[mine] = np.stack([goals[first], goals[second]], 1)
+        if (found < 0).any():
+            raise ValueError(f"tasks are named by the seeds of a split, got {seeds[found[:, 0] < 0][0]}")
         return found
 
     def expert(self) -> Walker:

@@ -60,6 +60,7 @@ def test_the_rules_are_those_of_a_slow_reference(game: str, size: int):
     lanes, repeats, tasks = 6, 3, place.seeds("train", 10)
     vector = place.vector(lanes, tasks=tasks, episodes_per_task=repeats)
     observation, info = vector.reset()
+    assert observation in vector.observation_space
     generator, played = np.random.default_rng(0), []
     goals = place.cells(tasks).tolist()
 
@@ -174,23 +175,28 @@ def test_an_action_that_does_not_exist_is_refused(action: int):
         vector.step(np.array([0, action]))
 
 
+def test_a_task_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="got -1"):
+        family().vector(2, tasks=np.array([0, -1])).reset()
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"test_goals": [[4, 9]]}, r"test_goals: \[4, 9\] is no \[row, column\] of a 9x9 grid"),
-        ({"test_goals": [[4]]}, "is no"),
+        ({"test_goals": [[4, 9]]}, r"test_goals holds \[4, 9\], no \[row, column\] of a 9x9 grid"),
+        ({"test_goals": [[4]]}, "no .row, column."),
         ({"test_goals": [[1, 1], [1, 1]]}, "twice"),
         ({"game": "dark"}, "game must be one of room, key_to_door, recall, got dark"),
         ({"size": 2}, "size must be between 3 and 31"),
         ({"val_goals": 73}, "val_goals must be between 1 and 72"),
         ({"val_goals": 1, "game": "recall", "schedule": [20, 20]}, "val_goals must be between 2"),
         ({"schedule": [3]}, "two or more"),
-        ({"game": "recall"}, "episodes_per_history=40 does not fit .* try data.episodes_per_history=14"),
+        ({"game": "recall"}, "episodes_per_history=40 does not fit .* try a multiple of 14"),
     ],
 )
 def test_bad_values_are_sentences(values: dict, sentence: str):
     with pytest.raises(ValueError, match=sentence):
-        Config(**values)
+        Config(**{"data": Data(), **values})
 
 
 def test_goals_can_be_chosen():

@@ -108,9 +108,10 @@ def test_acting_is_the_training_forward_pass(setting: Setting):
 
     For a diffusion policy, in one round: only the next action is known and the noise is at its latest, so everything is hidden.
     """
-    if hasattr(setting.request.policy, "denoise_steps"):
+    if hasattr(setting.request.policy, "denoise_steps"):  # read as the policy is made
         once = replace(setting.request.policy, denoise_steps=1)
         setting = setting._replace(policy=type(setting.policy)(once, setting.family.spaces))
+        setting.policy.fit(setting.windows.dataset.meta)
     jolt(setting.policy)
     setting.policy.eval()
     batch, latest = setting.batch(12), _Latest(0, 0, torch.arange(1))
