@@ -40,8 +40,7 @@ class Config:
     layers: int = 2  # DiT blocks; two beat four at equal time on MiniGrid
     heads: int = 4
     dropout: float = 0.0  # of what each block adds
-    observations: int = 1  # frames that it sees, the present one included
-    stride: int = 1  # steps from one frame to the next
+    frames: list[int] = field(default_factory=lambda: [0])  # what it sees: each number a frame so many steps ago, 0 the present
     horizon: int = 8  # slots of a plan; expert plans rarely need more before the view changes
     execute: int = 4  # actions carried out before the next plan
     denoise_steps: int = 8  # rounds of unmasking; each commits a slot at least, so more than `horizon` are as many as `horizon`
@@ -52,7 +51,7 @@ class Config:
     weighting: Literal["none", "elbo"] = "none"  # elbo: a hidden slot counts more the fewer are hidden (MDLM); worse for control
 
     def __post_init__(self) -> None:
-        check_plan(self.observations, self.stride, self.horizon, self.execute)
+        check_plan(self.frames, self.horizon, self.execute)
         for name in ("hidden_dim", "layers", "heads", "denoise_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -78,7 +77,7 @@ class MaskedDiT(PlanningPolicy):
         return only_discrete("masked_dit", spaces.action) or encoders.Encoder.accepts(config.encoder, spaces.observation)
 
     def __init__(self, config: Config, spaces: Spaces):
-        super().__init__(spaces, config.observations, config.stride, config.horizon, config.execute)
+        super().__init__(spaces, config.frames, config.horizon, config.execute)
         self.config = config
         self.MASK = self.PAD + 1
         # Of each round of unmasking: the slots that it leaves hidden, by the cosine schedule, and the time that training pairs
@@ -90,9 +89,11 @@ class MaskedDiT(PlanningPolicy):
         width, attends = config.hidden_dim, config.conditioning == "cross_attention"
         self.classes = self.num_actions + (config.padding == "end")
         self.encoder = encoders.Encoder(config.encoder, spaces.observation, width)
-        self.frame = nn.Parameter(torch.randn(config.observations, width) * 0.02) if config.observations > 1 else None
+        self.frame = nn.Parameter(torch.randn(len(config.frames), width) * 0.02) if len(config.frames) > 1 else None
         self.pool = nn.Linear(width, width)
         self.token = nn.Embedding(self.MASK + (config.corruption == "mask"), width)
+        # As in the write-up: a projection that can make tokens look unlike the noise among which they stand.
+        self.project = nn.Identity() if config.corruption == "mask" else nn.Linear(width, width)
         self.slot = nn.Parameter(torch.randn(config.horizon, width) * 0.02)
         self.time = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
         self.blocks = nn.ModuleList(DiTBlock(width, config.heads, attends, config.dropout) for _ in range(config.layers))
@@ -135,7 +136,7 @@ class MaskedDiT(PlanningPolicy):
             return self.token(tokens)
         hidden = tokens == self.MASK
         drawn = noise.normal(*tokens.shape[1:], self.config.hidden_dim)
-        return torch.where(hidden[..., None], drawn, self.token(tokens.masked_fill(hidden, 0)))
+        return torch.where(hidden[..., None], drawn, self.project(self.token(tokens.masked_fill(hidden, 0))))
 
     # --- training ----------------------------------------------------------------------------------------------------
 

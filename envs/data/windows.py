@@ -19,7 +19,7 @@ class Window:
     observations: int = 1  # frames, including now's
     actions: int = 1  # steps ahead, including now's
     align: str = "last"  # actions start at the "last" observation, or "each" observation has its action
-    stride: int = 1  # steps from one frame to the next
+    back: tuple[int, ...] = ()  # how many steps before now each frame lies, if they do not follow each other: (8, 4, 2, 1, 0)
 
 
 class Windows:
@@ -30,7 +30,7 @@ class Windows:
     """
 
     def __init__(self, dataset: Dataset, window: Window):
-        assert window.align == "last" or (window.observations == window.actions and window.stride == 1)
+        assert window.align == "last" or (window.observations == window.actions and not window.back)
         self.dataset = dataset
         lengths = dataset.ends - dataset.starts
         bounds = np.stack([dataset.starts, dataset.ends - 1], axis=1)
@@ -42,7 +42,7 @@ class Windows:
             ends = np.where(deviates, np.arange(len(dataset)), self.bounds[:, 1])
             self.bounds[:, 1] = np.minimum.accumulate(ends[::-1])[::-1]  # no step's end lies beyond its own episode
             self.terminated = self.terminated & ~deviates
-        back = np.arange(1 - window.observations, 1) * window.stride
+        back = -np.array(window.back) if window.back else np.arange(1 - window.observations, 1)
         self.observation_offsets = back  # [To]
         self.action_offsets = back if window.align == "each" else np.arange(window.actions)  # [Ta]
 
