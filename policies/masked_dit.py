@@ -40,6 +40,9 @@ class Config:
     layers: int = 2  # DiT blocks; two beat four at equal time on MiniGrid
     heads: int = 4
     dropout: float = 0.0  # of what each block adds
+    corruptions: int = (
+        1  # ways to hide each plan in a training step; the state is encoded once for all, which pays with many frames
+    )
     frames: list[int] = field(default_factory=lambda: [0])  # what it sees: each number a frame so many steps ago, 0 the present
     horizon: int = 8  # slots of a plan; expert plans rarely need more before the view changes
     execute: int = 4  # actions carried out before the next plan
@@ -52,7 +55,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_plan(self.frames, self.horizon, self.execute)
-        for name in ("hidden_dim", "layers", "heads", "denoise_steps"):
+        for name in ("hidden_dim", "layers", "heads", "denoise_steps", "corruptions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.hidden_dim % (2 * self.heads):
@@ -122,8 +125,10 @@ class MaskedDiT(PlanningPolicy):
         return Context(self.pool(mean), keys_values, mask)
 
     def denoise(self, context: Context, tokens: Tensor, time: Tensor, noise: Noise) -> Tensor:
-        """Logits [B, H, classes] for a partly masked plan [B, H] at diffusion time [B] (1: all masked)."""
-        condition = context.pooled + self.time(sinusoidal_embedding(time, context.pooled.shape[-1]))
+        """Logits [B, H, classes] for partly masked plans [B, H] at diffusion times [B] (1: all masked). Of a context's rows, each
+        serves as many plans as there are for it."""
+        pooled = context.pooled.repeat_interleave(len(tokens) // len(context.pooled), dim=0)
+        condition = pooled + self.time(sinusoidal_embedding(time, pooled.shape[-1]))
         x = self.corrupted(tokens, noise) + self.slot
         for index, block in enumerate(self.blocks):
             x = block(x, condition, context.keys_values and context.keys_values[index], context.mask)
@@ -134,8 +139,8 @@ class MaskedDiT(PlanningPolicy):
         """The plan as the network sees it [B, H, d]."""
         if self.config.corruption == "mask":
             return self.token(tokens)
-        hidden = tokens == self.MASK
-        drawn = noise.normal(*tokens.shape[1:], self.config.hidden_dim)
+        hidden, ways = tokens == self.MASK, len(tokens) // len(noise.rows)
+        drawn = noise.normal(ways, tokens.shape[1], self.config.hidden_dim).flatten(0, 1)
         return torch.where(hidden[..., None], drawn, self.project(self.token(tokens.masked_fill(hidden, 0))))
 
     # --- training ----------------------------------------------------------------------------------------------------
@@ -147,14 +152,16 @@ class MaskedDiT(PlanningPolicy):
 
     def forward(self, batch: Batch, noise: Noise) -> Loss:
         plan, counted = self.targets(batch)  # [B, H]
-        time = noise.uniform()  # [B]
-        hidden = noise.uniform(plan.shape[1]) < mask_ratio(time)[:, None]
+        ways, slots = self.config.corruptions, plan.shape[1]
+        plan, counted, ended = (x.repeat_interleave(ways, dim=0) for x in (plan, counted, batch["ended"]))  # [B * ways, H]
+        time = noise.uniform(ways).flatten()  # [B * ways]
+        hidden = noise.uniform(ways, slots).flatten(0, 1) < mask_ratio(time)[:, None]
         # A plan with nothing hidden teaches nothing (and would be 0/0 alone): hide one of its slots.
-        one = torch.where(counted, noise.uniform(plan.shape[1]), -1.0).argmax(1, keepdim=True)
+        one = torch.where(counted, noise.uniform(ways, slots).flatten(0, 1), -1.0).argmax(1, keepdim=True)
         hidden = hidden.scatter(1, one, hidden.gather(1, one) | ~(hidden & counted).any(1, keepdim=True))
         # PAD says where the plan ends, so it shows only together with END. Slots after a truncation hold nothing to show.
         shows_end = ((plan == self.END) & ~hidden).any(1, keepdim=True)
-        tokens = plan.masked_fill(torch.where(counted, hidden, ~(batch["ended"] & shows_end)), self.MASK)
+        tokens = plan.masked_fill(torch.where(counted, hidden, ~(ended & shows_end)), self.MASK)
 
         context = self.encode(batch["observation"], batch["observation_mask"])
         logits = self.denoise(context, tokens, time, noise)
