@@ -40,9 +40,7 @@ class Config:
     layers: int = 2  # DiT blocks; two beat four at equal time on MiniGrid
     heads: int = 4
     dropout: float = 0.0  # of what each block adds
-    corruptions: int = (
-        1  # ways to hide each plan in a training step; the state is encoded once for all, which pays with many frames
-    )
+    corruptions: int = 1  # ways to hide each plan in a training step; all of them share one encoding of the state
     frames: list[int] = field(default_factory=lambda: [0])  # what it sees: each number a frame so many steps ago, 0 the present
     horizon: int = 8  # slots of a plan; expert plans rarely need more before the view changes
     execute: int = 4  # actions carried out before the next plan
@@ -157,8 +155,9 @@ class MaskedDiT(PlanningPolicy):
         time = noise.uniform(ways).flatten()  # [B * ways]
         hidden = noise.uniform(ways, slots).flatten(0, 1) < mask_ratio(time)[:, None]
         # A plan with nothing hidden teaches nothing (and would be 0/0 alone): hide one of its slots.
+        idle = ~(hidden & counted).any(1)
         one = torch.where(counted, noise.uniform(ways, slots).flatten(0, 1), -1.0).argmax(1, keepdim=True)
-        hidden = hidden.scatter(1, one, hidden.gather(1, one) | ~(hidden & counted).any(1, keepdim=True))
+        hidden = hidden.scatter(1, one, hidden.gather(1, one) | idle[:, None])
         # PAD says where the plan ends, so it shows only together with END. Slots after a truncation hold nothing to show.
         shows_end = ((plan == self.END) & ~hidden).any(1, keepdim=True)
         tokens = plan.masked_fill(torch.where(counted, hidden, ~(ended & shows_end)), self.MASK)
@@ -168,20 +167,22 @@ class MaskedDiT(PlanningPolicy):
         asked = hidden & counted
         label = plan.masked_fill(~asked, -100)  # cross_entropy's "ignore"
         loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view_as(plan)
-        weight = self.weight(time)[:, None] * asked  # [B, H]
+        weight = self.weight(time, idle)[:, None] * asked  # [B, H]
         metrics = {
             "accuracy": (((logits.argmax(-1) == plan) & asked).sum(), asked.sum()),
-            "mask_ratio": (hidden.sum(), torch.tensor(hidden.numel(), device=hidden.device)),
+            "mask_ratio": (hidden.sum(), torch.ones_like(hidden).sum()),
         }
         if not self.training:
             metrics |= self.first_action(context, batch, noise)
         return Loss((loss * weight).sum(), weight.sum(), metrics)
 
-    def weight(self, time: Tensor) -> Tensor:
-        """How much a hidden slot counts [B]: the same at any time, or as in the likelihood's bound, -d ln(1 - alpha)/dt."""
+    def weight(self, time: Tensor, idle: Tensor) -> Tensor:
+        """How much a hidden slot counts [B]: the same at any time, or p'/p of the mask ratio p as in the likelihood's bound, which
+        knows nothing of slots that are hidden only because the plan would else be `idle`. The loss is a mean by these weights."""
         if self.config.weighting == "none":
             return torch.ones_like(time)
-        return (math.pi / 2 / torch.tan(math.pi / 2 * time).clamp(min=1e-6)).clamp(max=LARGEST_WEIGHT)
+        weight = math.pi / 2 / torch.tan(math.pi / 2 * time).clamp(min=1e-6)
+        return weight.clamp(max=LARGEST_WEIGHT).masked_fill(idle, 0.0)
 
     def first_action(self, context: Context, batch: Batch, noise: Noise) -> dict[str, tuple[Tensor, Tensor]]:
         """How well the next action is known with the whole plan hidden: unlike the loss, what other policies' losses (and the

@@ -160,8 +160,10 @@ def test_elbo_weights_are_those_of_the_schedule():
     policy = make(weighting="elbo")
     time = torch.linspace(0.1, 0.95, 20, requires_grad=True)
     (slope,) = torch.autograd.grad(mask_ratio(time).sum(), time)
-    assert torch.allclose(policy.weight(time), slope / mask_ratio(time), rtol=1e-3)
-    assert policy.weight(torch.zeros(1)) == 20  # cut off: it grows without bound
+    assert torch.allclose(policy.weight(time, torch.zeros(20, dtype=torch.bool)), slope / mask_ratio(time), rtol=1e-3)
+    never, once = torch.tensor([False]), torch.tensor([True])
+    assert policy.weight(torch.zeros(1), never) == 20  # cut off: it grows without bound
+    assert policy.weight(torch.zeros(1), once) == 0  # hidden by our guard, not by the schedule
 
 
 def test_the_first_action_is_measured_apart_from_the_plan():
