@@ -177,8 +177,8 @@ class MaskedDiT(PlanningPolicy):
         return Loss((loss * weight).sum(), weight.sum(), metrics)
 
     def weight(self, time: Tensor, idle: Tensor) -> Tensor:
-        """How much a hidden slot counts [B]: the same at any time, or p'/p of the mask ratio p as in the likelihood's bound, which
-        knows nothing of slots that are hidden only because the plan would else be `idle`. The loss is a mean by these weights."""
+        """How much a hidden slot counts [B]: the same at any time, or p'/p of the mask ratio p as in the likelihood's bound. That
+        knows nothing of slots which are hidden only because the plan would else be idle. The loss is the mean by these weights."""
         if self.config.weighting == "none":
             return torch.ones_like(time)
         weight = math.pi / 2 / torch.tan(math.pi / 2 * time).clamp(min=1e-6)
