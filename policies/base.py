@@ -41,6 +41,7 @@ class Policy(nn.Module):
     """Constructed as `cls(config, spaces)`, where `config` is the dataclass called `Config` beside the class."""
 
     window: Window
+    modalities: tuple[str, ...] | None = None  # of the observation, those that it sees; None: all. An entropy floor counts these
     memory_scope: ClassVar[str] = "episode"  # "history": memory outlives an episode
 
     @classmethod

@@ -48,6 +48,7 @@ class BCMLP(PlanningPolicy):
         super().__init__(spaces, config.frames, config.horizon, config.execute)
         self.classes = self.num_actions + (config.horizon > 1)  # a chunk can reach the end of its episode, an action cannot
         self.encoder = encoders.Encoder(config.encoder, spaces.observation, config.token_dim)
+        self.modalities = tuple(self.encoder.parts)
         seen = len(config.frames) * self.encoder.tokens * config.token_dim
         widths = [seen] + [config.hidden_dim] * config.layers
         hidden = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.GELU())]

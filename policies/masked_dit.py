@@ -90,6 +90,7 @@ class MaskedDiT(PlanningPolicy):
         width, attends = config.hidden_dim, config.conditioning == "cross_attention"
         self.classes = self.num_actions + (config.padding == "end")
         self.encoder = encoders.Encoder(config.encoder, spaces.observation, width)
+        self.modalities = tuple(self.encoder.parts)
         self.frame = nn.Parameter(torch.randn(len(config.frames), width) * 0.02) if len(config.frames) > 1 else None
         self.pool = nn.Linear(width, width)
         self.token = nn.Embedding(self.MASK + (config.corruption == "mask"), width)
@@ -178,7 +179,7 @@ class MaskedDiT(PlanningPolicy):
 
     def weight(self, time: Tensor, idle: Tensor) -> Tensor:
         """How much a hidden slot counts [B]: the same at any time, or p'/p of the mask ratio p as in the likelihood's bound. That
-        knows nothing of slots which are hidden only because the plan would else be idle. The loss is the mean by these weights."""
+        knows nothing of slots which are hidden only because the plan would else be idle. The loss is a mean by these weights."""
         if self.config.weighting == "none":
             return torch.ones_like(time)
         weight = math.pi / 2 / torch.tan(math.pi / 2 * time).clamp(min=1e-6)

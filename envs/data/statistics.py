@@ -12,6 +12,7 @@ from envs.data.store import Dataset
 from envs.data.windows import Windows
 
 BLOCK = 1 << 26  # bytes of hashing at a time
+REPEATED = 0.5  # share of samples whose window occurs more than once, below which their entropy cannot be counted
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,17 @@ class Floor:
 
     entropy: float
     repeated: float
+    chance: float  # what guessing among all actions costs
+
+    @property
+    def known(self) -> bool:
+        """Whether `entropy` may be shown: where most windows occur once, it says nothing."""
+        return self.repeated >= REPEATED
+
+    def __str__(self) -> str:
+        if self.known:
+            return f"{self.entropy:.3f} given what is seen"
+        return f"not countable given what is seen: only {self.repeated:.0%} of the samples show what another one shows"
 
 
 def action_entropy(folder: Path, observations: list[str]) -> dict[str, float]:
@@ -32,16 +44,18 @@ def action_entropy(folder: Path, observations: list[str]) -> dict[str, float]:
     return {"marginal": _entropy(np.bincount(action)), "given_observation": _given(seen, action)[0]}
 
 
-def floor(windows: Windows) -> Floor:
-    """Given all frames of a window, for the action that follows the last one."""
+def floor(windows: Windows, modalities: Sequence[str] | None = None) -> Floor:
+    """Given these modalities (None: all) in all frames of a window, for the action that follows the last one."""
     dataset, frames = windows.dataset, -windows.observation_offsets
-    now = row_hashes(list(dataset.observations.values()))
+    seen = dataset.observations if modalities is None else modalities
+    now = row_hashes([dataset.observations[name] for name in seen])
     context, first = np.zeros_like(now), windows.bounds[:, 0]
     for back in frames:
         row = np.arange(len(now)) - back
         known = row >= first
         context = context * np.uint64(0x9E3779B97F4A7C15) + np.where(known, now[np.maximum(row, 0)], np.uint64(0))
-    return Floor(*_given(context, dataset.columns["action"]))
+    actions = int(dataset.spaces.action.n)  # type: ignore[attr-defined]
+    return Floor(*_given(context, dataset.columns["action"]), chance=float(np.log(actions)))
 
 
 def label_shares(action: np.ndarray) -> list[float]:
