@@ -26,6 +26,9 @@ class DataConfig:
     episodes: int = 6000  # training episodes
     val_episodes: int = 200  # episodes for the validation loss
     noise: float = 0.0  # share of steps that execute a random action; the label stays the expert's
+    detours: int = (
+        0  # up to so many random places are visited first, while the expert labels each step; for policies that remember
+    )
     seed: int = 0  # another seed, other training layouts and other tie-breaks
 
     def __post_init__(self) -> None:
@@ -36,6 +39,8 @@ class DataConfig:
                 raise ValueError(f"data.{name} must be between 1 and {EPISODES_PER_DATA_SEED}, got {getattr(self, name)}")
         if not 0 <= self.noise < 1:
             raise ValueError(f"data.noise is a probability below 1, got {self.noise}")
+        if not 0 <= self.detours <= 100:
+            raise ValueError(f"data.detours must be between 0 and 100, got {self.detours}")
         if not 0 <= self.seed < 1000:
             raise ValueError(f"data.seed must be between 0 and 999, got {self.seed}")
 
@@ -119,6 +124,10 @@ class Family:
 
     def expert(self) -> Expert:
         raise NotImplementedError("expert() -> Expert, or BadRequest with a sentence")
+
+    def wanderer(self) -> Expert:
+        """Who makes `data.detours`; its actions are -1 in lanes whose detours are over. Played one episode a lane."""
+        raise NotImplementedError("wanderer() -> Expert, where a configuration with data.detours is accepted")
 
     def success(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> np.ndarray:
         """Which lanes [N] have just solved their episode, from what `vector.step` returned."""
