@@ -115,7 +115,10 @@ class Offline:
         self.report = health.Report()  # what was found before the first step; findings of the training are added
         self.save_policy, self.play, self.make_records = save_policy, play, make_records
         if config.batch_size > max(len(data), SMALLEST_CAP):
-            raise BadRequest(f"trainer.batch_size={config.batch_size} exceeds the {len(data)} samples of the data; lower it, or raise env.data.episodes")
+            raise BadRequest(
+                f"trainer.batch_size={config.batch_size} exceeds the {len(data)} samples of the data; lower it, or raise "
+                "env.data.episodes"
+            )
         self.max_steps = config.max_steps
         if config.max_epochs:
             self.max_steps = math.ceil(config.max_epochs * len(data) / config.batch_size)

@@ -103,7 +103,7 @@ def _watched(policy: Policy, spreads: list[Spread]) -> Iterator[None]:
 
         return hook
 
-    leaves = [(name, module) for name, module in policy.named_modules() if not any(module.children())]
+    leaves = [(name, module) for name, module in policy.named_modules() if name and not any(module.children())]
     handles = [module.register_forward_hook(watch(name)) for name, module in leaves]
     try:
         yield
