@@ -35,6 +35,7 @@ class DataConfig:
     val_episodes: int = 200  # episodes for the validation loss
     episodes_per_history: int = 40  # how long a learner stays with one task; the expert has no histories
     noise: float = 0.0  # share of steps that execute a random action; the label stays the expert's
+    detours: int = 0  # up to so many random places are visited before the expert is followed, who labels every step of it
     seed: int = 0  # another seed, other training layouts and other tie-breaks
 
     def __post_init__(self) -> None:
@@ -47,8 +48,10 @@ class DataConfig:
                 raise ValueError(f"data.{name} must be between 1 and {EPISODES_PER_DATA_SEED}, got {getattr(self, name)}")
         if not 0 <= self.noise < 1:
             raise ValueError(f"data.noise is a probability below 1, got {self.noise}")
-        if self.noise and self.learners:
-            raise ValueError(f"data.noise is the expert's; data.source={self.source} explores by itself, so leave it at 0")
+        if (self.noise or self.detours) and self.learners:
+            raise ValueError(f"data.noise and data.detours are the expert's; data.source={self.source} explores by itself")
+        if not 0 <= self.detours <= 100:
+            raise ValueError(f"data.detours must be between 0 and 100, got {self.detours}")
         if not 0 <= self.seed < 1000:
             raise ValueError(f"data.seed must be between 0 and 999, got {self.seed}")
 
@@ -64,7 +67,7 @@ class DataConfig:
 
     def recipe(self) -> dict[str, Any]:
         """What of this decides how an episode looks; their number is told by the seeds."""
-        return {"source": self.source, "noise": self.noise, "seed": self.seed}
+        return {"source": self.source, "noise": self.noise, "detours": self.detours, "seed": self.seed}
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,10 @@ class Family:
     def pool(self, source: str) -> int:
         """How many neighbouring lanes share one learner, and so have to share a task."""
         return 1
+
+    def wanderer(self) -> Expert:
+        """Who makes `data.detours`; its actions are -1 in lanes whose detours are over. Played one episode a lane."""
+        raise NotImplementedError("wanderer() -> Expert, where a configuration with data.detours is accepted")
 
     def success(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> np.ndarray:
         """Which lanes [N] have just solved their episode, from what `vector.step` returned."""

@@ -46,11 +46,9 @@ class Policy(nn.Module):
     """Constructed as `cls(config, spaces)`, where `config` is the dataclass called `Config` beside the class."""
 
     window: Window
+    modalities: tuple[str, ...] | None = None  # of the observation, those that it sees; None: all. An entropy floor counts these
     memory_scope: ClassVar[str] = "episode"  # "history": memory outlives an episode, until the task changes
-
-    starts_from: ClassVar[
-        tuple[str, ...]
-    ] = ()  # other policies, as YAML names them, whose weights may start this one (init_from)
+    starts_from: ClassVar[tuple[str, ...]] = ()  # other policies, as YAML names them, whose weights may start this one
 
     @classmethod
     def accepts(cls, config: Any, spaces: Spaces) -> str | None:

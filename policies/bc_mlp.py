@@ -1,7 +1,7 @@
 """Behaviour cloning with a multilayer perceptron (Pomerleau 1989): the next action from what is seen now.
 
 With `horizon` above 1 it predicts a chunk of actions at once, each slot by itself: the baseline for `masked_dit`, whose slots
-know of each other. Without `observations` above 1 it has no memory: where the expert acts on what it saw earlier, it averages.
+know of each other. Without earlier `frames` it has no memory: where the expert acts on what it saw earlier, it averages.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ class Config:
     hidden_dim: int = 256  # width of the MLP
     layers: int = 2  # hidden layers
     token_dim: int = 64  # width of the encoder's tokens
-    observations: int = 1  # frames that it sees, the present one included
-    stride: int = 1  # steps from one frame to the next
+    frames: list[int] = field(default_factory=lambda: [0])  # what it sees: each number a frame so many steps ago, 0 the present
     horizon: int = 1  # actions predicted at once, independently of each other
     execute: int = 1  # of these, carried out before it looks again
 
@@ -37,7 +36,7 @@ class Config:
         for name in ("hidden_dim", "layers", "token_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        check_plan(self.observations, self.stride, self.horizon, self.execute)
+        check_plan(self.frames, self.horizon, self.execute)
 
 
 class BCMLP(PlanningPolicy):
@@ -46,10 +45,11 @@ class BCMLP(PlanningPolicy):
         return only_discrete("bc_mlp", spaces.action) or encoders.Encoder.accepts(config.encoder, spaces.observation)
 
     def __init__(self, config: Config, spaces: Spaces):
-        super().__init__(spaces, config.observations, config.stride, config.horizon, config.execute)
+        super().__init__(spaces, config.frames, config.horizon, config.execute)
         self.classes = self.num_actions + (config.horizon > 1)  # a chunk can reach the end of its episode, an action cannot
         self.encoder = encoders.Encoder(config.encoder, spaces.observation, config.token_dim)
-        seen = config.observations * self.encoder.tokens * config.token_dim
+        self.modalities = tuple(self.encoder.parts)
+        seen = len(config.frames) * self.encoder.tokens * config.token_dim
         widths = [seen] + [config.hidden_dim] * config.layers
         hidden = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.GELU())]
         head = nn.Linear(widths[-1], config.horizon * self.classes)

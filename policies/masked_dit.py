@@ -40,8 +40,8 @@ class Config:
     layers: int = 2  # DiT blocks; two beat four at equal time on MiniGrid
     heads: int = 4
     dropout: float = 0.0  # of what each block adds
-    observations: int = 1  # frames that it sees, the present one included
-    stride: int = 1  # steps from one frame to the next
+    corruptions: int = 1  # ways to hide each plan in a training step; all of them share one encoding of the state
+    frames: list[int] = field(default_factory=lambda: [0])  # what it sees: each number a frame so many steps ago, 0 the present
     horizon: int = 8  # slots of a plan; expert plans rarely need more before the view changes
     execute: int = 4  # actions carried out before the next plan
     denoise_steps: int = 8  # rounds of unmasking; each commits a slot at least, so more than `horizon` are as many as `horizon`
@@ -52,8 +52,8 @@ class Config:
     weighting: Literal["none", "elbo"] = "none"  # elbo: a hidden slot counts more the fewer are hidden (MDLM); worse for control
 
     def __post_init__(self) -> None:
-        check_plan(self.observations, self.stride, self.horizon, self.execute)
-        for name in ("hidden_dim", "layers", "heads", "denoise_steps"):
+        check_plan(self.frames, self.horizon, self.execute)
+        for name in ("hidden_dim", "layers", "heads", "denoise_steps", "corruptions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.hidden_dim % (2 * self.heads):
@@ -78,7 +78,7 @@ class MaskedDiT(PlanningPolicy):
         return only_discrete("masked_dit", spaces.action) or encoders.Encoder.accepts(config.encoder, spaces.observation)
 
     def __init__(self, config: Config, spaces: Spaces):
-        super().__init__(spaces, config.observations, config.stride, config.horizon, config.execute)
+        super().__init__(spaces, config.frames, config.horizon, config.execute)
         self.config = config
         self.MASK = self.PAD + 1
         # Of each round of unmasking: the slots that it leaves hidden, by the cosine schedule, and the time that training pairs
@@ -90,9 +90,12 @@ class MaskedDiT(PlanningPolicy):
         width, attends = config.hidden_dim, config.conditioning == "cross_attention"
         self.classes = self.num_actions + (config.padding == "end")
         self.encoder = encoders.Encoder(config.encoder, spaces.observation, width)
-        self.frame = nn.Parameter(torch.randn(config.observations, width) * 0.02) if config.observations > 1 else None
+        self.modalities = tuple(self.encoder.parts)
+        self.frame = nn.Parameter(torch.randn(len(config.frames), width) * 0.02) if len(config.frames) > 1 else None
         self.pool = nn.Linear(width, width)
         self.token = nn.Embedding(self.MASK + (config.corruption == "mask"), width)
+        # As in the write-up: a projection that can make tokens look unlike the noise among which they stand.
+        self.project = nn.Identity() if config.corruption == "mask" else nn.Linear(width, width)
         self.slot = nn.Parameter(torch.randn(config.horizon, width) * 0.02)
         self.time = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
         self.blocks = nn.ModuleList(DiTBlock(width, config.heads, attends, config.dropout) for _ in range(config.layers))
@@ -121,8 +124,10 @@ class MaskedDiT(PlanningPolicy):
         return Context(self.pool(mean), keys_values, mask)
 
     def denoise(self, context: Context, tokens: Tensor, time: Tensor, noise: Noise) -> Tensor:
-        """Logits [B, H, classes] for a partly masked plan [B, H] at diffusion time [B] (1: all masked)."""
-        condition = context.pooled + self.time(sinusoidal_embedding(time, context.pooled.shape[-1]))
+        """Logits [B, H, classes] for partly masked plans [B, H] at diffusion times [B] (1: all masked). Of a context's rows, each
+        serves as many plans as there are for it."""
+        pooled = context.pooled.repeat_interleave(len(tokens) // len(context.pooled), dim=0)
+        condition = pooled + self.time(sinusoidal_embedding(time, pooled.shape[-1]))
         x = self.corrupted(tokens, noise) + self.slot
         for index, block in enumerate(self.blocks):
             x = block(x, condition, context.keys_values and context.keys_values[index], context.mask)
@@ -133,9 +138,9 @@ class MaskedDiT(PlanningPolicy):
         """The plan as the network sees it [B, H, d]."""
         if self.config.corruption == "mask":
             return self.token(tokens)
-        hidden = tokens == self.MASK
-        drawn = noise.normal(*tokens.shape[1:], self.config.hidden_dim)
-        return torch.where(hidden[..., None], drawn, self.token(tokens.masked_fill(hidden, 0)))
+        hidden, ways = tokens == self.MASK, len(tokens) // len(noise.rows)
+        drawn = noise.normal(ways, tokens.shape[1], self.config.hidden_dim).flatten(0, 1)
+        return torch.where(hidden[..., None], drawn, self.project(self.token(tokens.masked_fill(hidden, 0))))
 
     # --- training ----------------------------------------------------------------------------------------------------
 
@@ -146,34 +151,39 @@ class MaskedDiT(PlanningPolicy):
 
     def forward(self, batch: Batch, noise: Noise) -> Loss:
         plan, counted = self.targets(batch)  # [B, H]
-        time = noise.uniform()  # [B]
-        hidden = noise.uniform(plan.shape[1]) < mask_ratio(time)[:, None]
+        ways, slots = self.config.corruptions, plan.shape[1]
+        plan, counted, ended = (x.repeat_interleave(ways, dim=0) for x in (plan, counted, batch["ended"]))  # [B * ways, H]
+        time = noise.uniform(ways).flatten()  # [B * ways]
+        hidden = noise.uniform(ways, slots).flatten(0, 1) < mask_ratio(time)[:, None]
         # A plan with nothing hidden teaches nothing (and would be 0/0 alone): hide one of its slots.
-        one = torch.where(counted, noise.uniform(plan.shape[1]), -1.0).argmax(1, keepdim=True)
-        hidden = hidden.scatter(1, one, hidden.gather(1, one) | ~(hidden & counted).any(1, keepdim=True))
+        idle = ~(hidden & counted).any(1)
+        one = torch.where(counted, noise.uniform(ways, slots).flatten(0, 1), -1.0).argmax(1, keepdim=True)
+        hidden = hidden.scatter(1, one, hidden.gather(1, one) | idle[:, None])
         # PAD says where the plan ends, so it shows only together with END. Slots after a truncation hold nothing to show.
         shows_end = ((plan == self.END) & ~hidden).any(1, keepdim=True)
-        tokens = plan.masked_fill(torch.where(counted, hidden, ~(batch["ended"] & shows_end)), self.MASK)
+        tokens = plan.masked_fill(torch.where(counted, hidden, ~(ended & shows_end)), self.MASK)
 
         context = self.encode(batch["observation"], batch["observation_mask"])
         logits = self.denoise(context, tokens, time, noise)
         asked = hidden & counted
         label = plan.masked_fill(~asked, -100)  # cross_entropy's "ignore"
         loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view_as(plan)
-        weight = self.weight(time)[:, None] * asked  # [B, H]
+        weight = self.weight(time, idle)[:, None] * asked  # [B, H]
         metrics = {
             "accuracy": (((logits.argmax(-1) == plan) & asked).sum(), asked.sum()),
-            "mask_ratio": (hidden.sum(), torch.tensor(hidden.numel(), device=hidden.device)),
+            "mask_ratio": (hidden.sum(), torch.ones_like(hidden).sum()),
         }
         if not self.training:
             metrics |= self.first_action(context, batch, noise)
         return Loss((loss * weight).sum(), weight.sum(), metrics)
 
-    def weight(self, time: Tensor) -> Tensor:
-        """How much a hidden slot counts [B]: the same at any time, or as in the likelihood's bound, -d ln(1 - alpha)/dt."""
+    def weight(self, time: Tensor, idle: Tensor) -> Tensor:
+        """How much a hidden slot counts [B]: the same at any time, or p'/p of the mask ratio p as in the likelihood's bound. That
+        knows nothing of slots which are hidden only because the plan would else be idle. The loss is a mean by these weights."""
         if self.config.weighting == "none":
             return torch.ones_like(time)
-        return (math.pi / 2 / torch.tan(math.pi / 2 * time).clamp(min=1e-6)).clamp(max=LARGEST_WEIGHT)
+        weight = math.pi / 2 / torch.tan(math.pi / 2 * time).clamp(min=1e-6)
+        return weight.clamp(max=LARGEST_WEIGHT).masked_fill(idle, 0.0)
 
     def first_action(self, context: Context, batch: Batch, noise: Noise) -> dict[str, tuple[Tensor, Tensor]]:
         """How well the next action is known with the whole plan hidden: unlike the loss, what other policies' losses (and the

@@ -66,11 +66,13 @@ class DiTBlock(nn.Module):
         return self.cross_attention.keys_values(context)
 
     def forward(self, x: Tensor, condition: Tensor, context: tuple[Tensor, Tensor] | None, mask: Tensor | None = None) -> Tensor:
-        """x [B,T,d], condition [B,d]; `context` are this block's keys and values, or None without cross-attention."""
+        """x [B,T,d], condition [B,d]; `context` are this block's keys and values, or None without cross-attention. A context of
+        B/R rows serves R rows of x each."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(F.silu(condition))[:, None].chunk(6, dim=-1)
         y = self.norm_self(x) * (1 + scale1) + shift1
         x = x + self.dropout(gate1 * self.self_attention(y, self.self_attention.keys_values(y)))
         if context is not None:
-            x = x + self.dropout(self.cross_attention(self.norm_cross(x), context, mask))
+            queries = self.norm_cross(x).reshape(len(context[0]), -1, x.shape[-1])  # [B/R, R*T, d]
+            x = x + self.dropout(self.cross_attention(queries, context, mask).view_as(x))
         y = self.norm_mlp(x) * (1 + scale2) + shift2
         return x + self.dropout(gate2 * self.mlp(y))

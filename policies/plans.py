@@ -15,9 +15,11 @@ from policies.base import Batch, Memory, Policy, Window
 from policies.noise import Noise
 
 
-def check_plan(observations: int, stride: int, horizon: int, execute: int) -> None:
+def check_plan(frames: list[int], horizon: int, execute: int) -> None:
     """The sentences of a configuration that cannot be planned with."""
-    for name, value in (("observations", observations), ("stride", stride), ("horizon", horizon), ("execute", execute)):
+    if frames[-1:] != [0] or frames != sorted(set(frames), reverse=True):
+        raise ValueError(f"frames counts steps back, from the oldest frame to the present one, as in [4, 2, 1, 0]; got {frames}")
+    for name, value in (("horizon", horizon), ("execute", execute)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     if execute > horizon:
@@ -27,10 +29,10 @@ def check_plan(observations: int, stride: int, horizon: int, execute: int) -> No
 class PlanningPolicy(Policy):
     """Subclasses write `forward` and `plan`; this class acts."""
 
-    def __init__(self, spaces: Spaces, observations: int, stride: int, horizon: int, execute: int):
+    def __init__(self, spaces: Spaces, frames: list[int], horizon: int, execute: int):
         super().__init__()
-        self.window = Window(observations=observations, stride=stride, actions=horizon)
-        self.execute = execute
+        self.window = Window(observations=len(frames), actions=horizon, back=tuple(frames))
+        self.frames, self.execute = frames, execute
         self.seen_space = spaces.observation
         self.num_actions = int(spaces.action.n)  # type: ignore[attr-defined]
         self.END, self.PAD = self.num_actions, self.num_actions + 1
@@ -47,7 +49,7 @@ class PlanningPolicy(Policy):
         raise NotImplementedError("plan(seen, known, noise, greedy) -> tokens [N, H]")
 
     def start(self, num_envs: int, device: torch.device) -> Memory:
-        horizon, frames = self.window.actions, (self.window.observations - 1) * self.window.stride + 1
+        horizon, frames = self.window.actions, self.frames[0] + 1
         plan = torch.full((num_envs, horizon), self.PAD, device=device)  # nothing left to carry out
         memory = {"plan": plan, "next": torch.zeros(num_envs, dtype=torch.long, device=device)}
         if frames > 1:
@@ -73,9 +75,9 @@ class PlanningPolicy(Policy):
         """The frames of a window that ends now, which of them are known, and the memory of everything in between."""
         now = {name: value[:, None] for name, value in observation.items()}  # To = 1
         new = torch.ones(len(memory["next"]), 1, dtype=torch.bool, device=memory["next"].device)
-        if self.window.observations == 1:
+        if len(self.frames) == 1:
             return now, new, {}
         past = {f"seen.{name}": torch.cat([memory[f"seen.{name}"][:, 1:], value], dim=1) for name, value in now.items()}
         past["known"] = torch.cat([memory["known"][:, 1:], new], dim=1)
-        every = self.window.stride
-        return {name: past[f"seen.{name}"][:, ::every] for name in now}, past["known"][:, ::every], past
+        shown = [-1 - back for back in self.frames]
+        return {name: past[f"seen.{name}"][:, shown] for name in now}, past["known"][:, shown], past

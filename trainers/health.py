@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from rich.table import Table
 from torch import nn
 
@@ -20,24 +21,25 @@ from envs.data.statistics import Floor, label_shares, repeated_episodes
 from envs.data.windows import HistoryCut, Windows
 from policies.base import Batch, Policy
 from trainers.optim import ScheduleConfig
-from trainers.probes import Probe, not_finite
+from trainers.probes import FirstPass, Probe, not_finite
 
 LARGEST_LAYER = 0.5  # share of all parameters above which one layer is worth a sentence
-SMALL_MODEL = 100_000  # parameters below which nobody minds
+SMALL_MODEL = 5_000_000  # parameters below which nobody minds; write-up 000 had 20 to 41 million
 OUTPUT_SPREAD = 3.0  # standard deviation of untrained outputs: above it a policy is sure of nonsense
 INNER_SPREAD = 10.0  # of any layer on the way: normalised ones stay near 1
 OFF_CHANCE = 0.1  # relative distance of the first loss from chance
+COUNTED_SAMPLES = 4096  # windows whose slots are looked at
 BEHIND_THE_END = 0.6  # share of plan slots after their episode's end; expert plans at horizon 8 have .2 to .4
 ONE_LABEL = 0.95  # share of the most frequent action, above which always answering it looks like success
 NEAR_CHANCE = 0.95  # of chance: a floor above it leaves nothing to learn
 NOT_HELD_OUT = 0.5  # share of val episodes that are training episodes
 AUDITED = 512  # samples whose targets are looked at
 EARLY = 0.5  # share of the histories below which targets have only seen their beginning
-REPEATED = 0.5  # share of samples whose window occurs more than once, below which their entropy cannot be counted
 STILL_AT_CHANCE = 0.98
-CHANCE_AFTER = 200  # steps after which a loss at chance is no longer a slow start
+CHANCE_AFTER = (200, 1000)  # steps after which a loss at chance is no longer a slow start: a tenth of the run, within these
 VANISHED = 1e-6  # gradient norm
-EXPLODED = 100.0  # times trainer.grad_clip
+EXPLODED = 100.0  # times trainer.grad_clip; without clipping: the gradient norm itself
+NAMES = 8  # of parameters in one sentence
 
 
 @dataclass
@@ -51,16 +53,18 @@ class Finding:
 class Report:
     facts: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    during_training: dict[str, str] = field(default_factory=dict)  # what Watch said
 
     @property
     def warnings(self) -> list[str]:
         return [finding.warning for finding in self.findings if finding.warning]
 
-    def add(self, check: str, measured: str, wrong: bool, warning: str) -> None:
-        self.findings.append(Finding(check, measured, warning if wrong else None))
+    def add(self, check: str, measured: str, warning: str | None = None) -> None:
+        self.findings.append(Finding(check, measured, warning))
 
     def to_json(self) -> dict[str, Any]:
-        return {"facts": self.facts, "checks": [vars(finding) for finding in self.findings], "warnings": self.warnings}
+        checks = [vars(finding) for finding in self.findings]
+        return {"facts": self.facts, "checks": checks, "warnings": self.warnings, "during_training": self.during_training}
 
     def numbers(self) -> dict[str, float]:
         """Those facts that are a number."""
@@ -70,8 +74,8 @@ class Report:
 
     def to_markdown(self) -> str:
         rows = [f"| {f.check} | {'look' if f.warning else 'ok'} | {f.measured} |" for f in self.findings]
-        warnings = "\n".join(f"- {warning}" for warning in self.warnings)
-        return "\n".join(["| check | | measured |", "|---|---|---|", *rows, "", warnings])
+        sentences = [f"- {sentence}" for sentence in (*self.warnings, *self.during_training.values())]
+        return "\n".join(["| check | | measured |", "|---|---|---|", *rows, "", *sentences])
 
     def table(self) -> Table:
         shown = Table(title=f"{len(self.findings)} checks, {len(self.warnings)} with a warning", title_justify="left")
@@ -98,14 +102,25 @@ def parameter_table(policy: nn.Module) -> Table:
 # --- before the first step -------------------------------------------------------------------------------------------
 
 
-def before_training(policy: Policy, batch: Batch, data: Windows, validation: Windows, floor: Floor | None, seed: int) -> Report:
-    """On one batch and what the data say of themselves, without changing the policy. `floor` is None for continuous actions."""
+def before_training(
+    policy: Policy, batch: Batch, data: Windows, validation: Windows, floor: Floor | None, seed: int, trained: bool = False
+) -> Report:
+    """On one batch and what the data say of themselves, without changing the policy. `floor` is None for continuous actions;
+    `trained`: the weights come from another run, so that what holds for a policy that knows nothing need not hold for it."""
     report = Report({"chance_loss": policy.chance_loss(batch)})
+    action = data.dataset.spaces.action
+    num_actions = int(action.n) if isinstance(action, spaces.Discrete) else None
+
+    def probe() -> Probe:
+        return Probe(policy, batch, seed, num_actions)
+
     _parameters(report, policy)
     _batch(report, batch)
-    _first_loss(report, policy, batch, seed)
-    _padding(report, policy, batch, seed)
-    _gradients(report, policy, batch, seed)
+    first = probe().first_pass()
+    _spread(report, first, trained)
+    _first_loss(report, first.loss, trained)
+    _padding(report, data, probe().counts_padding())
+    _gradients(report, policy, probe().without_gradient())
     if floor:
         _labels(report, data, floor)
     if isinstance(data.cut, HistoryCut) and floor:
@@ -119,110 +134,141 @@ def _parameters(report: Report, policy: Policy) -> None:
     total = report.facts["parameters"] = sum(parameter.numel() for parameter in policy.parameters())
     largest, weight = max(policy.named_parameters(), key=lambda pair: pair[1].numel())
     share, shape = weight.numel() / total, "x".join(map(str, weight.shape))
-    report.add(
-        "largest layer",
-        f"{largest} ({shape}) holds {share:.0%} of {total:,} parameters",
-        total > SMALL_MODEL and share > LARGEST_LAYER,
-        f"{largest} ({shape}) holds {share:.0%} of all {total:,} parameters: most often a flattened feature map in front of a "
-        "linear layer; try encoder=mlp or a smaller width",
-    )
+    measured, warning = f"{largest} ({shape}) holds {share:.0%} of {total:,} parameters", None
+    if total > SMALL_MODEL and share > LARGEST_LAYER:
+        if largest.startswith("encoder."):
+            advice = "most often a flattened feature map in front of a linear layer; try encoder=mlp"
+        else:
+            advice = "too wide, or fed all frames at once; try a smaller policy.hidden_dim or fewer policy.frames"
+        warning = f"{measured}: {advice}"
+    report.add("largest layer", measured, warning)
 
 
 def _batch(report: Report, batch: Batch) -> None:
-    bad = not_finite(batch)
-    report.add(
-        "finite data",
-        ", ".join(bad) or "every value of the first batch is finite",
-        bool(bad),
-        f"the first batch holds values that are not finite in {', '.join(bad)}: every step on such a batch is skipped; the "
-        "episodes were recorded that way, so record them again (env.data.seed, or delete their folder)",
-    )
+    bad, warning = ", ".join(not_finite(batch)), None
+    if bad:
+        warning = (
+            f"the first batch holds values that are not finite in {bad}: every step on such a batch is skipped; the episodes "
+            "were recorded that way, so record others (env.data.seed), or do without that part (policy.encoder.ignore)"
+        )
+    report.add("finite data", bad or "every value of the first batch is finite", warning)
 
 
-def _first_loss(report: Report, policy: Policy, batch: Batch, seed: int) -> None:
-    first, chance = Probe(policy, batch, seed).first_pass(), report.facts["chance_loss"]
+def _spread(report: Report, first: FirstPass, trained: bool) -> None:
+    if not first.spreads:
+        report.add("spread of outputs", "not measured: no layer puts out a tensor of its own")
+        return
     output = first.spreads[-1]
-    report.facts |= {"first_loss": first.loss, "output_layer": output.layer, "output_spread": output.deviation}
+    report.facts |= {"output_layer": output.layer, "output_spread": output.deviation}
     wide = next((spread for spread in first.spreads if spread.deviation > INNER_SPREAD), None)
     shown = output if output.deviation > OUTPUT_SPREAD or not wide else wide
-    begins = f" (it begins in {wide.layer})" if wide and wide != shown else ""
-    report.add(
-        "spread of outputs",
-        f"{shown.layer} has a standard deviation of {shown.deviation:.2g}",
-        output.deviation > OUTPUT_SPREAD or wide is not None,
-        f"untrained, the {'output' if shown == output else 'inner'} layer {shown.layer} puts out a standard deviation of "
-        f"{shown.deviation:.1f}{begins}, where about 1 is healthy: inputs or conditioning are not normalised, or the output "
-        "layer does not start near zero",
-    )
-    finite = math.isfinite(first.loss)
-    report.add(
-        "first loss",
-        f"{first.loss:.3f}, chance is {chance:.3f}",
-        not finite or abs(first.loss - chance) > OFF_CHANCE * chance,
-        f"the first loss is {first.loss:.3f}, a policy that knows nothing has {chance:.3f}: an output layer that does not start "
-        "near zero, or a loss that counts padding"
-        if finite
-        else "the first loss is not finite: look for a division by an empty mask or unnormalised inputs",
-    )
+    measured, warning = f"{shown.layer} has a standard deviation of {shown.deviation:.2g}", None
+    if trained:
+        measured += ", with the weights of init_from"
+    elif wide or output.deviation > OUTPUT_SPREAD:
+        begins = f" (it begins in {wide.layer})" if wide and wide != shown else ""
+        warning = (
+            f"untrained, the {'output' if shown == output else 'inner'} layer {shown.layer} puts out a standard deviation of "
+            f"{shown.deviation:.1f}{begins}, where about 1 is healthy: inputs or conditioning are not normalised, or the output "
+            "layer does not start near zero; encoder=mlp embeds codes instead of reading them as numbers, and "
+            "policy.encoder.ignore finds the input that does it"
+        )
+    report.add("spread of outputs", measured, warning)
 
 
-def _padding(report: Report, policy: Policy, batch: Batch, seed: int) -> None:
-    behind = report.facts["behind_the_end"] = 1 - batch["action_mask"].float().mean().item()
-    counted = Probe(policy, batch, seed).counts_padding()
-    report.add(
-        "padding",
-        f"{behind:.0%} of the action slots lie behind the end, {'and the loss counts them' if counted else 'none counted'}",
-        counted or behind > BEHIND_THE_END,
-        f"{behind:.0%} of the action slots lie behind their episode's end and hold no label, yet the loss changes with what "
-        "stands in them: repeating one action then looks like success (write-up 001 had a low loss and solved nothing); try "
-        "policy.padding=end"
-        if counted
-        else f"{behind:.0%} of the action slots lie behind their episode's end: the plans are longer than the episodes, and most "
-        "of the computation is spent on nothing; try a smaller policy.horizon",
-    )
+def _first_loss(report: Report, loss: float, trained: bool) -> None:
+    chance = report.facts["chance_loss"]
+    report.facts["first_loss"] = loss
+    measured, warning = f"{loss:.3f}, chance is {chance:.3f}", None
+    if not math.isfinite(loss):
+        warning = (
+            "the first loss is not finite: a division by an empty mask, or inputs that are not; encoder=mlp and "
+            "policy.encoder.ignore tell whether it is the inputs"
+        )
+    elif trained:
+        measured += ", with the weights of init_from"
+    elif abs(loss - chance) > OFF_CHANCE * chance:
+        warning = (
+            f"the first loss is {loss:.3f}, a policy that knows nothing has {chance:.3f}: an output layer that does not start "
+            "near zero, or a loss that counts padding (policy.padding=end); debug=overfit tells whether it learns all the same"
+        )
+    report.add("first loss", measured, warning)
 
 
-def _gradients(report: Report, policy: Policy, batch: Batch, seed: int) -> None:
-    silent = Probe(policy, batch, seed).without_gradient()
-    report.add(
-        "gradients",
-        f"none reaches {', '.join(silent)}" if silent else "they reach every parameter",
-        bool(silent),
-        f"no gradient reaches {', '.join(silent)}: these parameters are unused with this configuration, or cut off by a "
-        "detach or a mask",
-    )
+def _padding(report: Report, data: Windows, counted: bool) -> None:
+    behind, cut = (round(share, 4) for share in _empty_slots(data))
+    report.facts |= {"behind_the_end": behind, "behind_a_deviation": cut}
+    measured, warning = f"{behind:.0%} of the action slots lie behind the end", None
+    if cut:
+        measured += f", {cut:.0%} behind a step that was not the label (env.data.noise, env.data.detours)"
+    measured += ", and the loss counts such slots" if counted else ", none counted"
+    if counted:
+        warning = (
+            f"{behind + cut:.0%} of the action slots hold no label, yet the loss changes with what stands in them: repeating one "
+            "action then looks like success (write-up 001 had a low loss and solved nothing); try policy.padding=end"
+        )
+    elif behind > BEHIND_THE_END:
+        warning = (
+            f"{behind:.0%} of the action slots lie behind their episode's end: the plans are longer than the episodes, and most "
+            "of the computation is spent on nothing; try a smaller policy.horizon"
+        )
+    report.add("padding", measured, warning)
+
+
+def _empty_slots(data: Windows) -> tuple[float, float]:
+    """The shares of action slots behind the end of their episode, and behind a step that deviated from the plan before it."""
+    now = np.linspace(0, len(data) - 1, min(COUNTED_SAMPLES, len(data))).astype(np.int64)
+    taken = now[:, None] + data.action_offsets  # [samples, Ta]
+    end = data.dataset.ends[np.searchsorted(data.dataset.ends, now, side="right")]
+    behind = (taken >= end[:, None]).mean()
+    return float(behind), float((taken > data.bounds[now, 1:]).mean() - behind)
+
+
+def _gradients(report: Report, policy: Policy, silent: list[str]) -> None:
+    measured, warning = "they reach every parameter", None
+    if silent:
+        measured = f"none reaches {_few(silent)}"
+        warning = (
+            f"no gradient reaches {_few(silent)}: these parameters are unused with this configuration (policy.encoder.ignore, "
+            "policy.frames), or cut off by a detach or a mask; debug=overfit tells whether the others suffice"
+        )
+    if frozen := [name for name, parameter in policy.named_parameters() if not parameter.requires_grad]:
+        measured += f"; frozen, as they do not require any: {_few(frozen)}"
+    report.add("gradients", measured, warning)
+
+
+def _few(names: list[str]) -> str:
+    more = len(names) - NAMES
+    return ", ".join(names[:NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _labels(report: Report, data: Windows, floor: Floor) -> None:
     shares = label_shares(data.dataset.columns["action"])
-    chance = math.log(data.dataset.spaces.action.n)  # type: ignore[attr-defined]
     report.facts |= {
-        "labels": data.dataset.meta["action_entropy"],
+        "label_entropy": data.dataset.meta["action_entropy"]["marginal"],
         "label_shares": shares,
-        "action_floor": vars(floor),
-        "action_chance": chance,
+        "action_floor": floor.entropy if floor.known else None,
+        "action_chance": floor.chance,
+        "repeated_samples": floor.repeated,
     }
     common = max(shares)
-    report.add(
-        "label balance",
-        f"the most frequent action, {shares.index(common)}, is {common:.0%} of the labels",
-        common > ONE_LABEL,
-        f"{common:.1%} of the labels are action {shares.index(common)}: always answering it looks like success; judge by the "
-        "return, and record episodes that need the other actions (env.data.noise, another env.id)",
-    )
+    warning = None
+    if common > ONE_LABEL:
+        warning = (
+            f"{common:.1%} of the labels are action {shares.index(common)}: always answering it looks like success; judge by the "
+            "return, and record episodes that need the other actions (env.data.noise, another env.id)"
+        )
+    report.add("label balance", f"the most frequent action, {shares.index(common)}, is {common:.0%} of the labels", warning)
     if isinstance(data.cut, HistoryCut):
         return  # their floor is the source's own: `_targets`
-    known = floor.repeated >= REPEATED
-    report.add(
-        "entropy floor",
-        f"{floor.entropy:.3f} for the next action given what is seen (chance {chance:.3f})"
-        if known
-        else f"not countable: only {floor.repeated:.0%} of the samples show what another one shows",
-        known and floor.entropy > NEAR_CHANCE * chance,
-        f"what the policy sees says nearly nothing about the actions: the best possible loss of an action is "
-        f"{floor.entropy:.3f}, chance is {chance:.3f}, and no hyper-parameter can go below that; look at which samples are "
-        "drawn, and at how the episodes were recorded (env.data.source)",
-    )
+    warning = None
+    if floor.known and floor.entropy > NEAR_CHANCE * floor.chance:
+        warning = (
+            f"what the policy sees says nearly nothing about the actions: the best possible loss of an action is "
+            f"{floor.entropy:.3f}, chance is {floor.chance:.3f}, and no hyper-parameter can go below that; let the policy see "
+            "more (policy.encoder.ignore, policy.frames), and look at how the episodes were recorded (env.id, env.data.seed)"
+        )
+    report.add("entropy floor", f"the next action's is {floor} (chance {floor.chance:.3f})", warning)
 
 
 def _targets(report: Report, data: Windows, cut: HistoryCut, floor: Floor) -> None:
@@ -236,19 +282,22 @@ def _targets(report: Report, data: Windows, cut: HistoryCut, floor: Floor) -> No
     coverage = " ".join(f"{share:.0%}" for share in tenths)
     told = f" on the {floor.repeated:.0%} whose probability the source told" if floor.repeated < 1 else ""
     known = f"floor {floor.entropy:.3f}{told}" if floor.repeated else "floor unknown: the source does not tell its probabilities"
-    early = reach < EARLY * whole
-    report.add(
-        "training targets",
-        f"{known}, chance {chance:.3f}; they lie in steps 1 to {reach} of {whole}, by tenths of the histories {coverage}",
-        floor.repeated >= REPEATED and floor.entropy > NEAR_CHANCE * chance,
-        f"the training targets lie in the first {reach} of {whole} steps of the histories, where the source is still random: the "
-        f"best possible loss on them is {floor.entropy:.3f}, chance is {chance:.3f}, and no hyper-parameter can help. Sample "
-        "whole histories: policy.from_start=0, a larger policy.length, or policy.every=3"
-        if early
-        else f"the source is as good as random wherever training looks: the best possible loss is {floor.entropy:.3f}, chance is "
-        f"{chance:.3f}, and no hyper-parameter can help; record longer histories (env.data.episodes_per_history) or those of "
-        "another learner (env.data.source)",
-    )
+    warning = None
+    if floor.known and floor.entropy > NEAR_CHANCE * chance:
+        if reach < EARLY * whole:
+            warning = (
+                f"the training targets lie in the first {reach} of {whole} steps of the histories, where the source is still "
+                f"random: the best possible loss on them is {floor.entropy:.3f}, chance is {chance:.3f}, and no hyper-parameter "
+                "can help. Sample whole histories: policy.from_start=0, a larger policy.length, or policy.every=3"
+            )
+        else:
+            warning = (
+                f"the source is as good as random wherever training looks: the best possible loss is {floor.entropy:.3f}, chance "
+                f"is {chance:.3f}, and no hyper-parameter can help; record longer histories (env.data.episodes_per_history) or "
+                "those of another learner (env.data.source)"
+            )
+    where = f"they lie in steps 1 to {reach} of {whole}, by tenths of the histories {coverage}"
+    report.add("training targets", f"{known}, chance {chance:.3f}; {where}", warning)
 
 
 def _smoothing(report: Report, policy: Policy) -> None:
@@ -262,7 +311,6 @@ def _smoothing(report: Report, policy: Policy) -> None:
     report.add(
         "label smoothing",
         f"{smoothing:g}: the smoothed loss cannot go below {floor:.3f}, however sure the source is",
-        True,
         f"policy.label_smoothing={smoothing:g} puts a floor of its own, {floor:.3f}, under the loss even where the source is "
         f"certain, and the policy that it asks for acts at random in {smoothing:.0%} of the steps for ever; judge by "
         "cross_entropy, which is not smoothed, or set it to 0",
@@ -271,29 +319,31 @@ def _smoothing(report: Report, policy: Policy) -> None:
 
 def _held_out(report: Report, data: Windows, validation: Windows) -> None:
     share = report.facts["val_in_training"] = repeated_episodes(data.dataset, validation.dataset)
-    report.add(
-        "held-out data",
-        f"{share:.0%} of the val episodes are training episodes, step for step",
-        share > NOT_HELD_OUT,
-        f"{share:.0%} of the val episodes are training episodes, step for step: this environment has too few layouts to hold "
-        "any out, so val and test scores show memory, not skill; try an env.id with more of them",
-    )
+    measured, warning = f"{share:.0%} of the val episodes are training episodes, step for step", None
+    if share > NOT_HELD_OUT:
+        warning = (
+            f"{measured}: this environment has too few layouts to hold any out, so val and test scores show memory, not skill; "
+            "try an env.id with more of them"
+        )
+    report.add("held-out data", measured, warning)
 
 
 def schedule(report: Report, config: ScheduleConfig, max_steps: int, eval_every: int) -> None:
     """A learning-rate schedule that cannot act within the budget."""
-    validations = 1 + (max_steps - 1) // eval_every if eval_every else 1
-    all_warmup = config.warmup >= max_steps
-    report.add(
-        "schedule",
-        f"{config.name} over {max_steps} steps, {validations} validations",
-        all_warmup or (config.name == "plateau" and validations <= config.patience + 1),
-        f"the warm-up of {config.warmup} steps is as long as the whole run of {max_steps}, which never reaches its rate: lower "
-        "trainer.schedule.warmup or raise trainer.max_steps"
-        if all_warmup
-        else f"schedule=plateau waits for more than {config.patience} validations without improvement, but the run has only "
-        f"{validations}: it can never cut the rate. Lower trainer.schedule.patience or trainer.eval_every, or use cosine",
-    )
+    usable = (max_steps - 1) // eval_every if eval_every else 0  # validations with steps behind them, whose rate they can change
+    warning = None
+    if config.warmup >= max_steps:
+        warning = (
+            f"the warm-up of {config.warmup} steps is as long as the whole run of {max_steps}, which never reaches its rate: "
+            "lower trainer.schedule.warmup or raise trainer.max_steps"
+        )
+    elif config.name == "plateau" and usable <= config.patience + 1:
+        warning = (
+            f"the plateau schedule waits for more than {config.patience} validations without improvement, but only {usable} come "
+            "before the last step: it can never cut the rate; lower trainer.schedule.patience or trainer.eval_every, or use "
+            "trainer.schedule.name=cosine"
+        )
+    report.add("schedule", f"{config.name} over {max_steps} steps, {usable} validations before the last", warning)
 
 
 # --- during training -------------------------------------------------------------------------------------------------
@@ -304,29 +354,31 @@ class Watch:
     """Looks at every row of training metrics. `said` holds what was said already; it belongs into the checkpoint."""
 
     chance: float
-    floor: Floor | None  # of the loss itself, where it is that of the next action alone
+    floor: float | None  # of the loss, where it is that of the next action alone and can be counted
     max_steps: int
     grad_clip: float
-    said: list[str] = field(default_factory=list)
+    said: dict[str, str] = field(default_factory=dict)  # finding -> sentence
 
     def look(self, step: int, values: dict[str, float]) -> Iterator[str]:
         """New findings in the row `values` of means since the row before."""
+        if "train/loss" not in values:  # every step since then was skipped
+            return
         for name, sentence in (
             ("chance", self._still_at_chance(step, values["train/loss"])),
             ("vanished", self._vanished(step, values["train/grad_norm"])),
             ("exploded", self._exploded(step, values["train/grad_norm"])),
         ):
             if sentence and name not in self.said:
-                self.said.append(name)
+                self.said[name] = sentence
                 yield sentence
 
     def _still_at_chance(self, step: int, loss: float) -> str | None:
-        if step < max(CHANCE_AFTER, self.max_steps // 10) or loss < STILL_AT_CHANCE * self.chance:
+        least, most = CHANCE_AFTER
+        if step < min(max(least, self.max_steps // 10), most) or loss < STILL_AT_CHANCE * self.chance:
             return None
-        bottom = self.floor.entropy if self.floor and self.floor.repeated >= REPEATED else None
-        if bottom is not None and bottom > STILL_AT_CHANCE * self.chance:
+        if self.floor is not None and self.floor > STILL_AT_CHANCE * self.chance:
             return None  # nothing is there to be learned, and that was said before training
-        known = "" if bottom is None else f", while the data's own floor is about {bottom:.3f}"
+        known = "" if self.floor is None else f", while the data's own floor is about {self.floor:.3f}"
         return (
             f"after {step} steps the loss is {loss:.3f}, still at chance ({self.chance:.3f}){known}: the learning rate is too "
             "low or too high (trainer.optimizer.lr), or the policy does not see what the actions depend on; debug=overfit tells"
@@ -341,8 +393,13 @@ class Watch:
         )
 
     def _exploded(self, step: int, norm: float) -> str | None:
-        if not 0 < self.grad_clip * EXPLODED < norm:
+        if not norm > EXPLODED * (self.grad_clip or 1):
             return None
+        if not self.grad_clip:
+            return (
+                f"at step {step} the gradient's norm is {norm:.1e}, and nothing clips it: one such step can undo all before it; "
+                "set trainer.grad_clip=1, or lower trainer.optimizer.lr"
+            )
         return (
             f"at step {step} the gradient's norm is {norm:.1e}, {norm / self.grad_clip:.0f} times trainer.grad_clip: each step "
             "keeps its direction alone; lower trainer.optimizer.lr, or look for inputs that are not normalised (debug=health)"

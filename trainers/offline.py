@@ -28,7 +28,7 @@ from trainers import checkpoint, health
 from trainers.batches import Batches, flattened, rows_of, to_device
 from trainers.optim import Average, OptimizerConfig, Schedule, ScheduleConfig, make_optimizer
 from trainers.profile import LEAST, TRACED, WARM_UP
-from trainers.records import Records, bar, say
+from trainers.records import Records, bar, say, write_json
 from trainers.stop import StopRequest
 
 VALIDATION_SAMPLES = 4096  # windows behind each validation loss,
@@ -112,12 +112,14 @@ class Offline:
     ):
         self.config, self.policy, self.data, self.validation = config, policy, data, validation
         self.folder, self.seed, self.device = folder, seed, device
-        # Of the loss, where it is that of the next action alone and known of every one of them.
-        comparable = policy.window.actions == 1 or (policy.window.align == "each" and floor and floor.repeated == 1)
-        self.floor = floor if comparable else None
+        self.floor = floor
+        self.report = health.Report()  # what was found before the first step; findings of the training are added
         self.save_policy, self.play, self.make_records = save_policy, play, make_records
         if config.batch_size > max(len(data), SMALLEST_CAP):
-            raise BadRequest(f"trainer.batch_size={config.batch_size} exceeds the {len(data)} samples of the data; lower it")
+            raise BadRequest(
+                f"trainer.batch_size={config.batch_size} exceeds the {len(data)} samples of the data; lower it, or raise "
+                "env.data.episodes"
+            )
         self.max_steps = config.max_steps
         if config.max_epochs:
             self.max_steps = math.ceil(config.max_epochs * len(data) / config.batch_size)
@@ -136,7 +138,7 @@ class Offline:
             "best": None,  # [success, return, -loss] on the val split
             "bad_in_row": 0,
             "skipped": 0,
-            "said": [],  # what health.Watch found
+            "said": {},  # what health.Watch found
             "loss": None,  # of the last row of metrics
             "data": data.dataset.fingerprint,
             "sums": {},  # name -> [sum, count] since the last row of metrics
@@ -182,7 +184,10 @@ class Offline:
         self.records = self.make_records(self.state["metrics_offset"], self.state["step"])
         self.began = time.perf_counter() - self.state["seconds"]
         self.chance = self.policy.chance_loss(self.batch(0))
-        self.watch = health.Watch(self.chance, self.floor, self.max_steps, self.config.grad_clip, self.state["said"])
+        said = self.report.during_training = self.state["said"]
+        self.watch = health.Watch(self.chance, self.floor_of("loss"), self.max_steps, self.config.grad_clip, said)
+        if said:
+            self.write_health()
         self.words = ""
         self.policy.train()
 
@@ -266,17 +271,39 @@ class Offline:
         sums, self.state["sums"] = self.state["sums"], {}
         values = means("train", sums)
         values |= {"train/skipped": self.state["skipped"], "train/chance": self.chance}
-        if self.floor:
-            values["train/floor"] = self.floor.entropy
+        if (floor := self.floor_of("loss")) is not None:
+            values["train/floor"] = floor
         self.records.scalars(step, values)
         steps_per_second = step / (time.perf_counter() - self.began)
         speed = {"steps_per_second": steps_per_second, "samples_per_second": steps_per_second * self.config.batch_size}
         self.records.speeds(step, {"speed/" + name: value for name, value in speed.items()})
         loss = self.state["loss"] = values.get("train/loss", math.nan)
-        for sentence in self.watch.look(step, values):
-            say(f"warning: {sentence}")
-        beside = f"chance {self.chance:.3f}" + (f", floor {self.floor.entropy:.3f}" if self.floor else "")
-        return f"loss {loss:.3f} ({beside})  {speed['samples_per_second']:,.0f} samples/s"
+        if found := list(self.watch.look(step, values)):
+            for sentence in found:
+                say(f"warning: {sentence}")
+            self.write_health()
+        return f"loss {loss:.3f}{self.beside('loss')}  {speed['samples_per_second']:,.0f} samples/s"
+
+    def write_health(self) -> None:
+        """At once: a run that was warned is the one most likely to be killed."""
+        write_json(self.folder / "health.json", self.report.to_json())
+        self.records.health(self.report.to_markdown(), self.report.numbers())
+
+    def floor_of(self, name: str) -> float | None:
+        """Below which a loss cannot fall: known of those that are about the next action alone."""
+        if self.floor is None or not self.floor.known:
+            return None
+        window = self.policy.window
+        each = window.align == "each" and self.floor.repeated == 1  # the mean over a window's steps, if it is known of every one
+        about_it = name == "first_action_loss" or (name == "loss" and (window.actions == 1 or each))
+        return self.floor.entropy if about_it else None
+
+    def beside(self, name: str) -> str:
+        """The words behind a loss: what knowing nothing costs, and what knowing everything does."""
+        chances = {"loss": self.chance, "first_action_loss": self.floor and self.floor.chance}
+        bounds = {"chance": chances.get(name), "floor": self.floor_of(name)}
+        words = ", ".join(f"{bound} {value:.3f}" for bound, value in bounds.items() if value is not None)
+        return f" ({words})" if words else ""
 
     @torch.no_grad()
     def validate(self, step: int) -> None:
@@ -299,13 +326,16 @@ class Offline:
         if self.play:
             played = self.play(self.acting)
             values |= {"val/success": float(played.success.mean()), "val/return": float(played.returns.mean())}
+        if "val/first_action_loss" in values and (floor := self.floor_of("first_action_loss")) is not None:
+            values["val/action_floor"] = floor
         self.schedule.observe(values["val/loss"])
         self.records.scalars(step, values)
         loss = values["val/loss"]
         score = [values.get("val/success", 0.0), values.get("val/return", 0.0), -loss if math.isfinite(loss) else -math.inf]
         if self.state["best"] is None or score > self.state["best"]:
             self.state.update(best=score, best_step=step)
-        say(f"step {step}: " + ", ".join(f"{name} {values[name]:.3f}" for name in SHOWN if name in values))
+        shown = [f"{name} {values[name]:.3f}{self.beside(name.removeprefix('val/'))}" for name in SHOWN if name in values]
+        say(f"step {step}: " + ", ".join(shown))
         self.policy.train()
 
     def learned(self) -> bool:

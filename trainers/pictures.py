@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 GAP = 6  # white pixels between the episodes of a film
 STEP, ROUND, LAST = 150, 700, 4000  # milliseconds: a step of an episode, a round of unmasking, its end
 STATE, ROW, MARGIN = 234, 26, 16  # pixels: the side of a state's picture, the height of a table's row, around everything
+ROUNDS, SLOTS = 10, 64  # the most that is drawn of a plan's making, and in all plans together: it is there to be looked at
 FONT = ImageFont.load_default(14)
 INK, FAINT = "#222222", "#999999"
 LINES = ("#0077bb", "#ee7733", "#009988", "#cc3311", "#ee3377", "#555555")  # Paul Tol's vibrant scheme
@@ -41,20 +43,24 @@ def film(episodes: list[np.ndarray]) -> Picture:
     held = [np.concatenate([frames, np.repeat(frames[-1:], longest - len(frames), axis=0)]) for frames in episodes]
     gap = ((0, 0), (0, 0), (0, GAP), (0, 0))
     frames = np.concatenate([np.pad(frames, gap, constant_values=255) for frames in held], axis=2)
-    return Picture("episodes.gif", "episodes", encode_gif([Image.fromarray(frame) for frame in frames], STEP), frames.shape[1:3])
+    return Picture("episodes.gif", "episodes", encode_gif(map(Image.fromarray, frames), STEP), frames.shape[1:3])
 
 
-def unmasking(states: list[np.ndarray], rounds: np.ndarray, names: list[str]) -> list[Picture]:
+def unmasking(states: Sequence[np.ndarray], rounds: np.ndarray, names: list[str]) -> list[Picture]:
     """The plans made in `states` [H,W,3], as they were after each round: `rounds` [K+1, N, slots].
 
     Tokens are the actions called `names`, then END, PAD and MASK. A round is a row, so that one look shows the order; the GIF
-    adds them one by one, and the PNG is its end.
+    adds them one by one, and the PNG is its end. Of many rounds some are drawn, evenly spaced, and of long plans fewer.
     """
+    numbers = np.linspace(0, len(rounds) - 1, min(len(rounds), ROUNDS)).round().astype(int)
+    slots = rounds.shape[2]
+    states = states[: max(1, SLOTS // slots)]
+    rounds = rounds[numbers, : len(states), :SLOTS]
     looks = [(name, COLOURS[action % len(COLOURS)], INK) for action, name in enumerate(names)]
     looks += [("END", INK, "white"), ("PAD", "#f8f8f8", FAINT), ("", MASK, INK)]
     width = round(max(FONT.getlength(name) for name, _, _ in looks)) + 16
-    left = MARGIN + STATE + MARGIN + round(FONT.getlength(f"round {len(rounds)}")) + 10  # of the first slot
-    legend = {"masked": MASK, "new in this round": "white"}
+    left = MARGIN + STATE + MARGIN + round(FONT.getlength(f"round {numbers[-1]}")) + 10  # of the first slot
+    legend = {"masked": MASK, "new in this row": "white"}
     legend_width = {text: width + round(FONT.getlength(text)) + 26 for text in legend}
     top = MARGIN + ROW + MARGIN // 2  # of the first state, below the legend
     height = ROW + max(STATE, ROW * len(rounds)) + MARGIN
@@ -65,7 +71,8 @@ def unmasking(states: list[np.ndarray], rounds: np.ndarray, names: list[str]) ->
     def write(x: float, y: float, text: str, colour: str = FAINT, anchor: str = "mm") -> None:
         draw.text((x, y + ROW / 2), text, colour, FONT, anchor)
 
-    write(MARGIN, MARGIN, "the plan made at the start of an episode", INK, "lm")
+    begun = "" if slots <= SLOTS else f" (its first {SLOTS} of {slots} slots)"
+    write(MARGIN, MARGIN, f"the plan made at the start of an episode{begun}", INK, "lm")
     x = left
     for text, ground in legend.items():
         sheet.paste(cell("", ground, INK, width, new=ground != MASK), (x, MARGIN))
@@ -77,18 +84,29 @@ def unmasking(states: list[np.ndarray], rounds: np.ndarray, names: list[str]) ->
         for slot in range(rounds.shape[2]):
             write(left + (slot + 0.5) * width, top + index * height, str(slot + 1))
 
-    frames = []
-    for number, plans in enumerate(rounds):
+    for row, plans in enumerate(rounds):
         for index, plan in enumerate(plans):
-            y = top + index * height + ROW * (1 + number)
-            write(left - 10, y, f"round {number}" if number else "start", anchor="rm")
+            y = top + index * height + ROW * (1 + row)
+            write(left - 10, y, f"round {numbers[row]}" if row else "start", anchor="rm")
             for slot, token in enumerate(plan):
-                new = number > 0 and token != rounds[number - 1, index, slot]
+                new = row > 0 and token != rounds[row - 1, index, slot]
                 sheet.paste(cell(*looks[int(token)], width, new), (left + slot * width, y))
-        frames.append(sheet.copy())
     strip = io.BytesIO()
     sheet.save(strip, format="png")
-    gif = encode_gif(frames, [ROUND] * (len(frames) - 1) + [LAST])
+    last = sheet.quantize(dither=Image.Dither.NONE)  # once for all frames: a byte a pixel, and colours that do not flicker
+
+    def frames() -> Iterator[Image.Image]:
+        """The sheet without the rows that are still to come."""
+        for shown in range(1, len(rounds)):
+            frame = last.copy()
+            for index in range(len(states)):
+                y = top + index * height + ROW
+                hidden = (MARGIN + STATE + 1, y + ROW * shown, sheet.width, y + ROW * len(rounds))
+                frame.paste(last.getpixel((0, 0)), hidden)  # the margin's white
+            yield frame
+        yield last
+
+    gif = encode_gif(frames(), [ROUND] * (len(rounds) - 1) + [LAST])
     shape = (sheet.height, sheet.width)
     return [
         Picture("unmasking.gif", "unmasking", gif, shape),
@@ -163,7 +181,8 @@ def cell(text: str, ground: str, ink: str, width: int, new: bool) -> Image.Image
     return image
 
 
-def encode_gif(frames: list[Image.Image], milliseconds: int | list[int]) -> bytes:
-    buffer = io.BytesIO()
-    frames[0].save(buffer, format="gif", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+def encode_gif(frames: Iterable[Image.Image], milliseconds: int | list[int]) -> bytes:
+    """Each frame is asked for when the one before it is reduced to the GIF's 256 colours, so that few are held in full."""
+    buffer, frames = io.BytesIO(), iter(frames)
+    next(frames).save(buffer, format="gif", save_all=True, append_images=frames, duration=milliseconds, loop=0)
     return buffer.getvalue()

@@ -28,9 +28,10 @@ class FirstPass(NamedTuple):
 class Probe:
     """One policy, one batch, always the same draws: what changes from one pass to the next is what was changed in between."""
 
-    def __init__(self, policy: Policy, batch: Batch, seed: int):
+    def __init__(self, policy: Policy, batch: Batch, seed: int, num_actions: int | None = None):
         self.policy = copy.deepcopy(policy).train()
         self.batch, self.seed = batch, fold(seed, Purpose.HEALTH)
+        self.num_actions = num_actions  # None: actions are not classes
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum and count of the loss."""
@@ -56,12 +57,14 @@ class Probe:
             return False
         self._nudge()  # an output that starts at zero says the same of every label
         before, _ = self.loss(self.batch)
-        other = action + 1 if action.is_floating_point() else (action + 1) % (action.max() + 1)
+        if not before.isfinite():  # then no two passes are equal, whatever is counted
+            return False
+        other = action + 1 if self.num_actions is None else (action + 1) % self.num_actions
         after, _ = self.loss({**self.batch, "action": torch.where(padding, other, action)})
         return not torch.equal(before, after)
 
     def without_gradient(self) -> list[str]:
-        """Parameters that learning can never change."""
+        """Parameters that learning was meant to change and never can."""
         self._nudge()  # layers that start at zero rightly hold back all gradients in front of them in the very first step
         self.policy.zero_grad(set_to_none=True)
         self.loss(self.batch)[0].backward()
@@ -93,14 +96,17 @@ def not_finite(batch: Batch) -> list[str]:
 def _watched(policy: Policy, spreads: list[Spread]) -> Iterator[None]:
     def watch(name: str) -> Any:
         def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.is_floating_point():
-                deviation = output.detach().float().std().item() if output.numel() > 1 else 0.0
+            first = output[0] if isinstance(output, tuple) and output else output  # a GRU puts out (output, state)
+            if isinstance(first, Tensor) and first.is_floating_point():
+                deviation = first.detach().float().std().item() if first.numel() > 1 else 0.0
                 spreads.append(Spread(name, deviation if math.isfinite(deviation) else math.inf))
 
         return hook
 
-    leaves = [(name, module) for name, module in policy.named_modules() if not any(module.children())]
+    leaves = [(name, module) for name, module in policy.named_modules() if name and not any(module.children())]
     handles = [module.register_forward_hook(watch(name)) for name, module in leaves]
-    yield
-    for handle in handles:
-        handle.remove()
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -27,7 +27,7 @@ from envs.base import Family, Score
 from envs.data import record, statistics
 from envs.data.histories import describe
 from envs.data.store import Dataset
-from envs.data.windows import Windows
+from envs.data.windows import Window, Windows
 from policies import store
 from policies.base import Policy
 from trainers import evaluation, health, in_context
@@ -53,7 +53,7 @@ def main(request: Request, folder: Path) -> Exit:
         write_json(folder / "status.json", {"status": "running"})
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # outside the training loop it means what Ctrl-C means
         try:
-            status = {"train": train, "eval": evaluate, "collect": collect, "health": check}[request.mode](
+            status = {"train": train, "eval": evaluate, "collect": collect, "health": examine}[request.mode](
                 request, family, folder, device
             )
         except KeyboardInterrupt:
@@ -87,15 +87,15 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def train(request: Request, family: Family, folder: Path, device: torch.device) -> str:
-    trainer, report = prepared(request, family, folder, device)
+    trainer = built(request, family, folder, device)
+    report = health_of(trainer, request, folder)
     size, samples = request.trainer.batch_size, len(trainer.data)
     words = f"training on {device} for {trainer.max_steps} steps of {size} out of {samples:,} samples"
-    say(f"{words}; a loss of {report.facts['chance_loss']:.3f} is chance" + entropies(trainer.data.dataset))
+    say(f"{words}; a loss of {report.facts['chance_loss']:.3f} is chance" + entropies(trainer.data.dataset, trainer.floor))
     if request.trainer.profile:
         profile(trainer)
         return "done"
     outcome: Outcome = trainer.fit()
-    write_json(folder / "health.json", {**report.to_json(), "during_training": trainer.watch.said})
     if outcome.status == "diverged":
         say(
             f"diverged at step {outcome.step}: {request.trainer.bad_steps} steps in a row were not finite. The batch and the "
@@ -114,17 +114,17 @@ def train(request: Request, family: Family, folder: Path, device: torch.device) 
     return "done"
 
 
-def check(request: Request, family: Family, folder: Path, device: torch.device) -> str:
+def examine(request: Request, family: Family, folder: Path, device: torch.device) -> str:
     """`mode=health`: what training would be told before its first step, and no training."""
-    _, report = prepared(request, family, folder, device)
+    report = health_of(built(request, family, folder, device), request, folder)
     console.print(report.table())
     say(f"run folder   {folder}")
     write_json(folder / "summary.json", {"status": "done", "warnings": len(report.warnings)})
     return "done"
 
 
-def prepared(request: Request, family: Family, folder: Path, device: torch.device) -> tuple[Any, health.Report]:
-    """Everything up to the first step: a trainer with its policy and data, and the health report on them."""
+def built(request: Request, family: Family, folder: Path, device: torch.device) -> Any:
+    """A trainer with its policy and data, ready for the first step."""
     data, validation = (recorded(request, family, split) for split in ("train", "val"))
     torch.manual_seed(request.seed)
     policy: Policy = request.targets["policy"](request.policy, family.spaces)
@@ -133,7 +133,7 @@ def prepared(request: Request, family: Family, folder: Path, device: torch.devic
         warm_start(policy, Path(request.init_from), request.config["policy"]["_target_"])
     policy.to(device)
     windows, held_out = (Windows(dataset, policy.window) for dataset in (data, validation))
-    floor = statistics.floor(windows) if isinstance(family.spaces.action, spaces.Discrete) else None
+    floor = statistics.floor(windows, policy.modalities) if isinstance(family.spaces.action, spaces.Discrete) else None
 
     def play(acting: Policy) -> Score:
         return scoring(acting).validate(acting, family, request.trainer.eval_episodes, request.seed, device)
@@ -142,7 +142,7 @@ def prepared(request: Request, family: Family, folder: Path, device: torch.devic
         store.save(into, request.config["policy"]["_target_"], request.policy, family.spaces, acting.state_dict())
         shutil.copy(folder / "config.yaml", into)
 
-    trainer = request.targets["trainer"](
+    return request.targets["trainer"](
         request.trainer,
         policy,
         windows,
@@ -155,10 +155,22 @@ def prepared(request: Request, family: Family, folder: Path, device: torch.devic
         play=play if request.trainer.eval_episodes else None,
         make_records=lambda offset, step: Records(folder, request.logger, offset, step),
     )
-    sample = windows.batch(trainer.batches.samples(0)[: request.trainer.batch_size // request.trainer.accumulate])
-    report = health.before_training(policy, to_device(sample, device), windows, held_out, floor, request.seed)
+
+
+def health_of(trainer: Any, request: Request, folder: Path) -> health.Report:
+    """What is to be said before the first step: shown, written down, and handed to the trainer, which adds to it."""
+    sample = trainer.data.batch(trainer.batches.samples(0)[: request.trainer.batch_size // request.trainer.accumulate])
+    report = trainer.report = health.before_training(
+        trainer.policy,
+        to_device(sample, trainer.device),
+        trainer.data,
+        trainer.validation,
+        trainer.floor,
+        request.seed,
+        trained=request.init_from is not None,
+    )
     health.schedule(report, request.trainer.schedule, trainer.max_steps, request.trainer.eval_every)
-    console.print(health.parameter_table(policy))
+    console.print(health.parameter_table(trainer.policy))
     for finding in report.findings:
         if finding.check == "training targets":  # whoever learns from histories sees what is asked, whether it is fine or not
             say(f"training targets: {finding.measured}")
@@ -168,7 +180,7 @@ def prepared(request: Request, family: Family, folder: Path, device: torch.devic
     records = Records(folder, request.logger)
     records.health(report.to_markdown(), report.numbers())
     records.close()
-    return trainer, report
+    return report
 
 
 def warm_start(policy: Policy, folder: Path, target: str) -> None:
@@ -193,25 +205,21 @@ def collect(request: Request, family: Family, folder: Path, device: torch.device
     for split, data in datasets.items():
         meta = data.meta
         expert = meta["expert"]
+        counted = meta["action_entropy"] and not request.env.data.learners  # learners' own floors are told by `describe`
+        floor = statistics.floor(Windows(data, Window())) if counted else None
         say(
             f"{split}: {meta['episodes']} episodes, {meta['steps']:,} steps in {meta['seconds']:.1f} s "
             f"({meta['episodes'] / meta['seconds']:,.0f} episodes/s); {request.env.data.source} success "
-            f"{expert['success']:.3f}, return {expert['return']:.3f}{entropies(data)}{describe(meta)}\n  {data.folder}"
+            f"{expert['success']:.3f}, return {expert['return']:.3f}{entropies(data, floor)}{describe(meta)}\n  {data.folder}"
         )
         summary[split] = {"folder": str(data.folder), **{key: meta[key] for key in ("episodes", "steps", "seconds", "expert")}}
     write_json(folder / "summary.json", {"status": "done", **summary})
     return "done"
 
 
-def entropies(data: Dataset) -> str:
-    """How much of the labels could be predicted at all, where that can be counted."""
-    entropy = data.meta["action_entropy"]
-    if entropy is None:
-        return ""
-    return (
-        f"; the entropy of the actions is {entropy['marginal']:.3f}, and {entropy['given_observation']:.3f} given what one "
-        "observation shows"
-    )
+def entropies(data: Dataset, floor: statistics.Floor | None) -> str:
+    """How much of the labels could be predicted at all, where they are classes."""
+    return f"; the entropy of the actions is {data.meta['action_entropy']['marginal']:.3f}, and {floor}" if floor else ""
 
 
 def recorded(request: Request, family: Family, split: str) -> Dataset:

@@ -89,6 +89,7 @@ def _play(family: Family, data: DataConfig, seeds: np.ndarray) -> dict[str, np.n
     """One episode in each lane: columns in the order of `seeds`, and each episode's length, return and success."""
     lanes = len(seeds)
     vector, expert = family.vector(lanes, seeds=seeds), family.expert()
+    wanderer = family.wanderer() if data.detours else None
     random = np.random.Generator(np.random.Philox(key=[data.seed, int(seeds[0])]))
     noise = batch_space(family.spaces.action, lanes)
     noise.seed(int(random.integers(1 << 32)))
@@ -99,13 +100,16 @@ def _play(family: Family, data: DataConfig, seeds: np.ndarray) -> dict[str, np.n
     while running.any():
         label = expert.act(vector).astype(family.spaces.action.dtype, copy=False)  # [N] or [N, A]
         executed = label
+        if wanderer:
+            astray = wanderer.act(vector)
+            executed = np.where(astray >= 0, astray, label).astype(label.dtype)
         if data.noise:
             slips = (random.random(lanes) < data.noise).reshape(lanes, *[1] * (label.ndim - 1))
-            executed = np.where(slips, noise.sample(), label)
+            executed = np.where(slips, noise.sample(), executed)
         step = {OBSERVATION + name: value for name, value in observation.items()} | {"action": label}
         observation, reward, terminated, truncated, info = vector.step(executed)
         step |= {"reward": reward.astype(np.float32), "terminated": terminated, "truncated": truncated}
-        if data.noise:
+        if data.noise or data.detours:
             step["executed_action"] = executed
         for name, value in step.items():
             columns.setdefault(name, []).append(value[running])

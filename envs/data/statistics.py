@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from envs.data.windows import HistoryCut, Windows
 
 BLOCK = 1 << 26  # bytes of hashing at a time
 FLOOR_SAMPLES = 512  # windows over which a source's own entropy is averaged
+REPEATED = 0.5  # share of samples whose window occurs more than once, below which their entropy cannot be counted
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,22 @@ class Floor:
     """The entropy in nats of a discrete action given what one window shows: no loss of that action can lie below it.
 
     It is counted by looking up equal windows, so it is biased low where most occur once; `repeated` is the share that does not.
+    Of learning histories it is what their source says of itself, and `repeated` the share of steps on which it does.
     """
 
     entropy: float
     repeated: float
+    chance: float  # what guessing among all actions costs
+
+    @property
+    def known(self) -> bool:
+        """Whether `entropy` may be shown: where most windows occur once, it says nothing."""
+        return self.repeated >= REPEATED
+
+    def __str__(self) -> str:
+        if self.known:
+            return f"{self.entropy:.3f} given what is seen"
+        return f"not countable given what is seen: only {self.repeated:.0%} of the samples show what another one shows"
 
 
 def action_entropy(folder: Path, observations: list[str]) -> dict[str, float]:
@@ -33,27 +47,31 @@ def action_entropy(folder: Path, observations: list[str]) -> dict[str, float]:
     return {"marginal": _entropy(np.bincount(action)), "given_observation": _given(seen, action)[0]}
 
 
-def floor(windows: Windows) -> Floor:
-    """Given all frames of a window, for the action that follows the last one; of histories, what their source says of itself."""
+def floor(windows: Windows, modalities: Sequence[str] | None = None) -> Floor:
+    """Given these modalities (None: all) in all frames of a window, for the action that follows the last one; of histories, what
+    their source says of itself."""
+    dataset = windows.dataset
+    chance = math.log(dataset.spaces.action.n)  # type: ignore[attr-defined]
     if isinstance(windows.cut, HistoryCut):
-        return _floor_of_source(windows)
-    dataset, frames = windows.dataset, -windows.cut.observation_offsets
-    now = row_hashes(list(dataset.observations.values()))
+        return _floor_of_source(windows, chance)
+    seen = dataset.observations if modalities is None else modalities
+    now = row_hashes([dataset.observations[name] for name in seen])
     context, first = np.zeros_like(now), windows.cut.bounds[:, 0]
+    frames = -windows.cut.observation_offsets
     for back in frames:
         row = np.arange(len(now)) - back
         known = row >= first
         context = context * np.uint64(0x9E3779B97F4A7C15) + np.where(known, now[np.maximum(row, 0)], np.uint64(0))
-    return Floor(*_given(context, dataset.columns["action"]))
+    return Floor(*_given(context, dataset.columns["action"]), chance)
 
 
-def _floor_of_source(windows: Windows) -> Floor:
+def _floor_of_source(windows: Windows, chance: float) -> Floor:
     """-log pi of the source, over what training really draws; where a source cannot tell, nothing is known."""
     samples = np.linspace(0, len(windows) - 1, min(FLOOR_SAMPLES, len(windows))).astype(np.int64)
     batch = windows.batch(samples)
     told = batch["floor"][batch["action_mask"]]
     known = told.isfinite()
-    return Floor(float(told[known].mean()) if known.any() else 0.0, float(known.float().mean()))
+    return Floor(float(told[known].mean()) if known.any() else 0.0, float(known.float().mean()), chance)
 
 
 def label_shares(action: np.ndarray) -> list[float]:

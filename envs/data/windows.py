@@ -24,10 +24,12 @@ class Window:
     span: str = "episode"  # "history": from the beginning of an episode across the following ones of the same learner and task
     every: int = 1  # history: of its episodes every k-th, so that a long one fits
     from_start: float = 0.7  # history: share of the samples that begin where the history does; the others wherever they fit
-    stride: int = 1  # episode: steps from one frame to the next
+    back: tuple[
+        int, ...
+    ] = ()  # episode: how many steps before now each frame lies, if they do not follow each other: (8, 4, 2, 1, 0)
 
     def __post_init__(self) -> None:
-        assert self.align == "last" or (self.observations == self.actions and self.stride == 1)
+        assert self.align == "last" or (self.observations == self.actions and not self.back)
         assert self.span == "episode" or self.align == "each"
         assert self.every >= 1 and 0 <= self.from_start <= 1
 
@@ -66,7 +68,7 @@ class EpisodeCut:
             ends = np.where(deviates, np.arange(len(dataset)), self.bounds[:, 1])
             self.bounds[:, 1] = np.minimum.accumulate(ends[::-1])[::-1]  # no step's end lies beyond its own episode
             self.terminated = self.terminated & ~deviates
-        back = np.arange(1 - window.observations, 1) * window.stride
+        back = -np.array(window.back) if window.back else np.arange(1 - window.observations, 1)
         self.observation_offsets = back  # [To]
         self.action_offsets = back if window.align == "each" else np.arange(window.actions)  # [Ta]
 

@@ -28,6 +28,7 @@ from envs.minigrid.bank import bank, reset, simulator
 from envs.minigrid.engine import VERSION, VIEW
 from envs.minigrid.planner import Planner
 from envs.minigrid.vector import BatchedVector, LoopVector, MiniGridVector
+from envs.minigrid.wanderer import Wanderer
 from envs.text import VOCABULARY
 
 PLANNED = {  # classes that the planner solves, and how a user knows them
@@ -109,6 +110,9 @@ class MiniGrid(Family):
         if not self.planned:
             raise BadRequest(str(self.accepts(self.config, needs_expert=True)))
         return Planner(self.config.data.seed)
+
+    def wanderer(self) -> Wanderer:
+        return Wanderer(self.config.data.seed, self.config.data.detours)
 
     def success(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> np.ndarray:
         return terminated & (reward > 0)

@@ -62,7 +62,7 @@ class Planner:
 
     def _replan(self, engine: Engine, lane: int) -> None:
         """The world has changed: as planned, then the plan goes on with its next phase; otherwise plan anew."""
-        codes, carried, plan = engine.codes[lane, engine.inside], int(engine.carried[lane]), self.plans[lane]
+        codes, carried, plan = self._world(engine, lane), int(engine.carried[lane]), self.plans[lane]
         one_change = engine.changes[lane] == self.known[lane] + 1
         if plan is not None and one_change and plan.fulfilled(int(self.phase[lane]), codes, carried):
             self.phase[lane] += 1
@@ -70,6 +70,10 @@ class Planner:
         plan = self.plans[lane] = Plan(codes, carried, engine.width)
         self.phase[lane] = 0
         self.best[lane, : len(plan.best)] = plan.best
+
+    def _world(self, engine: Engine, lane: int) -> np.ndarray:
+        """The codes of a lane's cells, the goal among them."""
+        return engine.codes[lane, engine.inside]
 
 
 class Plan:

@@ -160,8 +160,10 @@ def test_elbo_weights_are_those_of_the_schedule():
     policy = make(weighting="elbo")
     time = torch.linspace(0.1, 0.95, 20, requires_grad=True)
     (slope,) = torch.autograd.grad(mask_ratio(time).sum(), time)
-    assert torch.allclose(policy.weight(time), slope / mask_ratio(time), rtol=1e-3)
-    assert policy.weight(torch.zeros(1)) == 20  # cut off: it grows without bound
+    assert torch.allclose(policy.weight(time, torch.zeros(20, dtype=torch.bool)), slope / mask_ratio(time), rtol=1e-3)
+    never, once = torch.tensor([False]), torch.tensor([True])
+    assert policy.weight(torch.zeros(1), never) == 20  # cut off: it grows without bound
+    assert policy.weight(torch.zeros(1), once) == 0  # hidden by our guard, not by the schedule
 
 
 def test_the_first_action_is_measured_apart_from_the_plan():
@@ -174,6 +176,28 @@ def test_the_first_action_is_measured_apart_from_the_plan():
     assert count == 64
     assert torch.isclose(loss, torch.nn.functional.cross_entropy(logits, sample["action"][:, 0], reduction="sum"))
     assert "first_action_loss" not in policy.train()(sample, Noise(0, 0, torch.arange(64))).metrics  # costs a pass
+
+
+def test_several_corruptions_share_one_encoded_state():
+    """Of the same plan and state, each way to hide it counts as it would alone."""
+    policy, sample = make(corruptions=3), plans(16)
+    several = policy(sample, Noise(0, 0, torch.arange(16)))
+    seen = []
+    denoise = policy.denoise
+    policy.denoise = lambda context, tokens, time, noise: (
+        seen.append((context, tokens, time)) or denoise(context, tokens, time, noise)
+    )
+    policy.train()(sample, Noise(0, 0, torch.arange(16)))
+    ((context, tokens, time),) = seen
+    assert tokens.shape == (48, 8) and len(context.pooled) == 16
+    assert (tokens.view(16, 3, 8)[:, 0] != tokens.view(16, 3, 8)[:, 1]).any()
+    total = torch.zeros(())
+    for way in range(3):
+        logits = denoise(context, tokens.view(16, 3, 8)[:, way], time.view(16, 3)[:, way], Noise(0, 0, torch.arange(16)))
+        hidden = tokens.view(16, 3, 8)[:, way] == policy.MASK
+        label = sample["action"].masked_fill(~hidden, -100)
+        total += torch.nn.functional.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="sum")
+    assert torch.isclose(several.total, total, rtol=1e-4) and several.count == (tokens == policy.MASK).sum()
 
 
 def test_rounds_show_the_plan_that_is_made():

@@ -19,8 +19,8 @@ DEVICE = torch.device("cpu")
 class Listening(PlanningPolicy):
     """Keeps what it is shown."""
 
-    def __init__(self, observations: int, stride: int = 1):
-        super().__init__(GRID_SPACES, observations, stride, horizon=2, execute=1)
+    def __init__(self, frames: list[int]):
+        super().__init__(GRID_SPACES, frames, horizon=2, execute=1)
         self.shown: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def plan(self, seen, known, noise, greedy=False):
@@ -29,22 +29,22 @@ class Listening(PlanningPolicy):
 
 
 def test_frames_arrive_oldest_first_and_only_those_of_the_episode():
-    policy, grid = Listening(observations=3), grids(5)
+    policy, grid = Listening([2, 1, 0]), grids(5)
     memory = policy.start(1, DEVICE)
     for step in range(5):
         _, memory = policy.act({"grid": grid[step : step + 1]}, memory, Noise(0, step, torch.arange(1)))
     assert [known.tolist() for _, known in policy.shown[:3]] == [[[False, False, True]], [[False, True, True]], [[True] * 3]]
     assert torch.equal(policy.shown[-1][0][0], grid[2:])
     assert set(policy.start(1, DEVICE)) == {"plan", "next", "known", "seen.grid"}
-    assert set(Listening(observations=1).start(1, DEVICE)) == {"plan", "next"}  # nothing to remember
+    assert set(Listening([0]).start(1, DEVICE)) == {"plan", "next"}  # nothing to remember
 
 
-def test_strided_frames_reach_further_back():
-    policy, grid = Listening(observations=3, stride=2), grids(6)
+def test_frames_may_lie_far_apart():
+    policy, grid = Listening([4, 1, 0]), grids(6)
     memory = policy.start(1, DEVICE)
     for step in range(6):
         _, memory = policy.act({"grid": grid[step : step + 1]}, memory, Noise(0, step, torch.arange(1)))
-    assert torch.equal(policy.shown[-1][0][0], grid[[1, 3, 5]])
+    assert torch.equal(policy.shown[-1][0][0], grid[[1, 4, 5]])
     assert policy.shown[3][1].tolist() == [[False, True, True]]
 
 
@@ -60,9 +60,9 @@ def jolted(kind: str, **values) -> Policy:
 @pytest.mark.parametrize("kind", ["bc_mlp", "masked_dit"])
 def test_acting_with_frames_is_planning_on_a_training_window(kind):
     """What `act` gathers step by step is what a window of the data holds, the first steps of an episode included."""
-    policy, grid = jolted(kind, observations=3, stride=2, horizon=4, execute=1), grids(4)
+    policy, grid = jolted(kind, frames=[4, 2, 0], horizon=4, execute=1), grids(6)
     memory = policy.start(1, DEVICE)
-    for step in range(4):
+    for step in range(6):
         noise = Noise(0, step, torch.arange(1))
         action, memory = policy.act({"grid": grid[step : step + 1]}, memory, noise, greedy=True)
         rows = torch.tensor([step - 4, step - 2, step])
@@ -73,7 +73,7 @@ def test_acting_with_frames_is_planning_on_a_training_window(kind):
 
 @pytest.mark.parametrize("kind", ["bc_mlp", "masked_dit"])
 def test_frames_before_the_episode_do_not_matter(kind):
-    policy, sample = jolted(kind, observations=3, horizon=4, execute=1), plans(16, horizon=4)
+    policy, sample = jolted(kind, frames=[2, 1, 0], horizon=4, execute=1), plans(16, horizon=4)
     sample["observation"] = {"grid": torch.stack([grids(16) for _ in range(3)], dim=1)}
     sample["observation_mask"] = torch.tensor([False, True, True]).expand(16, -1)
     loss = policy(sample, Noise(0, 0, torch.arange(16))).total
@@ -95,7 +95,8 @@ def test_a_chunk_is_predicted_slot_by_slot():
 
 
 @pytest.mark.parametrize(
-    "values, words", [({"execute": 9}, "horizon=8"), ({"observations": 0}, "observations must be at least 1")]
+    "values, words",
+    [({"execute": 9}, "horizon=8"), ({"frames": [1]}, "counts steps back"), ({"frames": [0, 1, 0]}, "counts steps back")],
 )
 def test_plans_that_cannot_be(values, words):
     with pytest.raises(ValueError, match=words):

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import CONF, ROOT
+from hydra import compose
 from torch import nn
 
 from envs.data import record, statistics
-from envs.data.statistics import Floor
-from envs.data.windows import Windows
-from policies.base import Policy
+from envs.data.windows import Window, Windows
+from policies.base import Batch, Loss, Policy
+from policies.noise import Noise
 from trainers import health
-from trainers.optim import ScheduleConfig
-from trainers.probes import not_finite
+from trainers.optim import Schedule, ScheduleConfig
+from trainers.probes import Probe, not_finite
+
+KEYS = {line.split()[-1] for line in (ROOT / "tests/conf/public_keys.txt").read_text().splitlines()}
 
 WRITE_UP = (  # 001's system, of which each mistake has its check
     "encoder=conv",
@@ -37,7 +42,9 @@ def unspoiled(policy: Policy, data: Windows) -> None:
 def check(request_for: Callable, data_dir: Path) -> Callable[..., health.Report]:
     """The report on a configuration, after `spoil(policy, data)` has brought back an old mistake."""
 
-    def run(*overrides: str, spoil: Callable[[Policy, Windows], None] = unspoiled) -> health.Report:
+    def run(
+        *overrides: str, spoil: Callable[[Policy, Windows], None] = unspoiled, batch_size: int = 64, trained: bool = False
+    ) -> health.Report:
         request = request_for("env.id=MiniGrid-DoorKey-5x5-v0", *overrides)
         family = request.targets["env"](request.env)
         policy = request.targets["policy"](request.policy, family.spaces)
@@ -45,9 +52,10 @@ def check(request_for: Callable, data_dir: Path) -> Callable[..., health.Report]
             Windows(record.dataset(family, request.env.data, split, data_dir), policy.window) for split in ("train", "val")
         )
         spoil(policy, data)
-        batch = data.batch(np.arange(64))
+        batch = data.batch(np.arange(batch_size))
         before = [parameter.clone() for parameter in policy.parameters()]
-        report = health.before_training(policy, batch, data, validation, statistics.floor(data), seed=0)
+        floor = statistics.floor(data, policy.modalities)
+        report = health.before_training(policy, batch, data, validation, floor, seed=0, trained=trained)
         for old, new in zip(before, policy.parameters(), strict=True):
             assert torch.equal(old, new) and new.grad is None, "a check must not change the policy"
         return report
@@ -58,12 +66,40 @@ def check(request_for: Callable, data_dir: Path) -> Callable[..., health.Report]
 def warning(report: health.Report, check: str) -> str:
     """What one check warns of, or nothing."""
     (finding,) = [finding for finding in report.findings if finding.check == check]
-    return finding.warning or ""
+    return helpful(finding.warning) if finding.warning else ""
 
 
-@pytest.mark.parametrize("policy, encoder", [("masked_dit", "mlp"), ("masked_dit", "conv"), ("bc_mlp", "mlp")])
-def test_healthy_policies_get_no_warning(check, policy, encoder):
-    report = check(f"policy={policy}", f"encoder={encoder}")
+def measured(report: health.Report, check: str) -> str:
+    (finding,) = [finding for finding in report.findings if finding.check == check]
+    return finding.measured
+
+
+def helpful(sentence: str) -> str:
+    """The sentence, if it names something to try, and nothing that does not exist."""
+    keys = re.findall(r"(?<![\w./])(?:policy|env|trainer|eval|logger)(?:\.\w+)+", sentence)
+    choices = re.findall(r"(?<![\w./])(\w+)=(\w+)", sentence)
+    assert keys or choices, sentence
+    for key in keys:
+        assert key in KEYS, f"there is no {key}: {sentence}"
+    for group, option in choices:
+        assert (CONF / group / f"{option}.yaml").exists(), f"there is no {group}={option}: {sentence}"
+    return sentence
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("policy=masked_dit", "encoder=mlp"),
+        ("policy=masked_dit", "encoder=conv"),
+        ("policy=bc_mlp",),
+        ("policy=masked_dit", "policy.frames=[4,2,1,0]"),
+        ("policy=bc_mlp", "policy.frames=[4,2,1,0]"),  # its first layer sees all of them: 57 % of 1.1 M parameters
+        ("policy=bc_mlp", "policy.horizon=4", "env.data.noise=0.1"),
+    ],
+    ids=" ".join,
+)
+def test_healthy_policies_get_no_warning(check, words):
+    report = check(*words)
     assert report.warnings == []
     assert report.facts["first_loss"] == pytest.approx(report.facts["chance_loss"], rel=1e-4)
 
@@ -74,6 +110,11 @@ def test_a_layer_that_holds_the_model_is_named(check):
     assert 40_500_000 < report.facts["parameters"] < 42_000_000
     assert "encoder.parts.grid.project.weight (6272x6272)" in warning(report, "largest layer")
     assert "encoder=mlp" in warning(report, "largest layer")
+
+
+def test_a_layer_behind_the_encoder_is_not_blamed_on_it(check):
+    sentence = warning(check("policy=bc_mlp", "policy.hidden_dim=3000"), "largest layer")
+    assert "mlp.2.weight" in sentence and "policy.hidden_dim" in sentence and "encoder=" not in sentence
 
 
 def test_a_conditioning_that_is_not_normalised_is_named(check):
@@ -100,6 +141,55 @@ def test_a_spread_that_a_zero_output_layer_hides_is_named(check):
     assert report.facts["output_spread"] == 0 and "the inner layer pool" in warning(report, "spread of outputs")
 
 
+def test_trained_weights_need_not_be_at_chance(check):
+    def spoil(policy: Policy, data: Windows) -> None:
+        policy.mlp[-1].weight.data.normal_(std=10)
+
+    fresh, trained = check("policy=bc_mlp", spoil=spoil), check("policy=bc_mlp", spoil=spoil, trained=True)
+    for name in ("spread of outputs", "first loss"):
+        assert warning(fresh, name) and not warning(trained, name) and "init_from" in measured(trained, name)
+
+
+class Recurrent(Policy):
+    """Its leaf modules put out tuples, or it has none."""
+
+    window = Window()
+
+    def __init__(self, layer: nn.Module | None):
+        super().__init__()
+        self.layer, self.bias = layer, nn.Parameter(torch.zeros(7))
+
+    def forward(self, batch: Batch, noise: Noise) -> Loss:
+        x = torch.ones(len(batch["action"]), 1, 7)
+        y = (self.layer(x)[0] if self.layer else x)[:, 0] + self.bias
+        return Loss(nn.functional.cross_entropy(y, batch["action"][:, 0], reduction="sum"), torch.tensor(len(x)), {})
+
+
+def test_layers_of_any_make_are_watched():
+    batch = {"action": torch.zeros(4, 1, dtype=torch.long), "action_mask": torch.ones(4, 1, dtype=torch.bool)}
+    first = Probe(Recurrent(nn.GRU(7, 7, batch_first=True)), batch, seed=0).first_pass()
+    assert [spread.layer for spread in first.spreads] == ["layer"] and 0 < first.spreads[0].deviation < 1
+    report = health.Report()
+    health._spread(report, Probe(Recurrent(None), batch, seed=0).first_pass(), trained=False)
+    assert "not measured" in measured(report, "spread of outputs") and not report.warnings
+
+
+def test_a_pass_that_fails_leaves_no_hooks():
+    probe = Probe(Recurrent(nn.GRU(6, 7)), {"action": torch.zeros(4, 1)}, seed=0)
+    with pytest.raises(RuntimeError):
+        probe.first_pass()
+    assert not probe.policy.layer._forward_hooks
+
+
+def test_a_frozen_part_is_not_called_learning(check):
+    def spoil(policy: Policy, data: Windows) -> None:
+        policy.pool.requires_grad_(False)
+
+    report = check("policy=masked_dit", spoil=spoil)
+    assert "frozen" in measured(report, "gradients") and "pool.weight" in measured(report, "gradients")
+    assert not warning(report, "gradients")
+
+
 def test_a_part_that_gets_no_gradient_is_named(check):
     def spoil(policy: Policy, data: Windows) -> None:
         policy.unused = nn.Linear(3, 3)
@@ -113,7 +203,15 @@ def test_a_loss_that_is_not_finite_is_named(check):
     def spoil(policy: Policy, data: Windows) -> None:
         policy.head.register_forward_hook(lambda module, inputs, output: output / 0)
 
-    assert "not finite" in warning(check("policy=masked_dit", spoil=spoil), "first loss")
+    report = check("policy=masked_dit", spoil=spoil)
+    assert "not finite" in warning(report, "first loss") and not warning(report, "padding")
+
+
+def test_data_with_holes_are_named(check):
+    def spoil(policy: Policy, data: Windows) -> None:
+        data.dataset.observations["state"] = np.where(np.arange(len(data)) == 5, np.nan, 1.0)[:, None]
+
+    assert "observation.state (1.6% of its values)" in warning(check("policy=bc_mlp", spoil=spoil), "finite data")
 
 
 def test_a_batch_with_holes_is_named():
@@ -127,6 +225,23 @@ def test_repeating_the_last_action_is_named(check):
     report = check("policy=masked_dit", *WRITE_UP, "policy.padding=repeat_last")
     assert report.facts["behind_the_end"] > 0.8
     assert "policy.padding=end" in warning(report, "padding")
+
+
+def test_counted_padding_is_found_where_all_labels_are_zero(check):
+    def spoil(policy: Policy, data: Windows) -> None:
+        data.dataset.columns["action"] = np.zeros(len(data), np.int64)
+
+    assert "policy.padding=end" in warning(
+        check("policy=masked_dit", *WRITE_UP, "policy.padding=repeat_last", spoil=spoil), "padding"
+    )
+
+
+def test_slots_behind_a_deviation_are_not_behind_the_end(check):
+    """A third of all steps deviates, and most plans of eight end there; the episodes are long enough for them."""
+    whole, noisy = check("policy=masked_dit"), check("policy=masked_dit", "env.data.noise=0.4")
+    assert whole.facts["behind_a_deviation"] == 0 and "env.data.noise" not in measured(whole, "padding")
+    assert noisy.facts["behind_a_deviation"] > 0.5 and "behind a step that was not the label" in measured(noisy, "padding")
+    assert noisy.facts["behind_the_end"] < 0.4 and not warning(noisy, "padding")
 
 
 def test_plans_beyond_the_episodes_are_named(check):
@@ -166,8 +281,14 @@ def test_a_floor_that_cannot_be_counted_is_not_claimed(check):
         data.dataset.observations["mission"] = np.pad(unique, ((0, 0), (0, 16)))  # no view occurs twice
 
     report = check("policy=bc_mlp", spoil=spoil)
-    assert report.facts["action_floor"]["repeated"] == 0 and not warning(report, "entropy floor")
-    assert any("not countable" in finding.measured for finding in report.findings)
+    assert report.facts["repeated_samples"] == 0 and report.facts["action_floor"] is None
+    assert "not countable" in measured(report, "entropy floor") and not warning(report, "entropy floor")
+
+
+def test_the_floor_is_that_of_what_the_policy_sees(check):
+    whole, blind = check("policy=bc_mlp"), check("policy=bc_mlp", "policy.encoder.ignore=[grid]")
+    assert blind.facts["action_floor"] > 1.0 and blind.facts["repeated_samples"] > 0.99  # direction and mission recur
+    assert whole.facts["action_floor"] is None or whole.facts["action_floor"] < 0.5
 
 
 def test_a_schedule_that_cannot_act_is_named():
@@ -186,8 +307,25 @@ def test_a_schedule_that_cannot_act_is_named():
     assert not sentence(ScheduleConfig(), max_steps=2000, eval_every=500)
 
 
-def watch(chance: float = 1.95, floor: Floor | None = None) -> health.Watch:
-    return health.Watch(chance, floor, max_steps=1000, grad_clip=1.0)
+@pytest.mark.parametrize("max_steps", range(60, 101, 5))
+def test_a_plateau_is_named_exactly_when_it_cannot_cut(max_steps):
+    """Simulated with a loss that never improves: some step before the end must have a lower rate."""
+    config, report = ScheduleConfig(name="plateau", patience=5, warmup=0), health.Report()
+    health.schedule(report, config, max_steps, eval_every=10)
+    simulated, rates = Schedule(config, max_steps), []
+    for step in range(max_steps):
+        rates.append(simulated.factor(step))
+        if (step + 1) % 10 == 0 or step + 1 == max_steps:
+            simulated.observe(1.0)
+    assert bool(warning(report, "schedule")) == (min(rates) == 1)
+
+
+def watch(chance: float = 1.95, floor: float | None = None, max_steps: int = 1000, grad_clip: float = 1.0) -> health.Watch:
+    return health.Watch(chance, floor, max_steps, grad_clip)
+
+
+def said(watching: health.Watch, step: int, values: dict[str, float]) -> list[str]:
+    return [helpful(sentence) for sentence in watching.look(step, values)]
 
 
 def row(loss: float = 1.0, norm: float = 0.5) -> dict[str, float]:
@@ -195,19 +333,31 @@ def row(loss: float = 1.0, norm: float = 0.5) -> dict[str, float]:
 
 
 def test_a_dead_loss_is_named_once():
-    seen = watch(floor=Floor(0.1, repeated=1))
-    assert not list(seen.look(100, row(loss=1.94)))  # too early to tell
-    (sentence,) = seen.look(500, row(loss=1.94))
+    seen = watch(floor=0.1)
+    assert not said(seen, 100, row(loss=1.94))  # too early to tell
+    (sentence,) = said(seen, 500, row(loss=1.94))
     assert "trainer.optimizer.lr" in sentence and "0.100" in sentence
-    assert not list(seen.look(550, row(loss=1.94)))
-    assert not list(watch().look(500, row(loss=1.5)))
-    assert not list(watch(floor=Floor(1.93, repeated=1)).look(500, row(loss=1.94)))  # nothing is there to be learned
+    assert not said(seen, 550, row(loss=1.94)) and seen.said == {"chance": sentence}
+    assert not said(watch(), 500, row(loss=1.5))
+    assert not said(watch(floor=1.93), 500, row(loss=1.94))  # nothing is there to be learned
+
+
+@pytest.mark.parametrize("max_steps, first", [(500, 200), (5000, 500), (1_000_000, 1000)])
+def test_a_dead_loss_is_not_waited_for_too_long(max_steps, first):
+    assert not said(watch(max_steps=max_steps), first - 1, row(loss=1.95))
+    assert said(watch(max_steps=max_steps), first, row(loss=1.95))
 
 
 def test_gradients_that_vanish_or_explode_are_named():
-    assert "saturated" in next(watch().look(10, row(norm=1e-9)))
-    assert "grad_clip" in next(watch().look(10, row(norm=1e4)))
-    assert not list(watch().look(10, row(norm=30.0)))
+    assert "saturated" in said(watch(), 10, row(norm=1e-9))[0]
+    assert "times trainer.grad_clip" in said(watch(), 10, row(norm=1e4))[0]
+    assert not said(watch(), 10, row(norm=30.0))
+    assert "trainer.grad_clip=1" in said(watch(grad_clip=0), 10, row(norm=1e4))[0]
+    assert not said(watch(grad_clip=0), 10, row(norm=30.0))
+
+
+def test_a_row_without_a_loss_is_passed_over():
+    assert not said(watch(), 500, {"train/skipped": 3})
 
 
 def test_a_run_that_learns_nothing_says_so(launch: Callable, here: Path):
@@ -215,7 +365,7 @@ def test_a_run_that_learns_nothing_says_so(launch: Callable, here: Path):
     run = ("trainer.max_steps=250", "trainer.eval_every=0", "trainer.eval_episodes=0", "eval.episodes=5", "logger=none")
     done = launch(*words, *run, "trainer.optimizer.lr=1e-12", "hydra.run.dir=run")
     assert "still at chance" in done.stdout
-    assert json.loads((here / "run/health.json").read_text())["during_training"] == ["chance"]
+    assert "still at chance" in json.loads((here / "run/health.json").read_text())["during_training"]["chance"]
 
 
 def test_debug_health_reports_and_trains_nothing(launch: Callable, here: Path):
@@ -225,6 +375,19 @@ def test_debug_health_reports_and_trains_nothing(launch: Callable, here: Path):
     report = json.loads((here / "run/health.json").read_text())
     assert len(report["warnings"]) == 3 and len(report["checks"]) == 10
     assert not (here / "run/checkpoints").exists()
+
+
+def test_debug_health_judges_the_data_of_the_run(request_for):
+    assert compose("config", ["debug=health"]).env == compose("config").env
+
+
+def test_weights_of_another_run_are_not_taken_for_a_fault(launch: Callable, here: Path):
+    words = ("policy=bc_mlp", "env.data.episodes=40", "env.data.val_episodes=10", "logger=none")
+    run = ("trainer.max_steps=40", "trainer.eval_every=0", "trainer.eval_episodes=0", "eval.episodes=2", "eval.media=0")
+    launch(*words, *run, "trainer.schedule.warmup=0", "hydra.run.dir=first")
+    launch(*words, "debug=health", "init_from=first", "hydra.run.dir=run")
+    report = json.loads((here / "run/health.json").read_text())
+    assert report["facts"]["first_loss"] < 1.8 and report["warnings"] == []
 
 
 def test_the_table_counts_every_parameter():

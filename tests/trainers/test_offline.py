@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 
 from conf.errors import BadRequest
 from envs.data import record
+from envs.data.statistics import Floor
 from envs.data.windows import Windows
 from policies.store import write_tensors
 from trainers.boards import Config as Logger
@@ -29,7 +31,7 @@ SMALL = ("policy=bc_mlp", "env.id=MiniGrid-DoorKey-5x5-v0", "trainer.batch_size=
 def trainer(request_for: Callable, data_dir: Path, tmp_path: Path) -> Iterator[Callable[..., Offline]]:
     trainers = []
 
-    def make(*overrides: str, folder: str = "run") -> Offline:
+    def make(*overrides: str, folder: str = "run", floor: Floor | None = None) -> Offline:
         request = request_for(*SMALL, *overrides)
         family = request.targets["env"](request.env)
         torch.manual_seed(0)
@@ -47,6 +49,7 @@ def trainer(request_for: Callable, data_dir: Path, tmp_path: Path) -> Iterator[C
             device=torch.device("cpu"),
             save_policy=lambda into, acting: write_tensors(into / "policy.safetensors", acting.state_dict()),
             play=None,
+            floor=floor,
             make_records=lambda offset, step: Records(place, Logger("none"), offset, step),
         )
         trainers.append(made)
@@ -142,6 +145,14 @@ def test_several_in_a_row_end_the_run_and_keep_the_evidence(trainer):
     assert all(torch.equal(weights[name], value) for name, value in made.policy.state_dict().items())
 
 
+def test_a_run_whose_every_step_is_broken_ends_as_diverged(trainer):
+    """No row of its metrics has a loss."""
+    made = trainer("trainer.max_steps=20", "trainer.bad_steps=3", "trainer.log_every=1")
+    break_steps(made, set(range(20)))
+    assert made.fit().status == "diverged"
+    assert [row["train/skipped"] for row in rows(made)] == [1, 2, 3] and "train/loss" not in rows(made)[0]
+
+
 def test_one_batch_is_learned_or_the_run_fails(trainer):
     learns = trainer("trainer.overfit=true", "trainer.max_steps=60", "trainer.schedule.name=constant")
     assert learns.fit().status == "done"
@@ -210,6 +221,53 @@ def test_a_loss_at_chance_is_said(trainer, capsys):
     assert "still at chance" in capsys.readouterr().out
     trainer("trainer.max_steps=210", folder="learns").fit()
     assert "still at chance" not in capsys.readouterr().out
+
+
+def test_what_was_said_is_kept_and_not_said_again(trainer, capsys):
+    words = ("trainer.max_steps=260", "trainer.optimizer.lr=1e-9")
+    first = trainer(*words)
+    first.begin()
+    shown: list[tuple[str, dict[str, float]]] = []
+    first.records.health = lambda markdown, values: shown.append((markdown, values))  # type: ignore[method-assign]
+    for step in range(220):
+        first.advance(step)
+    first.save()
+    first.records.close()
+    assert "still at chance" in capsys.readouterr().out
+    (board,) = shown
+    assert "still at chance" in board[0]
+    written = first.folder / "health.json"
+    before = json.loads(written.read_text())["during_training"]
+    assert list(before) == ["chance"]
+
+    written.write_text("{}")  # as the checks before the first step leave it: without what was found since
+    again = trainer(*words, folder="again")
+    again.folder = first.folder
+    assert again.fit().status == "done" and again.state["step"] == 260
+    assert "still at chance" not in capsys.readouterr().out
+    assert json.loads(written.read_text())["during_training"] == before
+
+
+KNOWN, UNKNOWN = Floor(0.123, repeated=0.9, chance=math.log(7)), Floor(0.123, repeated=0.1, chance=math.log(7))
+
+
+@pytest.mark.parametrize(
+    "overrides, floor, train, action, words",
+    [
+        ((), KNOWN, 0.123, None, ["val/loss #.### (chance 1.946, floor 0.123)"]),
+        ((), UNKNOWN, None, None, ["val/loss #.### (chance 1.946)"]),
+        (("policy.horizon=4",), KNOWN, None, 0.123, ["(chance 2.079)", "first_action_loss #.### (chance 1.946, floor 0.123)"]),
+        (("policy.horizon=4",), UNKNOWN, None, None, ["(chance 2.079)", "first_action_loss #.### (chance 1.946)"]),
+    ],
+)
+def test_a_floor_stands_beside_the_loss_that_it_is_of(trainer, capsys, overrides, floor, train, action, words):
+    made = trainer(*overrides, "trainer.max_steps=2", "trainer.log_every=1", floor=floor)
+    made.fit()
+    training, *_, validation = rows(made)
+    assert training.get("train/floor") == train and validation.get("val/action_floor") == action
+    line = re.sub(r"(loss) \d\.\d{3}", r"\1 #.###", capsys.readouterr().out)
+    assert all(word in line for word in words), line
+    assert ("floor 0.123" in made.words) == (train is not None) and "chance" in made.words
 
 
 def test_bf16_steps_stay_near_the_plain_ones(trainer):

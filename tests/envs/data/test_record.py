@@ -14,6 +14,7 @@ from envs.base import DataConfig, Family, Spaces
 from envs.data import statistics
 from envs.data.record import dataset
 from envs.data.store import OBSERVATION, Dataset
+from envs.data.windows import Window, Windows
 from envs.deal import Deal
 
 BOX = spaces.Box(np.array([-1, 0], np.float32), np.array([1, 5], np.float32))
@@ -137,3 +138,13 @@ def test_float_rows_are_told_apart(tmp_path, monkeypatch, block):
     assert entropy == pytest.approx({"marginal": np.log(2), "given_observation": 0})
     blind = statistics.action_entropy(tmp_path, [f"{OBSERVATION}nothing"])
     assert blind["given_observation"] == pytest.approx(np.log(2))
+
+
+def test_a_floor_counts_what_is_seen_of_a_window(tmp_path):
+    """The action is the moment modulo 2, and so is the image; the state tells every seed and moment apart, so it occurs once."""
+    windows = Windows(dataset(WalksFamily(spaces.Discrete(4)), DATA, "train", tmp_path), Window())
+    image, whole = statistics.floor(windows, ["image"]), statistics.floor(windows)
+    assert image.known and image.entropy == pytest.approx(0) and image.chance == pytest.approx(np.log(4))
+    assert not whole.known and "not countable" in str(whole) and f"{whole.entropy:.3f}" not in str(whole)
+    windows.dataset.observations["image"] = np.zeros((len(windows), 1), np.uint8)
+    assert statistics.floor(windows, ["image"]).entropy == pytest.approx(windows.dataset.meta["action_entropy"]["marginal"])

@@ -11,8 +11,8 @@ LENGTHS, TERMINATED = [5, 1, 9], [True, True, False]
 
 @pytest.mark.parametrize(
     "window",
-    [Window(), Window(actions=4), Window(observations=3), Window(3, 4), Window(4, 4, "each"), Window(3, stride=2)],
-    ids=lambda w: f"{w.observations}-{w.actions}-{w.align}-{w.stride}",
+    [Window(), Window(actions=4), Window(observations=3), Window(3, 4), Window(4, 4, "each"), Window(3, back=(5, 1, 0))],
+    ids=lambda w: f"{w.observations}-{w.actions}-{w.align}-{len(w.back)}",
 )
 @pytest.mark.parametrize("slips", [None, [], [3], [4], [5], [6, 9, 10, 14]], ids=str)  # episodes begin at 0, 5, 6
 def test_windows_are_what_a_loop_would_cut(tmp_path, window, slips):
@@ -24,7 +24,8 @@ def test_windows_are_what_a_loop_would_cut(tmp_path, window, slips):
     for row, now in enumerate(samples):
         episode = int(np.searchsorted(data.ends, now, side="right"))
         start, end = int(data.starts[episode]), int(data.ends[episode])
-        for slot, step in enumerate(range(now - (window.observations - 1) * window.stride, now + 1, window.stride)):
+        for slot, back in enumerate(window.back or range(window.observations)[::-1]):
+            step = now - back
             inside = step >= start
             assert batch["observation_mask"][row, slot] == inside
             if inside:

@@ -1,0 +1,57 @@
+"""Detours: walks to random places, before an expert who knows the goal is followed.
+
+Shortest plans from everywhere teach where to go, not what to do after having looked in vain. Here the agent has looked in vain,
+the expert labels every step of it, and a policy that remembers some frames learns to look where it has not been.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+from minigrid.core.actions import Actions
+from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
+
+from envs.minigrid.codes import EMPTY, GOAL, code
+from envs.minigrid.engine import Engine
+from envs.minigrid.planner import Planner
+from envs.minigrid.vector import BatchedVector
+
+PLACE = code(OBJECT_TO_IDX["goal"], COLOR_TO_IDX["green"], 0)
+
+
+class Wanderer(Planner):
+    """One episode a lane: walks to none up to `most` random cells of its world, by the planner's own shortest plans."""
+
+    def __init__(self, seed: int, most: int) -> None:
+        super().__init__(seed)
+        self.most = most
+
+    def act(self, vector: VectorEnv) -> np.ndarray:
+        """Actions [N] on the way; -1 in lanes that have been to all their places."""
+        vector = vector.unwrapped
+        assert isinstance(vector, BatchedVector), "only the engine shows its state"
+        engine = vector.engine
+        if vector is not self.vector:
+            self._meet(vector)
+            self.random = np.random.Generator(np.random.Philox(key=[self.seed, int(vector.seeds[0])]))
+            self.left = self.random.integers(self.most + 1, size=vector.num_envs)  # [N] places still to see
+            self.place = np.full(vector.num_envs, -1)  # [N] the present one, as a numbered cell
+        arrived = self.number[engine.cell - engine.home] == self.place
+        self.left -= arrived & (self.left > 0)
+        for lane in np.flatnonzero((self.left > 0) & (arrived | (self.place < 0))).tolist():
+            free = np.flatnonzero(engine.codes[lane, engine.inside] == EMPTY)
+            self.place[lane] = self.random.choice(free)
+            self.known[lane] = -1  # plan anew
+        resting = self.left == 0
+        self.known[resting] = engine.changes[resting]  # no plan is needed any more
+        action = super().act(vector)
+        unreachable = action == Actions.done  # behind a locked door: enough seen
+        self.left[unreachable] = 0
+        return np.where(resting | unreachable, -1, action)
+
+    def _world(self, engine: Engine, lane: int) -> np.ndarray:
+        codes = engine.codes[lane, engine.inside].copy()
+        codes[GOAL[codes]] = EMPTY
+        if self.place[lane] >= 0:
+            codes[self.place[lane]] = PLACE
+        return codes

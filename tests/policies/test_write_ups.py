@@ -1,0 +1,23 @@
+"""The write-ups' systems are what they were: sizes as counted on their layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    "recipe, width, tokenizer, parameters",
+    [
+        ("seed_000", 64, "conv", 754_183),
+        ("seed_000", 64, "flat", 20_413_895),
+        ("seed_001", 128, "conv", 1_815_751),
+        ("seed_001", 128, "flat", 41_126_983),
+    ],
+)
+def test_sizes_are_those_of_the_write_ups(request_for: Callable, recipe: str, width: int, tokenizer: str, parameters: int):
+    asked = request_for(f"experiment={recipe}", f"encoder={tokenizer}")
+    assert asked.policy.hidden_dim == width
+    policy = asked.targets["policy"](asked.policy, asked.targets["env"](asked.env).spaces)
+    assert sum(p.numel() for p in policy.parameters()) == pytest.approx(parameters, rel=0.02)
