@@ -18,7 +18,6 @@ from conf.check import typed
 from conf.device import pick
 from conf.errors import Exit
 from conf.sentences import report
-from trainers.boards import refuse_logged_out
 
 
 class Check(Callback):
@@ -27,7 +26,7 @@ class Check(Callback):
             HydraConfig.instance().set_config(config)  # as the run itself will see it: `${hydra:...}` resolves
             request = typed(config)
             pick(request.device)  # a sweep's runs may be computed elsewhere; this one is computed here
-            refuse_logged_out(request.logger)
+            request.refuse_unready()
             place = folder.choose(request.config, config.hydra.run.dir)
             if request.dry:
                 print(yaml.safe_dump(request.config, sort_keys=False) + f"\n# would run in {place}")

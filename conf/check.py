@@ -90,6 +90,11 @@ class Request(TopLevel):
     targets: dict[str, type]  # section -> the class that its _target_ names
     config: dict[str, Any]  # all of it as plain values: what config.yaml holds and the identity is made of
 
+    def refuse_unready(self) -> None:
+        """What a run needs beside a good configuration, before there is a folder for it."""
+        if self.mode != "collect" and not self.dry:  # neither shows anything on a board
+            self.logger.refuse_unready(self.tags)
+
 
 def typed(cfg: DictConfig) -> Request:
     """The checked request of a composed config; BadRequest if there is anything wrong with it."""

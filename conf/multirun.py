@@ -54,7 +54,9 @@ def checked(master: DictConfig, runs: Sequence[Sequence[str]], loader: ConfigLoa
             run = loader.load_sweep_config(master, list(overrides))
             HydraConfig.instance().set_config(run)
             _refuse_own_machinery(master, run)
-            config = typed(run).config
+            request = typed(run)
+            request.refuse_unready()
+            config = request.config
             slug = f"{_slug([overrides[i] for i in swept])}-{folder.identity(config)}".lstrip("-")
             slug = slug if slug not in valid else f"{slug}-{number}"
             folder.choose(config, str(home / slug))

@@ -14,9 +14,9 @@ from sweeps import report
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m sweeps", description="Look after a sweep that launch.py has started.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    shown = commands.add_parser("report", help="the scores of every setting, pooled over its seeds", description=report.__doc__)
-    shown.add_argument("folder", type=Path, metavar="FOLDER", help="the sweep's folder, finished or not: runs/NAME/TIME")
-    shown.add_argument("--markdown", action="store_true", help="as a Markdown table")
+    table = commands.add_parser("report", help="the scores of every setting, pooled over its seeds", description=report.__doc__)
+    table.add_argument("folder", type=Path, metavar="FOLDER", help="the sweep's folder, finished or not: runs/NAME/TIME")
+    table.add_argument("--markdown", action="store_true", help="as a Markdown table")
     asked = parser.parse_args()
     try:
         report.show(asked.folder, asked.markdown)

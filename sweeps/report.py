@@ -1,12 +1,14 @@
 """One table for a sweep: what each setting scored, seed by seed and pooled, beside the references.
 
-A setting is all that differs between the runs of the folder, but their seed. A run without a score stands in the table with
-its status. Success is pooled over the episodes of all seeds, with its 95 % interval (Wilson).
+A setting is all that differs between the runs of the folder, but their seed, or that of the checkpoints they play. A run
+without a score stands in the table with its status. Success is pooled over the episodes of all seeds, with its 95 % interval
+(Wilson).
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,17 +16,19 @@ from pathlib import Path
 
 import numpy as np
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from sweeps.runs import Run, read
 from trainers.intervals import bootstrap, wilson
-from trainers.records import console
 
 ACTING = ("sampled", "greedy")  # whoever else has a score is a reference
 TARGET = "._target_"
 ABSENT = "-"
 LISTED = 5  # keys in a note
+WIDTH = 110  # of the table where there is no terminal to fit it into
+PLAYED_ALIKE = ("eval.decode", "eval.media", "eval.num_envs")  # of `eval.*`, what leaves the episodes as they are
 
 
 @dataclass
@@ -41,6 +45,7 @@ def show(folder: Path, markdown: bool = False) -> None:
     if markdown:
         print(as_markdown(found))
         return
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(f"\n{found.title}", markup=False, highlight=False, soft_wrap=True)
     console.print(as_table(found))
     for note in found.notes:
@@ -50,7 +55,7 @@ def show(folder: Path, markdown: bool = False) -> None:
 def report(folder: Path) -> Report:
     runs, repeats = without_repeats(read(folder))
     columns, along = telling_apart(runs)
-    labels = {key: shown(key, {run.setting.get(key, ABSENT) for run in runs}) for key in columns}
+    labels = {key: shortened(key, {run.setting.get(key, ABSENT) for run in runs}) for key in columns}
     settings: dict[tuple[str, ...], list[Run]] = {}
     for run in sorted(runs, key=lambda run: (*(_order(run.setting.get(key, ABSENT)) for key in columns), run.seed)):
         settings.setdefault(tuple(labels[key][run.setting.get(key, ABSENT)] for key in columns), []).append(run)
@@ -118,7 +123,7 @@ def headings(columns: Sequence[str], runs: Sequence[Run]) -> list[str]:
     return [shortest(key.removesuffix(TARGET)) for key in columns]
 
 
-def shown(key: str, values: set[str]) -> dict[str, str]:
+def shortened(key: str, values: set[str]) -> dict[str, str]:
     """A class by its module, which is the name of its option; paths without what all of them share."""
     if key.endswith(TARGET):
         modules = {value: value.split(".")[-2] for value in values if value != ABSENT}
@@ -220,7 +225,7 @@ def between(values: Sequence[float], form: str) -> str:
 
 def _is_place(key: str) -> bool:
     """Whether the key decides what is played, and so what the references score."""
-    return key.startswith("env.") and not key.startswith("env.data.")
+    return key.startswith(("env.", "eval.")) and not key.startswith(("env.data.", *PLAYED_ALIKE))
 
 
 def _order(value: str) -> tuple[bool, float, str]:

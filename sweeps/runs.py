@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from conf.folder import identifying, leaves
 @dataclass
 class Run:
     folder: Path
-    seed: int
+    seed: int  # of the training that is compared
     setting: dict[str, str]  # all that decides what is computed, but the seed: policy.horizon -> 8
     asked: set[str]  # the keys of its overrides
     status: str
@@ -32,7 +33,31 @@ def read(folder: Path) -> list[Run]:
     runs = [_run(place, config) for place, config in configs.items() if isinstance(config, dict) and "seed" in config]
     if not runs:
         raise BadRequest(f"{folder} {'holds no run of a sweep' if folder.exists() else 'does not exist'}; give runs/NAME/TIME")
+    take_training_seeds(runs)
     return runs
+
+
+def take_training_seeds(runs: Sequence[Run]) -> None:
+    """Where checkpoints of several training seeds are played, those are the seeds to pool over, and not those of the acting.
+
+    Checkpoints that were trained alike but for their seed then count as one: the first of them stands for all in `ckpt_path`.
+    """
+    seeds: dict[str, int] = {}
+    alike: dict[str, list[str]] = {}  # how they were trained -> checkpoints
+    for path in {run.setting["ckpt_path"] for run in runs if run.setting.get("mode") == "eval"}:
+        config = _yaml(Path(path) / "config.yaml")  # it may have gone since
+        if isinstance(config, dict) and "seed" in config:
+            seeds[path] = config.pop("seed")
+            alike.setdefault(json.dumps(identifying(config), sort_keys=True), []).append(path)
+    # With two checkpoints of one training, say step-100 and step-200, the path is what is compared.
+    pools = [paths for paths in alike.values() if len(paths) == len({seeds[path] for path in paths})]
+    if not any(len(paths) > 1 for paths in pools):
+        return
+    first = {path: min(paths, key=lambda path: seeds[path]) for paths in pools for path in paths}
+    for run in runs:
+        if (path := run.setting.get("ckpt_path", "")) in seeds:
+            run.setting |= {"seed": json.dumps(run.seed), "ckpt_path": first.get(path, path)}
+            run.seed = seeds[path]
 
 
 def _run(folder: Path, config: dict[str, Any]) -> Run:

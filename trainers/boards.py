@@ -6,13 +6,15 @@ import importlib.util
 import io
 import secrets
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from conf.errors import BadRequest
+
+LONGEST_NAME, LONGEST_TAG = 128, 64  # characters that W&B takes
 
 
 @dataclass
@@ -25,8 +27,34 @@ class Config:
     mode: Literal["online", "offline"] = "online"  # offline: upload later with `wandb sync`
 
     def __post_init__(self) -> None:
-        if self.name == "wandb" and importlib.util.find_spec("wandb") is None:
+        if self.name != "wandb":
+            return
+        package = importlib.util.find_spec("wandb")
+        if package is None or package.origin is None:  # without an origin, it is just some folder of that name
             raise ValueError("name is wandb, which needs an extra package: pip install -e '.[wandb]'")
+        if not 1 <= len(self.project) <= LONGEST_NAME or set(self.project) & set("/\\#?%:"):
+            raise ValueError(
+                f"project must be 1 to {LONGEST_NAME} characters, none of them one of / \\ # ? % :, got {self.project}"
+            )
+
+    def refuse_unready(self, tags: Sequence[str]) -> None:
+        """What W&B would refuse only once the run has its folder; without a key it would even ask for one, and wait."""
+        if self.name != "wandb":
+            return
+        for tag in tags:
+            if not 1 <= len(tag) <= LONGEST_TAG:
+                raise BadRequest(f"a tag for W&B has 1 to {LONGEST_TAG} characters, got tags=[{tag}] with {len(tag)}")
+        if self.mode == "offline":
+            return
+        wandb = _quiet_wandb(self)
+        try:
+            known = wandb.login(prompt=False, verify=False)
+        except wandb.Error as error:
+            raise BadRequest(f"W&B cannot use the key it found: {error}") from error
+        if not known:
+            raise BadRequest(
+                "logger=wandb has no W&B key on this machine: run `wandb login`, set WANDB_API_KEY, or add logger.mode=offline"
+            )
 
 
 class Board:
@@ -52,7 +80,7 @@ class TensorBoard(Board):
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)
-        lines = ["train/loss", "val/loss", "val/first_action_loss", "train/floor", "train/chance"]
+        lines = ["train/loss", "val/loss", "val/first_action_loss", "train/floor", "val/action_floor", "train/chance"]
         self.writer.add_custom_scalars({"loss": {"loss, beside floor and chance": ["Multiline", lines]}})
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
@@ -130,7 +158,7 @@ def session(config: Config, folder: Path, values: dict[str, Any], say: Callable[
     if config.name != "wandb" or values["mode"] == "collect":  # which has nothing to show
         yield
         return
-    refuse_logged_out(config)
+    config.refuse_unready(values["tags"])  # again: a sweep may have sent the run to another machine
     wandb = _quiet_wandb(config)
     here = folder / "wandb"
     here.mkdir(exist_ok=True)
@@ -146,35 +174,20 @@ def session(config: Config, folder: Path, values: dict[str, Any], say: Callable[
             dir=folder,
             id=name.read_text(),
             resume="allow",
-            name=folder.name,
-            group=values["name"],
+            name=folder.name[:LONGEST_NAME],
+            group=values["name"][:LONGEST_NAME],
             tags=values["tags"],
             config=values,
             # Our output is in log.txt. Offline there is nothing to report; online, a server that is gone is worth a line.
             settings=wandb.Settings(console="off", quiet=True, silent=offline),
         )
-    except (wandb.Error, ValueError) as error:  # a tag that is too long is a ValueError
+    except (wandb.Error, ValueError) as error:  # a ValueError: its settings may also come from files and the environment
         raise BadRequest(f"W&B refused the run: {error}; mend that, or add logger.mode=offline") from error
     with run:
         try:
             yield
         finally:
             say(f"W&B          {f'wandb sync {shlex.quote(str(here))}/offline-run-*' if offline else run.url}")
-
-
-def refuse_logged_out(config: Config) -> None:
-    """W&B would ask for a key and wait for it."""
-    if config.name != "wandb" or config.mode != "online":
-        return
-    wandb = _quiet_wandb(config)
-    try:
-        known = wandb.login(prompt=False, verify=False)
-    except wandb.Error as error:
-        raise BadRequest(f"W&B cannot use the key it found: {error}") from error
-    if not known:
-        raise BadRequest(
-            "logger=wandb has no W&B key on this machine: run `wandb login`, set WANDB_API_KEY, or add logger.mode=offline"
-        )
 
 
 def _quiet_wandb(config: Config) -> Any:

@@ -218,10 +218,12 @@ def _padding(report: Report, data: Windows, counted: bool) -> None:
 def _empty_slots(data: Windows) -> tuple[float, float]:
     """The shares of action slots behind the end of their episode, and behind a step that deviated from the plan before it."""
     now = np.linspace(0, len(data) - 1, min(COUNTED_SAMPLES, len(data))).astype(np.int64)
-    taken = now[:, None] + data.action_offsets  # [samples, Ta]
+    if isinstance(data.cut, HistoryCut):
+        return 1 - data.batch(now)["action_mask"].float().mean().item(), 0.0
+    taken = now[:, None] + data.cut.action_offsets  # [samples, Ta]
     end = data.dataset.ends[np.searchsorted(data.dataset.ends, now, side="right")]
     behind = (taken >= end[:, None]).mean()
-    return float(behind), float((taken > data.bounds[now, 1:]).mean() - behind)
+    return float(behind), float((taken > data.cut.bounds[now, 1:]).mean() - behind)
 
 
 def _gradients(report: Report, policy: Policy, silent: list[str]) -> None:

@@ -94,6 +94,7 @@ def unmasking(states: Sequence[np.ndarray], rounds: np.ndarray, names: list[str]
     strip = io.BytesIO()
     sheet.save(strip, format="png")
     last = sheet.quantize(dither=Image.Dither.NONE)  # once for all frames: a byte a pixel, and colours that do not flicker
+    white = int(np.asarray(last)[0, 0])  # its number
 
     def frames() -> Iterator[Image.Image]:
         """The sheet without the rows that are still to come."""
@@ -102,7 +103,7 @@ def unmasking(states: Sequence[np.ndarray], rounds: np.ndarray, names: list[str]
             for index in range(len(states)):
                 y = top + index * height + ROW
                 hidden = (MARGIN + STATE + 1, y + ROW * shown, sheet.width, y + ROW * len(rounds))
-                frame.paste(last.getpixel((0, 0)), hidden)  # the margin's white
+                frame.paste(white, hidden)
             yield frame
         yield last
 

@@ -79,10 +79,16 @@ def main(request: Request, folder: Path) -> Exit:
 def locked(folder: Path) -> Iterator[None]:
     """One process in a run folder at a time. The lock goes with the process, however it ends."""
     with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadRequest(f"the run in {folder} is still going on in another process; wait for it, or stop it") from None
+        for left in reversed(range(5)):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not left:
+                    raise BadRequest(
+                        f"the run in {folder} is still going on in another process; wait for it, or stop it"
+                    ) from None
+                time.sleep(0.1)  # `sweeps report` looks at the lock for a moment
         yield
 
 

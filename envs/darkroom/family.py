@@ -104,7 +104,9 @@ class DarkRoom(Family):
 
     @classmethod
     def accepts(cls, config: Config, needs_expert: bool) -> str | None:
-        return None  # Config has looked at everything, and there is always an expert
+        if config.data.detours:
+            return "env.data.detours is for env=minigrid; in Dark Room env.data.source=explorer looks for the goal by itself."
+        return None  # Config has looked at everything else, and there is always an expert
 
     def vector(
         self,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +15,17 @@ from typing import Any, Literal
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from conf.build import build
 from conf.check import SECTIONS, Request, typed
 from conf.errors import BadRequest
 
-CONF = Path(__file__).parents[2] / "conf"
+ROOT = Path(__file__).parents[2]
+CONF = ROOT / "conf"
 KEYS = Path(__file__).with_name("public_keys.txt")
 SECTION_GROUPS = {"policy": "policy", "env": "env", "encoder": "policy", "trainer": "trainer", "logger": "logger"}
 
@@ -71,14 +77,26 @@ def test_yaml_holds_exactly_the_fields_of_its_dataclass(ask: Ask, choice: str) -
     assert sorted(dotted(plain_section(choice))) == sorted(dotted(ask(choice, *beside(choice)).config[section]))
 
 
+def runs_of(recipe: str) -> list[list[str]]:
+    """The overrides of each run that a recipe stands for; of its seeds, one says as much as all."""
+    cfg = compose("config", [recipe], return_hydra_config=True)
+    params = {key: values for key, values in (cfg.hydra.sweeper.get("params") or {}).items() if key != "seed"}
+    asked = OverridesParser.create().parse_overrides([f"{key}={values}" for key, values in params.items()])
+    [grid] = BasicSweeper.split_arguments(asked, None)
+    # An evaluation needs a checkpoint; what it asks of the policy can be typed without one.
+    return [[recipe, *run, *(["mode=train"] if cfg.mode == "eval" else [])] for run in grid]
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_recipe_is_typed(ask: Ask, recipe: str) -> None:
-    group, name = recipe.split("=")
-    if (yaml.safe_load((CONF / group / f"{name}.yaml").read_text()) or {}).get("mode") == "eval":
-        with pytest.raises(BadRequest, match="mode=eval needs a checkpoint"):  # its header says how to get one
-            ask(recipe)
-    else:
-        ask(recipe)
+def test_every_run_of_a_recipe_is_typed(ask: Ask, recipe: str) -> None:
+    for overrides in runs_of(recipe):
+        ask(*overrides)
+
+
+def test_every_recipe_that_is_named_exists() -> None:
+    texts = [ROOT / "README.md", *CONF.rglob("*.yaml"), *(ROOT / "policies").glob("*.py")]
+    named = {match for text in texts for match in re.findall(r"\b(experiment|debug)=(\w+)", text.read_text())}
+    assert named and {f"{group}={option}" for group, option in named} - {"experiment=NAME"} <= {*RECIPES}
 
 
 def test_values_inline_in_config_yaml_are_all_the_fields(ask: Ask) -> None:
@@ -101,6 +119,12 @@ def public_keys() -> str:
 
 def test_public_keys_are_the_frozen_ones(ask: Ask) -> None:
     assert public_keys() == KEYS.read_text(), "a public key came or went; if that is meant: python tests/conf/test_check.py"
+
+
+def test_reading_the_command_line_imports_nothing_that_trains() -> None:
+    script = "import sys, conf.callback; print({'trainers', 'torch', 'wandb'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
 
 
 def test_defaults_of_the_request(ask: Ask) -> None:

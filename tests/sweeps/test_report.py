@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,6 +161,68 @@ def test_values_of_one_policy_only_tell_its_settings_apart(request_for: Callable
     assert [rows[0][:2] for rows in found.settings] == [["bc_mlp", "-"], ["masked_dit", "2"], ["masked_dit", "4"]]
 
 
+def trained(request_for: Callable, folder: Path, seed: int, *words: str) -> dict[str, Any]:
+    """A checkpoint's folder, as far as the table reads it, and the start of a run that plays it."""
+    folder.mkdir()
+    request = request_for("policy=bc_mlp", f"seed={seed}", *words)
+    claim(folder, request.config)
+    return {**request_for("policy=bc_mlp").config, "mode": "eval", "ckpt_path": str(folder)}
+
+
+def scored(folder: Path, config: dict[str, Any], successes: list[bool], random: float = 0.0) -> None:
+    folder.mkdir(parents=True)
+    claim(folder, config)
+    count = len(successes)
+    players = {"sampled": successes, "random": [number < random * count for number in range(count)]}
+    episodes = {name: {"success": solved, "return": solved, "length": [3] * count} for name, solved in players.items()}
+    record = {"seen_in_training": 0.0, "scores": dict.fromkeys(players), "per_episode": episodes}
+    for name, value in (("status", {"status": "done"}), ("summary", {}), ("evaluation", record)):
+        (folder / f"{name}.json").write_text(json.dumps(value))
+
+
+def test_evaluations_are_pooled_over_the_training_seeds_of_their_checkpoints(request_for: Callable, tmp_path: Path):
+    for width in (8, 16):
+        for seed in (0, 1, 2):
+            config = trained(request_for, tmp_path / f"{width}-{seed}", seed, f"trainer.max_steps={width}")
+            for split in ("val", "test"):
+                run = {**config, "eval": {**config["eval"], "split": split}}
+                scored(tmp_path / f"sweep/{width}-{seed}-{split}", run, [True] * seed + [False] * (4 - seed))
+    found = report(tmp_path / "sweep")
+    assert found.header[:4] == ["ckpt_path", "split", "acting", "success, seeds 0 1 2"]
+    assert [rows[0][:4] for rows in found.settings] == [
+        [path, split, "sampled", "0.000 0.250 0.500"] for path in ("16-0", "8-0") for split in ("test", "val")
+    ]
+    assert all(rows[0][4].startswith("0.250 (") for rows in found.settings)
+    for run in (tmp_path / "sweep").glob("16-*"):
+        shutil.rmtree(run)
+    assert report(tmp_path / "sweep").header[:2] == ["split", "acting"]  # nothing else differs
+
+
+def test_what_is_no_training_seed_is_not_pooled_as_one(request_for: Callable, tmp_path: Path):
+    early, late = (trained(request_for, tmp_path / name, 5) for name in ("step-1", "step-2"))
+    for name, config in (("early", early), ("late", late)):
+        scored(tmp_path / "steps" / name, config, [True])
+    found = report(tmp_path / "steps")
+    assert found.header[0] == "ckpt_path" and [rows[0][0] for rows in found.settings] == ["step-1", "step-2"]
+    for seed in (0, 1):
+        scored(tmp_path / f"acting/{seed}", {**early, "seed": seed}, [True, False])
+    assert report(tmp_path / "acting").header[1:3] == ["acting", "success, seeds 0 1"]  # of one policy
+    shutil.rmtree(tmp_path / "step-1")
+    assert [rows[0][0] for rows in report(tmp_path / "steps").settings] == ["step-1", "step-2"]  # what was played has gone
+
+
+def test_references_are_those_of_the_same_episodes(request_for: Callable, tmp_path: Path):
+    config = request_for("policy=bc_mlp").config
+    for split, random in (("test", 0.25), ("val", 0.75)):
+        for media in (0, 1):
+            place = tmp_path / f"sweep/{split}-{media}"
+            scored(place, {**config, "eval": {**config["eval"], "split": split, "media": media}}, [True] * 4, random)
+    found = report(tmp_path / "sweep")
+    columns = [found.header.index(name) for name in ("split", "media")]
+    rows = [([row[column] for column in columns], row[len(columns)], row[len(columns) + 2]) for row in found.references]
+    assert rows == [(["test", ""], "random", "0.250"), (["val", ""], "random", "0.750")]
+
+
 def test_markdown(sweep: Path):
     lines = cli("report", str(sweep), "--markdown").stdout.splitlines()
     assert lines[:2] == [
@@ -185,9 +248,10 @@ def test_bad_folders_are_one_sentence(sweep: Path, tmp_path: Path):
         assert words in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_help_and_no_torch(sweep: Path):
+def test_help_and_nothing_heavy(sweep: Path):
     assert "report" in cli("--help").stdout
     assert "--markdown" in cli("report", "--help").stdout
-    script = "import sys, pathlib; from sweeps.report import show; show(pathlib.Path(sys.argv[1])); print('torch' in sys.modules)"
+    script = "import sys, pathlib; from sweeps.report import show; show(pathlib.Path(sys.argv[1])); "
+    script += "print({'torch', 'trainers.boards'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", script, str(sweep)], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "False", done.stderr
+    assert done.stdout.splitlines()[-1] == "set()", done.stderr

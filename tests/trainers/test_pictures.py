@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,8 @@ def area(image: Image.Image, colour: str) -> int:
 
 
 def test_the_strip_has_a_row_for_each_round_and_a_column_for_each_slot():
-    many = np.full((14, 2, 4), MASK)  # more rows than the picture of a state is high
-    tall, taller = (drawn(many[:rounds])[1].height for rounds in (13, 14))
+    many = np.full((pictures.ROUNDS, 2, 4), MASK)  # more rows than the picture of a state is high
+    tall, taller = (drawn(many[:rounds])[1].height for rounds in (pictures.ROUNDS - 1, pictures.ROUNDS))
     assert taller - tall == 2 * pictures.ROW
     width, wider = (drawn(np.full((3, 1, slots), MASK))[1].width for slots in (10, 12))
     assert (wider - width) % 2 == 0 and wider - width > 2 * pictures.FONT.getlength("right")
@@ -86,6 +87,42 @@ def test_the_gif_has_a_frame_for_each_round_and_holds_the_last():
         white.append(area(gif, "white"))
     assert shown == [pictures.ROUND] * 5 + [pictures.LAST]
     assert white == sorted(white, reverse=True) and len(set(white)) == len(white)  # the table fills up
+
+
+@pytest.mark.parametrize(("slots", "rounds"), [(49, 49), (49, 100), (8, 8), (200, 200), (2000, 3)])
+def test_however_long_the_plan_the_pictures_stay_small(slots: int, rounds: int):
+    making = np.full((rounds + 1, 4, slots), MASK)
+    for number in range(1, rounds + 1):  # the last round commits the last slot
+        making[number, :, : slots * number // rounds] = number % 3
+    gif, png = drawn(making)
+    assert gif.n_frames == min(rounds + 1, pictures.ROUNDS)
+    assert gif.width * gif.height * gif.n_frames < 2e7
+    assert area(png, pictures.COLOURS[rounds % 3]) > 0 and png.size == gif.size
+
+
+def test_of_many_rounds_the_first_and_the_last_are_drawn():
+    making = np.full((100, 1, 1), MASK)
+    making[1:50] = 0
+    making[50:99] = 1
+    making[99] = 2
+    _, strip = drawn(making)
+    assert all(area(strip, colour) > 0 for colour in pictures.COLOURS[:3])
+    assert area(strip, pictures.MASK) - area(drawn(making[1:])[1], pictures.MASK) > 300  # the one masked cell
+
+
+def test_a_film_is_reduced_to_its_colours_frame_by_frame():
+    whole: list[weakref.ref[Image.Image]] = []
+    held: list[int] = []
+
+    def frames() -> Iterator[Image.Image]:
+        for number in range(20):
+            held.append(sum(frame() is not None for frame in whole))
+            frame = Image.new("RGB", (8, 8), (number, 0, 0))
+            whole.append(weakref.ref(frame))
+            yield frame
+
+    gif = Image.open(io.BytesIO(pictures.encode_gif(frames(), 100)))
+    assert gif.format == "GIF" and len(held) == 20 and max(held) < 4
 
 
 def test_more_actions_than_colours_are_drawn():

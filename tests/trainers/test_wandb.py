@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -12,6 +13,9 @@ from threading import Thread
 from typing import Any
 
 import pytest
+
+from conf.errors import BadRequest
+from trainers.boards import Config
 
 wandb_internal_pb2 = pytest.importorskip("wandb.proto.wandb_internal_pb2")
 
@@ -102,6 +106,43 @@ def test_without_a_key(launch: Callable, here: Path, nobody: dict[str, str]):
     done = launch(*RUN, check=False, **nobody)
     assert done.returncode == 2 and "WANDB_API_KEY" in done.stderr and "logger.mode=offline" in done.stderr
     assert not (here / "run").exists()
+
+
+def test_a_sweep_without_a_key_does_not_begin(launch: Callable, here: Path, nobody: dict[str, str]):
+    sweep = ("-m", *RUN[:-1], "seed=0,1", "hydra.sweep.dir=sweep")
+    done = launch(*sweep, check=False, **nobody)
+    assert done.returncode == 2 and "2 of 2 runs cannot run" in done.stderr and "WANDB_API_KEY" in done.stderr
+    assert not (here / "sweep").exists()
+    assert launch(*sweep, "dry=true", **nobody).stdout.count("seed=") >= 2  # shows nothing on a board
+
+
+@pytest.mark.parametrize("words", [("mode=collect",), ("dry=true",)])
+def test_what_shows_nothing_needs_no_key(launch: Callable, nobody: dict[str, str], words: tuple[str, ...]):
+    launch(*RUN, *words, **nobody)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (f"tags=[one,{'t' * 65}]", "a tag for W&B has 1 to 64 characters"),
+        ("tags=['']", "a tag for W&B has 1 to 64 characters"),
+        ("logger.project=a/b", "logger.project must be 1 to 128 characters"),
+        (f"logger.project={'p' * 129}", "logger.project must be 1 to 128 characters"),
+    ],
+)
+def test_a_name_that_wandb_does_not_take(request_for: Callable, words: str, sentence: str):
+    with pytest.raises(BadRequest, match=sentence):
+        request_for("logger=wandb", "logger.mode=offline", words).refuse_unready()
+    request_for("logger=tensorboard", words).refuse_unready()
+
+
+def test_a_folder_called_wandb_is_not_the_package(here: Path, monkeypatch: pytest.MonkeyPatch):
+    Config(name="wandb")
+    (here / "wandb").mkdir()
+    monkeypatch.setattr(sys, "path", [str(here)])
+    monkeypatch.delitem(sys.modules, "wandb")
+    with pytest.raises(ValueError, match="needs an extra package"):
+        Config(name="wandb")
 
 
 def test_a_server_that_refuses_the_key(launch: Callable, here: Path, nobody: dict[str, str]):
