@@ -51,6 +51,7 @@ BABYAI_ERRANDS = 8  # and the most places it sends the agent to, which is what B
 class Config:
     id: str = "MiniGrid-DoorKey-8x8-v0"  # any registered MiniGrid-* or BabyAI-* id; Empty-8x8 has one layout only
     max_steps: int = 0  # truncate after this many steps; 0 keeps the id's own limit (rewards depend on it)
+    straight: bool = False  # where several actions are optimal the expert walks on rather than turns; else it draws one of them
     data: DataConfig = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:
@@ -109,7 +110,7 @@ class MiniGrid(Family):
     def expert(self) -> Planner:
         if not self.planned:
             raise BadRequest(str(self.accepts(self.config, needs_expert=True)))
-        return Planner(self.config.data.seed)
+        return Planner(self.config.data.seed, self.config.straight)
 
     def wanderer(self) -> Wanderer:
         return Wanderer(self.config.data.seed, self.config.data.detours)
@@ -142,7 +143,8 @@ class MiniGrid(Family):
 
     def signature(self) -> dict[str, Any]:
         limit = {"max_steps": self.config.max_steps} if self.config.max_steps else {}
-        return {"id": self.config.id, **limit, "minigrid": minigrid.__version__, "engine": VERSION}
+        expert = {"straight": True} if self.config.straight else {}
+        return {"id": self.config.id, **limit, **expert, "minigrid": minigrid.__version__, "engine": VERSION}
 
     def render(self, seeds: np.ndarray, actions: list[np.ndarray]) -> list[np.ndarray]:
         """Frames [T+1,H,W,3] of each episode, drawn by MiniGrid itself."""

@@ -24,12 +24,12 @@ LEFT, RIGHT, FORWARD, USE = 1, 2, 4, 8  # bits of a set of optimal actions; USE 
 class Planner:
     """Labels the present state of every lane with an optimal action, whatever was executed before.
 
-    Where several actions are optimal one is drawn by (seed, episode seed, step), so the number of lanes changes nothing. A state
-    from which the goal cannot be reached is labelled `done`.
+    Where several actions are optimal one is drawn by (seed, episode seed, step), so the number of lanes changes nothing; with
+    `straight`, walking on comes before turning. A state from which the goal cannot be reached is labelled `done`.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, straight: bool = False) -> None:
+        self.seed, self.straight = seed, straight
         self.vector: BatchedVector | None = None
 
     def act(self, vector: VectorEnv) -> np.ndarray:
@@ -45,6 +45,8 @@ class Planner:
 
         cell = self.number[engine.cell - engine.home]
         best = self.best[np.arange(vector.num_envs), self.phase, engine.direction, cell]  # [N] sets of actions
+        if self.straight:
+            best = np.where(best & FORWARD, FORWARD, best)
         draw = _uniform(self.seed, vector.seeds, engine.steps)
         action = MEMBERS[best, (draw * SIZE[best]).astype(np.intp)]
         return np.where((action == Actions.toggle) & PORTABLE[engine.facing()], Actions.pickup, action)
