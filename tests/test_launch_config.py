@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers import options
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
@@ -49,6 +50,8 @@ THEIRS = {
             data: DataConfig = field(default_factory=DataConfig)
 
         class Faulty(Family):
+            max_steps = 1
+
             def __init__(self, config):
                 self.config, self.spaces = config, Spaces(spaces.Dict(state=spaces.Box(0, 1, (2,))), spaces.Discrete(3))
 
@@ -99,6 +102,7 @@ def launch(tmp_path: Path, theirs: Path) -> Any:
     return run
 
 
+POLICIES = options("policy")
 TRUST = "trusted_packages=[their_pkg]"
 
 
@@ -113,10 +117,10 @@ TRUST = "trusted_packages=[their_pkg]"
         (["experimnt=plain"], "experimnt does not exist; did you mean experiment?"),
         (
             ["policy=bc_mpl"],
-            "policy=bc_mpl does not exist; did you mean policy=bc_mlp? policy is one of bc_mlp, masked_dit, mine",
+            f"policy=bc_mpl does not exist; did you mean policy=bc_mlp? policy is one of {', '.join(POLICIES)}, mine",
         ),
         (["policy=mine"], "policy._target_ is their_pkg.mine.Mine, but only policies, envs, trainers are trusted"),
-        (["study=x"], "study does not exist; the config has policy, env, "),
+        (["study=x"], "study does not exist; the config has trainer, policy, env, "),
         (["seed=1,2"], "seed=1,2 is a sweep; add -m"),
         (["seed"], "cannot read the argument seed; write key=value"),
         (["mode=eval", "ckpt_path=nowhere"], "ckpt_path=nowhere does not exist"),
@@ -145,7 +149,7 @@ def test_nothing_before_the_types_imports_torch(tmp_path: Path) -> None:
 def test_help_shows_commands_and_choices(launch: Any) -> None:
     shown = launch("--help").stdout
     assert "python launch.py mode=eval ckpt_path=" in shown
-    assert "policy: ad, bc_mlp, compressed_ad, masked_dit, mine" in shown
+    assert f"policy: {', '.join(POLICIES)}, mine" in shown
     assert "${" not in shown
 
 
@@ -159,7 +163,7 @@ def test_completion_in_bash(tmp_path: Path) -> None:
         hydra_bash_completion; echo "${{COMPREPLY[@]}}"
     """
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
-    assert done.stdout.split() == ["policy=bc_mlp", "policy=masked_dit"], done.stderr
+    assert done.stdout.split() == [f"policy={name}" for name in POLICIES], done.stderr
 
 
 def test_traceback_on_request(launch: Any, tmp_path: Path) -> None:
@@ -316,7 +320,7 @@ def test_evaluation_takes_policy_and_environment_from_the_checkpoint(ask: Any, t
     for words, sentence in (
         (["policy=masked_dit"], "the checkpoint holds bc_mlp, not masked_dit"),
         (["encoder=mlp"], "the checkpoint's encoder is not the one"),
-        (["policy.horizon=3"], "policy.horizon does not exist; policy has"),
+        (["policy.denoise_steps=3"], "policy.denoise_steps does not exist; policy has"),
         (["env.data.noise=2"], "env.data.noise is a probability"),
     ):
         with pytest.raises(BadRequest, match=sentence):

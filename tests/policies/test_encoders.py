@@ -20,8 +20,8 @@ def test_a_position_is_the_sum_of_its_coordinates():
 
 def test_whatever_is_one_of_a_few_has_an_encoder():
     seen = spaces.Dict({"key": spaces.Discrete(2), "weather": spaces.Discrete(5)})
-    assert Encoder.accepts(seen) is None
+    assert Encoder.accepts(Config(), seen) is None
     tokens = Encoder(Config(), seen, 16)({"key": torch.tensor([[1]]), "weather": torch.tensor([[4]])})
     assert tokens.shape == (1, 1, 2, 16)
     unknown = spaces.Dict({"smell": spaces.Box(0, 1, (3,)), "key": spaces.Discrete(2)})
-    assert Encoder.accepts(unknown) == "no encoder for the observation smell"
+    assert Encoder.accepts(Config(), unknown) == "no encoder for the observation smell"

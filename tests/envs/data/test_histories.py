@@ -115,7 +115,9 @@ def test_what_collect_says(tmp_path):
         (Data, {"source": "sarsa"}, "one of expert, explorer, ppo, q_learning, annealed_expert, or several of explorer, "),
         (Data, {"source": "explorer+expert"}, "got explorer\\+expert"),
         (Data, {"episodes_per_history": 0}, "data.episodes_per_history must be between 1"),
-        (Data, {"noise": 0.1}, "data.noise is the expert's"),
+        (Data, {"noise": 0.1}, "data.noise and data.detours are the expert's; data.source=explorer explores by itself"),
+        (Data, {"detours": 1}, "data.noise and data.detours are the expert's; data.source=explorer explores by itself"),
+        (DataConfig, {"detours": 101}, "data.detours must be between 0 and 100, got 101"),
     ],
 )
 def test_bad_values_are_sentences(data, values, sentence):
