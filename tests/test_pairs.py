@@ -9,11 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, options, pair
+from helpers import IN_CONTEXT, ROOT, options, pair
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TINY = (
@@ -28,8 +28,15 @@ def run_folder(here: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("env", options("env"))
-@pytest.mark.parametrize("policy", options("policy"))
+def pairs() -> Iterator:
+    """Every pair; every day only each policy where it belongs (tests/policies/test_contract.py makes and trains them all)."""
+    for policy in options("policy"):
+        for env in options("env"):
+            home = "darkroom" if policy in IN_CONTEXT else "minigrid"
+            yield pytest.param(policy, env, marks=() if env == home else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("policy", "env"), pairs())
 def test_two_steps_of_every_pair(launch: Callable, here: Path, policy: str, env: str):
     done = launch(*SHORT_EPISODES.get(env, ()), *pair(policy, env), *TINY)
     folder = run_folder(here)
@@ -56,17 +63,20 @@ def test_tensorboard_shows_scalars_hyperparameters_and_film(launch: Callable, he
 
 
 @pytest.mark.parametrize("encoder", options("encoder"))
-@pytest.mark.parametrize("policy", options("policy"))
+@pytest.mark.parametrize(
+    "policy", [name if name == "bc_mlp" else pytest.param(name, marks=pytest.mark.slow) for name in options("policy")]
+)
 def test_every_encoder_runs(launch: Callable, policy: str, encoder: str):
     launch(*pair(policy), f"encoder={encoder}", *TINY, "trainer.max_steps=1", "env.max_steps=5", "logger=none")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
         ("trainer.precision=bf16", "trainer.accumulate=4", "trainer.ema=0"),
         ("trainer.optimizer.name=adam", "trainer.schedule.name=constant", "trainer.max_epochs=1"),
-        pytest.param(("trainer.compile=true",), marks=pytest.mark.slow),  # compiles for a minute
+        ("trainer.compile=true",),  # compiles for a minute
     ],
     ids=["bf16", "epochs", "compile"],
 )
@@ -74,6 +84,7 @@ def test_trainer_options_run(launch: Callable, options: tuple[str, ...]):
     launch("policy=masked_dit", *TINY, "env.max_steps=5", "logger=none", *options, PYTHONWARNINGS="default")
 
 
+@pytest.mark.slow
 def test_an_environment_of_the_real_minigrid_is_evaluated(launch: Callable, here: Path):
     """Trained where there is an expert, played where there is none and the batched engine does not know the rules."""
     launch("policy=bc_mlp", *TINY, "env.max_steps=20", "hydra.run.dir=trained")
@@ -85,6 +96,10 @@ def test_an_environment_of_the_real_minigrid_is_evaluated(launch: Callable, here
 
 def test_debug_runs(launch: Callable, here: Path):
     launch("debug=fdr", "policy=bc_mlp")
+
+
+@pytest.mark.slow
+def test_overfitting_says_what_it_learned(launch: Callable, here: Path):
     assert "learned" in launch("debug=overfit", "policy=bc_mlp").stdout
 
 
@@ -122,6 +137,7 @@ class Mine(bc_mlp.BCMLP):
 """
 
 
+@pytest.mark.slow
 def test_a_policy_of_somebody_else_trains_and_is_loaded(launch: Callable, here: Path):
     (here / "their_pkg").mkdir()
     (here / "their_pkg/__init__.py").write_text("")
@@ -142,6 +158,7 @@ def test_a_run_that_diverges_says_so(launch: Callable, here: Path):
     assert json.loads((here / "run/status.json").read_text()) == {"status": "diverged"}
 
 
+@pytest.mark.slow
 def test_weights_can_start_a_run(launch: Callable, here: Path):
     words = (*TINY, "env.max_steps=20", "logger=none", "eval.media=0")
     learning = ("trainer.max_steps=40", "trainer.schedule.warmup=0", "trainer.ema=0", "trainer.eval_every=0")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 
+@pytest.mark.slow
 def test_each_line_of_the_chart_is_recorded_by_some_policy(launch: Callable, here: Path):
     place = ("env.id=MiniGrid-Empty-5x5-v0", "env.data.episodes=200", "env.max_steps=10")  # its floors can be counted
     recorded: set[str] = set()

@@ -94,7 +94,9 @@ def test_killed_and_resumed_is_the_run_that_was_not(here: Path, policy: str):
     assert_same_run(here / "whole", here / "cut")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow, id="SIGINT"), pytest.param(signal.SIGTERM, id="SIGTERM")]
+)
 def test_a_polite_stop_saves_and_says_how_to_go_on(here: Path, number: signal.Signals):
     finish(here, "whole", "policy=bc_mlp")
     process = start(here, "stopped", "policy=bc_mlp")

@@ -108,6 +108,7 @@ def test_without_a_key(launch: Callable, here: Path, nobody: dict[str, str]):
     assert not (here / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_without_a_key_does_not_begin(launch: Callable, here: Path, nobody: dict[str, str]):
     sweep = ("-m", *RUN[:-1], "seed=0,1", "hydra.sweep.dir=sweep")
     done = launch(*sweep, check=False, **nobody)
@@ -116,6 +117,7 @@ def test_a_sweep_without_a_key_does_not_begin(launch: Callable, here: Path, nobo
     assert launch(*sweep, "dry=true", **nobody).stdout.count("seed=") >= 2  # shows nothing on a board
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("mode=collect",), ("dry=true",)])
 def test_what_shows_nothing_needs_no_key(launch: Callable, nobody: dict[str, str], words: tuple[str, ...]):
     launch(*RUN, *words, **nobody)
@@ -145,6 +147,7 @@ def test_a_folder_called_wandb_is_not_the_package(here: Path, monkeypatch: pytes
         Config(name="wandb")
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_the_key(launch: Callable, here: Path, nobody: dict[str, str]):
     class Refusal(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
