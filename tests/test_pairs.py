@@ -36,7 +36,7 @@ def pairs() -> Iterator:
             yield pytest.param(policy, env, marks=() if env == home else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("policy", "env"), pairs())
+@pytest.mark.parametrize(("policy", "env"), [*pairs()])
 def test_two_steps_of_every_pair(launch: Callable, here: Path, policy: str, env: str):
     done = launch(*SHORT_EPISODES.get(env, ()), *pair(policy, env), *TINY)
     folder = run_folder(here)
