@@ -37,6 +37,7 @@ def test_a_full_disc_is_one_sentence_and_the_last_checkpoint_stays(launch: Calla
     assert "resumed from" in launch(*RUN, *SIZES, "hydra.run.dir=disc/run", "resume=true").stdout
 
 
+@pytest.mark.slow
 def test_a_full_disc_for_the_data_leaves_no_half_dataset(launch: Callable, small_disc: Path):
     done = launch(*RUN, *SIZES, "data_dir=disc/data", "env.data.episodes=20000", check=False)
     assert done.returncode == 1

@@ -360,6 +360,7 @@ def test_a_row_without_a_loss_is_passed_over():
     assert not said(watch(), 500, {"train/skipped": 3})
 
 
+@pytest.mark.slow
 def test_a_run_that_learns_nothing_says_so(launch: Callable, here: Path):
     words = ("policy=bc_mlp", "env.id=MiniGrid-DoorKey-5x5-v0", "env.data.episodes=40", "env.data.val_episodes=10")
     run = ("trainer.max_steps=250", "trainer.eval_every=0", "trainer.eval_episodes=0", "eval.episodes=5", "logger=none")
@@ -368,6 +369,7 @@ def test_a_run_that_learns_nothing_says_so(launch: Callable, here: Path):
     assert "still at chance" in json.loads((here / "run/health.json").read_text())["during_training"]["chance"]
 
 
+@pytest.mark.slow
 def test_debug_health_reports_and_trains_nothing(launch: Callable, here: Path):
     done = launch("debug=health", "experiment=seed_001", "hydra.run.dir=run")
     for words in ("padding=end", "patience", "too few layouts", "look", "ok"):
@@ -381,6 +383,7 @@ def test_debug_health_judges_the_data_of_the_run(request_for):
     assert compose("config", ["debug=health"]).env == compose("config").env
 
 
+@pytest.mark.slow
 def test_weights_of_another_run_are_not_taken_for_a_fault(launch: Callable, here: Path):
     words = ("policy=bc_mlp", "env.data.episodes=40", "env.data.val_episodes=10", "logger=none")
     run = ("trainer.max_steps=40", "trainer.eval_every=0", "trainer.eval_episodes=0", "eval.episodes=2", "eval.media=0")
