@@ -13,6 +13,7 @@ SMALL = {
     "darkroom.py": ["--histories", "70", "--episodes", "5", "--repeats", "1"],
     "engine.py": ["--repeats", "1"],
     "in_context.py": ["--repeats", "1", "--lanes", "16"],
+    "sampler.py": ["--steps", "1", "--widths", "64"],
     "training_step.py": ["--steps", "2", "--policies", "bc_mlp"],
     "windows.py": ["--batches", "5"],
 }
