@@ -1,5 +1,5 @@
-"""Is this run worth its time? Checks before the first step and during training; each finding is a sentence that names the
-likely cause and the override to try.
+"""Is this run worth its time? Checks before the first step; each finding is a sentence that names the likely cause and the
+override to try. (`watch` looks on during training, `audit` at learning histories, `probes` measure.)
 
 The project grew out of post-mortems of failed trainings; every check here would have ended one of them in its first minute.
 `debug=health` runs the checks alone.
@@ -8,9 +8,6 @@ The project grew out of post-mortems of failed trainings; every check here would
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -20,8 +17,10 @@ from torch import nn
 from envs.data.statistics import Floor, label_shares, repeated_episodes
 from envs.data.windows import HistoryCut, Windows
 from policies.base import Batch, Policy
+from trainers import audit
 from trainers.optim import ScheduleConfig
 from trainers.probes import FirstPass, Probe, not_finite
+from trainers.report import Report
 
 LARGEST_LAYER = 0.5  # share of all parameters above which one layer is worth a sentence
 SMALL_MODEL = 5_000_000  # parameters below which nobody minds; write-up 000 had 20 to 41 million
@@ -31,59 +30,8 @@ OFF_CHANCE = 0.1  # relative distance of the first loss from chance
 COUNTED_SAMPLES = 4096  # windows whose slots are looked at
 BEHIND_THE_END = 0.6  # share of plan slots after their episode's end; expert plans at horizon 8 have .2 to .4
 ONE_LABEL = 0.95  # share of the most frequent action, above which always answering it looks like success
-NEAR_CHANCE = 0.95  # of chance: a floor above it leaves nothing to learn
 NOT_HELD_OUT = 0.5  # share of val episodes that are training episodes
-AUDITED = 512  # samples whose targets are looked at
-EARLY = 0.5  # share of the histories below which targets have only seen their beginning
-STILL_AT_CHANCE = 0.98
-CHANCE_AFTER = (200, 1000)  # steps after which a loss at chance is no longer a slow start: a tenth of the run, within these
-VANISHED = 1e-6  # gradient norm
-EXPLODED = 100.0  # times trainer.grad_clip; without clipping: the gradient norm itself
 NAMES = 8  # of parameters in one sentence
-
-
-@dataclass
-class Finding:
-    check: str
-    measured: str
-    warning: str | None = None  # what is wrong, why most often, and the override to try
-
-
-@dataclass
-class Report:
-    facts: dict[str, Any] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-    during_training: dict[str, str] = field(default_factory=dict)  # what Watch said
-
-    @property
-    def warnings(self) -> list[str]:
-        return [finding.warning for finding in self.findings if finding.warning]
-
-    def add(self, check: str, measured: str, warning: str | None = None) -> None:
-        self.findings.append(Finding(check, measured, warning))
-
-    def to_json(self) -> dict[str, Any]:
-        checks = [vars(finding) for finding in self.findings]
-        return {"facts": self.facts, "checks": checks, "warnings": self.warnings, "during_training": self.during_training}
-
-    def numbers(self) -> dict[str, float]:
-        """Those facts that are a number."""
-        return {name: value for name, value in self.facts.items() if isinstance(value, (int, float))} | {
-            "warnings": len(self.warnings)
-        }
-
-    def to_markdown(self) -> str:
-        rows = [f"| {f.check} | {'look' if f.warning else 'ok'} | {f.measured} |" for f in self.findings]
-        sentences = [f"- {sentence}" for sentence in (*self.warnings, *self.during_training.values())]
-        return "\n".join(["| check | | measured |", "|---|---|---|", *rows, "", *sentences])
-
-    def table(self) -> Table:
-        shown = Table(title=f"{len(self.findings)} checks, {len(self.warnings)} with a warning", title_justify="left")
-        for name in ("check", "", "measured"):
-            shown.add_column(name)
-        for finding in self.findings:
-            shown.add_row(finding.check, "[red]look[/]" if finding.warning else "[green]ok[/]", finding.measured)
-        return shown
 
 
 def parameter_table(policy: nn.Module) -> Table:
@@ -97,9 +45,6 @@ def parameter_table(policy: nn.Module) -> Table:
         if count:
             table.add_row(name, f"{count:,}", f"{count / total:.1%}")
     return table
-
-
-# --- before the first step -------------------------------------------------------------------------------------------
 
 
 def before_training(
@@ -124,8 +69,8 @@ def before_training(
     if floor:
         _labels(report, data, floor)
     if isinstance(data.cut, HistoryCut) and floor:
-        _targets(report, data, data.cut, floor)
-        _smoothing(report, policy)
+        audit.targets(report, data, data.cut, floor)
+        audit.smoothing_floor(report, policy)
     _held_out(report, data, validation)
     return report
 
@@ -262,61 +207,15 @@ def _labels(report: Report, data: Windows, floor: Floor) -> None:
         )
     report.add("label balance", f"the most frequent action, {shares.index(common)}, is {common:.0%} of the labels", warning)
     if isinstance(data.cut, HistoryCut):
-        return  # their floor is the source's own: `_targets`
+        return  # their floor is the source's own: `audit`
     warning = None
-    if floor.known and floor.entropy > NEAR_CHANCE * floor.chance:
+    if floor.known and floor.entropy > audit.NEAR_CHANCE * floor.chance:
         warning = (
             f"what the policy sees says nearly nothing about the actions: the best possible loss of an action is "
             f"{floor.entropy:.3f}, chance is {floor.chance:.3f}, and no hyper-parameter can go below that; let the policy see "
             "more (policy.encoder.ignore, policy.frames), and look at how the episodes were recorded (env.id, env.data.seed)"
         )
     report.add("entropy floor", f"the next action's is {floor} (chance {floor.chance:.3f})", warning)
-
-
-def _targets(report: Report, data: Windows, cut: HistoryCut, floor: Floor) -> None:
-    """Which parts of the histories training asks about, and what the source itself knew there."""
-    samples = np.linspace(0, len(cut) - 1, min(AUDITED, len(cut))).astype(np.int64)
-    step, length = cut.ages(samples)
-    chance = report.facts["action_chance"]
-    reach, whole = int(step.max()) + 1, int(length.max())
-    tenths = np.bincount(step * 10 // length, minlength=10) / len(step)
-    report.facts |= {"target_floor": floor.entropy, "target_floor_known": floor.repeated, "target_tenths": tenths.tolist()}
-    coverage = " ".join(f"{share:.0%}" for share in tenths)
-    told = f" on the {floor.repeated:.0%} whose probability the source told" if floor.repeated < 1 else ""
-    known = f"floor {floor.entropy:.3f}{told}" if floor.repeated else "floor unknown: the source does not tell its probabilities"
-    warning = None
-    if floor.known and floor.entropy > NEAR_CHANCE * chance:
-        if reach < EARLY * whole:
-            warning = (
-                f"the training targets lie in the first {reach} of {whole} steps of the histories, where the source is still "
-                f"random: the best possible loss on them is {floor.entropy:.3f}, chance is {chance:.3f}, and no hyper-parameter "
-                "can help. Sample whole histories: policy.from_start=0, a larger policy.length, or policy.every=3"
-            )
-        else:
-            warning = (
-                f"the source is as good as random wherever training looks: the best possible loss is {floor.entropy:.3f}, chance "
-                f"is {chance:.3f}, and no hyper-parameter can help; record longer histories (env.data.episodes_per_history) or "
-                "those of another learner (env.data.source)"
-            )
-    where = f"they lie in steps 1 to {reach} of {whole}, by tenths of the histories {coverage}"
-    report.add("training targets", f"{known}, chance {chance:.3f}; {where}", warning)
-
-
-def _smoothing(report: Report, policy: Policy) -> None:
-    smoothing, chance = getattr(getattr(policy, "config", None), "label_smoothing", 0.0), report.facts["action_chance"]
-    if not smoothing:
-        return
-    rest = smoothing / round(math.exp(chance))  # what each of the actions is given
-    sure = 1 - smoothing + rest
-    floor = -sure * math.log(sure) - (smoothing - rest) * math.log(rest)
-    report.facts["smoothing_floor"] = floor
-    report.add(
-        "label smoothing",
-        f"{smoothing:g}: the smoothed loss cannot go below {floor:.3f}, however sure the source is",
-        f"policy.label_smoothing={smoothing:g} puts a floor of its own, {floor:.3f}, under the loss even where the source is "
-        f"certain, and the policy that it asks for acts at random in {smoothing:.0%} of the steps for ever; judge by "
-        "cross_entropy, which is not smoothed, or set it to 0",
-    )
 
 
 def _held_out(report: Report, data: Windows, validation: Windows) -> None:
@@ -346,63 +245,3 @@ def schedule(report: Report, config: ScheduleConfig, max_steps: int, eval_every:
             "trainer.schedule.name=cosine"
         )
     report.add("schedule", f"{config.name} over {max_steps} steps, {usable} validations before the last", warning)
-
-
-# --- during training -------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Watch:
-    """Looks at every row of training metrics. `said` holds what was said already; it belongs into the checkpoint."""
-
-    chance: float
-    floor: float | None  # of the loss, where it is that of the next action alone and can be counted
-    max_steps: int
-    grad_clip: float
-    said: dict[str, str] = field(default_factory=dict)  # finding -> sentence
-
-    def look(self, step: int, values: dict[str, float]) -> Iterator[str]:
-        """New findings in the row `values` of means since the row before."""
-        if "train/loss" not in values:  # every step since then was skipped
-            return
-        for name, sentence in (
-            ("chance", self._still_at_chance(step, values["train/loss"])),
-            ("vanished", self._vanished(step, values["train/grad_norm"])),
-            ("exploded", self._exploded(step, values["train/grad_norm"])),
-        ):
-            if sentence and name not in self.said:
-                self.said[name] = sentence
-                yield sentence
-
-    def _still_at_chance(self, step: int, loss: float) -> str | None:
-        least, most = CHANCE_AFTER
-        if step < min(max(least, self.max_steps // 10), most) or loss < STILL_AT_CHANCE * self.chance:
-            return None
-        if self.floor is not None and self.floor > STILL_AT_CHANCE * self.chance:
-            return None  # nothing is there to be learned, and that was said before training
-        known = "" if self.floor is None else f", while the data's own floor is about {self.floor:.3f}"
-        return (
-            f"after {step} steps the loss is {loss:.3f}, still at chance ({self.chance:.3f}){known}: the learning rate is too "
-            "low or too high (trainer.optimizer.lr), or the policy does not see what the actions depend on; debug=overfit tells"
-        )
-
-    def _vanished(self, step: int, norm: float) -> str | None:
-        if not norm < VANISHED:
-            return None
-        return (
-            f"at step {step} the gradient's norm is {norm:.1e}: nothing is being learned any more; either everything is learned "
-            "(trainer.max_steps is more than enough), or a saturated layer holds the gradients back (trainer.optimizer.lr)"
-        )
-
-    def _exploded(self, step: int, norm: float) -> str | None:
-        if not norm > EXPLODED * (self.grad_clip or 1):
-            return None
-        if not self.grad_clip:
-            return (
-                f"at step {step} the gradient's norm is {norm:.1e}, and nothing clips it: one such step can undo all before it; "
-                "set trainer.grad_clip=1, or lower trainer.optimizer.lr"
-            )
-        return (
-            f"at step {step} the gradient's norm is {norm:.1e}, {norm / self.grad_clip:.0f} times trainer.grad_clip: each step "
-            "keeps its direction alone; lower trainer.optimizer.lr, or look for inputs that are not normalised (debug=health)"
-        )

@@ -24,12 +24,14 @@ from envs.data.windows import Windows
 from policies.base import Batch, Loss, Policy
 from policies.noise import Noise, Purpose, fold
 from policies.store import write_tensors
-from trainers import checkpoint, health
+from trainers import checkpoint
 from trainers.batches import Batches, flattened, rows_of, to_device
 from trainers.optim import Average, OptimizerConfig, Schedule, ScheduleConfig, make_optimizer
 from trainers.profile import LEAST, TRACED, WARM_UP
 from trainers.records import Records, bar, say, write_json
+from trainers.report import Report
 from trainers.stop import StopRequest
+from trainers.watch import Watch
 
 VALIDATION_SAMPLES = 4096  # windows behind each validation loss,
 VALIDATION_TARGETS = 65_536  # and no more targets than these, where a window has one at each step
@@ -113,7 +115,7 @@ class Offline:
         self.config, self.policy, self.data, self.validation = config, policy, data, validation
         self.folder, self.seed, self.device = folder, seed, device
         self.floor = floor
-        self.report = health.Report()  # what was found before the first step; findings of the training are added
+        self.report = Report()  # what was found before the first step; findings of the training are added
         self.save_policy, self.play, self.make_records = save_policy, play, make_records
         if config.batch_size > max(len(data), SMALLEST_CAP):
             raise BadRequest(
@@ -138,7 +140,7 @@ class Offline:
             "best": None,  # [success, return, -loss] on the val split
             "bad_in_row": 0,
             "skipped": 0,
-            "said": {},  # what health.Watch found
+            "said": {},  # what Watch found
             "loss": None,  # of the last row of metrics
             "data": data.dataset.fingerprint,
             "sums": {},  # name -> [sum, count] since the last row of metrics
@@ -185,7 +187,7 @@ class Offline:
         self.began = time.perf_counter() - self.state["seconds"]
         self.chance = self.policy.chance_loss(self.batch(0))
         said = self.report.during_training = self.state["said"]
-        self.watch = health.Watch(self.chance, self.floor_of("loss"), self.max_steps, self.config.grad_clip, said)
+        self.watch = Watch(self.chance, self.floor_of("loss"), self.max_steps, self.config.grad_clip, said)
         if said:
             self.write_health()
         self.words = ""

@@ -36,6 +36,7 @@ from trainers.boards import session
 from trainers.offline import Outcome
 from trainers.profile import profile
 from trainers.records import Records, bar, console, say, write_json
+from trainers.report import Report
 
 EXIT = {"done": Exit.DONE, "failed": Exit.FAILED, "diverged": Exit.DIVERGED}
 THREADS = torch.get_num_threads()  # PyTorch's choice, before any run of this process asked for another
@@ -163,7 +164,7 @@ def built(request: Request, family: Family, folder: Path, device: torch.device) 
     )
 
 
-def health_of(trainer: Any, request: Request, folder: Path) -> health.Report:
+def health_of(trainer: Any, request: Request, folder: Path) -> Report:
     """What is to be said before the first step: shown, written down, and handed to the trainer, which adds to it."""
     sample = trainer.data.batch(trainer.batches.samples(0)[: request.trainer.batch_size // request.trainer.accumulate])
     report = trainer.report = health.before_training(

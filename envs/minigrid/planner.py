@@ -34,11 +34,8 @@ class Planner:
 
     def act(self, vector: VectorEnv) -> np.ndarray:
         """The best action [N] in the present state of every lane."""
-        vector = vector.unwrapped
-        assert isinstance(vector, BatchedVector), "only the engine shows its state"
+        vector = self._met(vector)
         engine = vector.engine
-        if vector is not self.vector:
-            self._meet(vector)
         for lane in np.flatnonzero(self.known != engine.changes).tolist():
             self._replan(engine, lane)
         np.copyto(self.known, engine.changes)
@@ -50,6 +47,14 @@ class Planner:
         draw = _uniform(self.seed, vector.seeds, engine.steps)
         action = MEMBERS[best, (draw * SIZE[best]).astype(np.intp)]
         return np.where((action == Actions.toggle) & PORTABLE[engine.facing()], Actions.pickup, action)
+
+    def _met(self, vector: VectorEnv) -> BatchedVector:
+        """The vector environment itself, and everything ready for it."""
+        vector = vector.unwrapped
+        assert isinstance(vector, BatchedVector), "only the engine shows its state"
+        if vector is not self.vector:
+            self._meet(vector)
+        return vector
 
     def _meet(self, vector: BatchedVector) -> None:
         num_envs, engine = vector.num_envs, vector.engine

@@ -28,14 +28,8 @@ class Wanderer(Planner):
 
     def act(self, vector: VectorEnv) -> np.ndarray:
         """Actions [N] on the way; -1 in lanes that have been to all their places."""
-        vector = vector.unwrapped
-        assert isinstance(vector, BatchedVector), "only the engine shows its state"
+        vector = self._met(vector)
         engine = vector.engine
-        if vector is not self.vector:
-            self._meet(vector)
-            self.random = np.random.Generator(np.random.Philox(key=[self.seed, int(vector.seeds[0])]))
-            self.left = self.random.integers(self.most + 1, size=vector.num_envs)  # [N] places still to see
-            self.place = np.full(vector.num_envs, -1)  # [N] the present one, as a numbered cell
         arrived = self.number[engine.cell - engine.home] == self.place
         self.left -= arrived & (self.left > 0)
         for lane in np.flatnonzero((self.left > 0) & (arrived | (self.place < 0))).tolist():
@@ -48,6 +42,12 @@ class Wanderer(Planner):
         unreachable = action == Actions.done  # behind a locked door: enough seen
         self.left[unreachable] = 0
         return np.where(resting | unreachable, -1, action)
+
+    def _meet(self, vector: BatchedVector) -> None:
+        super()._meet(vector)
+        self.random = np.random.Generator(np.random.Philox(key=[self.seed, int(vector.seeds[0])]))
+        self.left = self.random.integers(self.most + 1, size=vector.num_envs)  # [N] places still to see
+        self.place = np.full(vector.num_envs, -1)  # [N] the present one, as a numbered cell
 
     def _world(self, engine: Engine, lane: int) -> np.ndarray:
         codes = engine.codes[lane, engine.inside].copy()

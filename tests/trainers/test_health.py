@@ -21,6 +21,8 @@ from policies.noise import Noise
 from trainers import health
 from trainers.optim import Schedule, ScheduleConfig
 from trainers.probes import Probe, not_finite
+from trainers.report import Report
+from trainers.watch import Watch
 
 KEYS = {line.split()[-1] for line in (ROOT / "tests/conf/public_keys.txt").read_text().splitlines()}
 
@@ -39,12 +41,12 @@ def unspoiled(policy: Policy, data: Windows) -> None:
 
 
 @pytest.fixture
-def check(request_for: Callable, data_dir: Path) -> Callable[..., health.Report]:
+def check(request_for: Callable, data_dir: Path) -> Callable[..., Report]:
     """The report on a configuration, after `spoil(policy, data)` has brought back an old mistake."""
 
     def run(
         *overrides: str, spoil: Callable[[Policy, Windows], None] = unspoiled, batch_size: int = 64, trained: bool = False
-    ) -> health.Report:
+    ) -> Report:
         request = request_for("env.id=MiniGrid-DoorKey-5x5-v0", *overrides)
         family = request.targets["env"](request.env)
         policy = request.targets["policy"](request.policy, family.spaces)
@@ -63,13 +65,13 @@ def check(request_for: Callable, data_dir: Path) -> Callable[..., health.Report]
     return run
 
 
-def warning(report: health.Report, check: str) -> str:
+def warning(report: Report, check: str) -> str:
     """What one check warns of, or nothing."""
     (finding,) = [finding for finding in report.findings if finding.check == check]
     return helpful(finding.warning) if finding.warning else ""
 
 
-def measured(report: health.Report, check: str) -> str:
+def measured(report: Report, check: str) -> str:
     (finding,) = [finding for finding in report.findings if finding.check == check]
     return finding.measured
 
@@ -169,7 +171,7 @@ def test_layers_of_any_make_are_watched():
     batch = {"action": torch.zeros(4, 1, dtype=torch.long), "action_mask": torch.ones(4, 1, dtype=torch.bool)}
     first = Probe(Recurrent(nn.GRU(7, 7, batch_first=True)), batch, seed=0).first_pass()
     assert [spread.layer for spread in first.spreads] == ["layer"] and 0 < first.spreads[0].deviation < 1
-    report = health.Report()
+    report = Report()
     health._spread(report, Probe(Recurrent(None), batch, seed=0).first_pass(), trained=False)
     assert "not measured" in measured(report, "spread of outputs") and not report.warnings
 
@@ -295,7 +297,7 @@ def test_a_schedule_that_cannot_act_is_named():
     """Write-up 001: a plateau schedule with a patience of 5 in a run of 3 epochs."""
 
     def sentence(config: ScheduleConfig, max_steps: int, eval_every: int) -> str:
-        report = health.Report()
+        report = Report()
         health.schedule(report, config, max_steps, eval_every)
         return warning(report, "schedule")
 
@@ -310,7 +312,7 @@ def test_a_schedule_that_cannot_act_is_named():
 @pytest.mark.parametrize("max_steps", range(60, 101, 5))
 def test_a_plateau_is_named_exactly_when_it_cannot_cut(max_steps):
     """Simulated with a loss that never improves: some step before the end must have a lower rate."""
-    config, report = ScheduleConfig(name="plateau", patience=5, warmup=0), health.Report()
+    config, report = ScheduleConfig(name="plateau", patience=5, warmup=0), Report()
     health.schedule(report, config, max_steps, eval_every=10)
     simulated, rates = Schedule(config, max_steps), []
     for step in range(max_steps):
@@ -320,11 +322,11 @@ def test_a_plateau_is_named_exactly_when_it_cannot_cut(max_steps):
     assert bool(warning(report, "schedule")) == (min(rates) == 1)
 
 
-def watch(chance: float = 1.95, floor: float | None = None, max_steps: int = 1000, grad_clip: float = 1.0) -> health.Watch:
-    return health.Watch(chance, floor, max_steps, grad_clip)
+def watch(chance: float = 1.95, floor: float | None = None, max_steps: int = 1000, grad_clip: float = 1.0) -> Watch:
+    return Watch(chance, floor, max_steps, grad_clip)
 
 
-def said(watching: health.Watch, step: int, values: dict[str, float]) -> list[str]:
+def said(watching: Watch, step: int, values: dict[str, float]) -> list[str]:
     return [helpful(sentence) for sentence in watching.look(step, values)]
 
 

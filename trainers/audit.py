@@ -1,0 +1,65 @@
+"""What is asked of whoever learns from learning histories, found out before the first step.
+
+Write-up 003 trained for 150,000 steps at a loss that could not fall: all its targets lay where the source was still random.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from envs.data.statistics import Floor
+from envs.data.windows import HistoryCut, Windows
+from policies.base import Policy
+from trainers.report import Report
+
+AUDITED = 512  # samples whose targets are looked at
+EARLY = 0.5  # share of the histories below which targets have only seen their beginning
+NEAR_CHANCE = 0.95  # of chance: a floor above it leaves nothing to learn
+
+
+def targets(report: Report, data: Windows, cut: HistoryCut, floor: Floor) -> None:
+    """Which parts of the histories training asks about, and what the source itself knew there."""
+    samples = np.linspace(0, len(cut) - 1, min(AUDITED, len(cut))).astype(np.int64)
+    step, length = cut.ages(samples)
+    chance = report.facts["action_chance"]
+    reach, whole = int(step.max()) + 1, int(length.max())
+    tenths = np.bincount(step * 10 // length, minlength=10) / len(step)
+    report.facts |= {"target_floor": floor.entropy, "target_floor_known": floor.repeated, "target_tenths": tenths.tolist()}
+    coverage = " ".join(f"{share:.0%}" for share in tenths)
+    told = f" on the {floor.repeated:.0%} whose probability the source told" if floor.repeated < 1 else ""
+    known = f"floor {floor.entropy:.3f}{told}" if floor.repeated else "floor unknown: the source does not tell its probabilities"
+    warning = None
+    if floor.known and floor.entropy > NEAR_CHANCE * chance:
+        if reach < EARLY * whole:
+            warning = (
+                f"the training targets lie in the first {reach} of {whole} steps of the histories, where the source is still "
+                f"random: the best possible loss on them is {floor.entropy:.3f}, chance is {chance:.3f}, and no hyper-parameter "
+                "can help. Sample whole histories: policy.from_start=0, a larger policy.length, or policy.every=3"
+            )
+        else:
+            warning = (
+                f"the source is as good as random wherever training looks: the best possible loss is {floor.entropy:.3f}, chance "
+                f"is {chance:.3f}, and no hyper-parameter can help; record longer histories (env.data.episodes_per_history) or "
+                "those of another learner (env.data.source)"
+            )
+    where = f"they lie in steps 1 to {reach} of {whole}, by tenths of the histories {coverage}"
+    report.add("training targets", f"{known}, chance {chance:.3f}; {where}", warning)
+
+
+def smoothing_floor(report: Report, policy: Policy) -> None:
+    smoothing, chance = getattr(getattr(policy, "config", None), "label_smoothing", 0.0), report.facts["action_chance"]
+    if not smoothing:
+        return
+    rest = smoothing / round(math.exp(chance))  # what each of the actions is given
+    sure = 1 - smoothing + rest
+    floor = -sure * math.log(sure) - (smoothing - rest) * math.log(rest)
+    report.facts["smoothing_floor"] = floor
+    report.add(
+        "label smoothing",
+        f"{smoothing:g}: the smoothed loss cannot go below {floor:.3f}, however sure the source is",
+        f"policy.label_smoothing={smoothing:g} puts a floor of its own, {floor:.3f}, under the loss even where the source is "
+        f"certain, and the policy that it asks for acts at random in {smoothing:.0%} of the steps for ever; judge by "
+        "cross_entropy, which is not smoothed, or set it to 0",
+    )
