@@ -22,7 +22,7 @@ from conf.build import build
 from conf.check import Request
 from conf.device import pick
 from conf.errors import BadRequest, Exit
-from conf.folder import quoted
+from conf.folder import leaves, quoted
 from envs.base import Family, Score
 from envs.data import record, statistics
 from envs.data.histories import describe
@@ -50,7 +50,7 @@ def main(request: Request, folder: Path) -> Exit:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_num_threads(request.trainer.threads or THREADS)
     family = request.targets["env"](request.env)
-    with locked(folder), session(request.logger, folder, flat(request.config), say):
+    with locked(folder), session(request.logger, folder, dict(leaves(request.config)), say):
         write_json(folder / "status.json", {"status": "running"})
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # outside the training loop it means what Ctrl-C means
         try:
@@ -258,7 +258,7 @@ def conclude(request: Request, family: Family, folder: Path, device: torch.devic
     records = Records(folder, request.logger)
     headline = request.eval.decode[0]
     records.hyperparameters(
-        flat(yaml.safe_load((folder / "config.yaml").read_text())),
+        dict(leaves(yaml.safe_load((folder / "config.yaml").read_text()))),
         {f"{request.eval.split}/{name}": scores[headline][name] for name in ("success", "return")},
     )
     for picture in result.pictures:
@@ -292,10 +292,3 @@ def training_seeds(request: Request, family: Family) -> np.ndarray | None:
         return None
     other = request.targets["env"](build(type(request.env), trained))
     return other.seeds("train", other.config.data.episodes) if other.signature() == family.signature() else None
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return found
