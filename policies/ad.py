@@ -2,7 +2,8 @@
 
 A causal transformer predicts the actions of whole learning histories, across episodes of one task. What it has to imitate is
 getting better, so with frozen weights it gets better from episode to episode of a task it never saw. Every step has a target
-(published code often trains on one action a sequence: hundreds of times less to learn from for the same work).
+(published code often trains on one action a sequence, here policy.targets=one: hundreds of times less to learn from at the same
+cost).
 
 Not to be confused with behaviour cloning of the experts that the histories end with: without the beginnings there is nothing to
 be learned about learning. What the source explores like, this explores like: sample its actions, never take the best.
@@ -51,7 +52,7 @@ class AD(HistoryPolicy):
         self.decoder = Transformer(width, config.layers, config.heads, config.feedforward * width, config.dropout)
 
     def forward(self, batch: Batch, noise: Noise) -> Loss:
-        return self.loss(self.decoder(self.token(batch), self.config.context), batch)
+        return self.loss(self.decoder(self.token(batch), self.config.context), batch, noise)
 
     def start(self, num_envs: int, device: torch.device) -> Memory:
         cache = self.decoder.start(num_envs, self.config.context, device)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -73,13 +74,17 @@ class CompressedAD(HistoryPolicy):
         read = self.compressor(torch.cat([latents + self.slot, block], dim=1), None)
         return read[:, : self.config.latents]
 
+    def compressions(self, slot: np.ndarray) -> np.ndarray:
+        made = np.stack([slot // length for length in self.config.blocks])
+        return np.minimum(made, self.config.depth) if self.config.depth else made
+
     # --- training ----------------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch, noise: Noise) -> Loss:
         tokens = self.token(batch)
         blocks = self.cut(tokens, noise)
         latents = self.compressed(blocks)
-        loss = self.loss(self.decoded(latents, blocks)[:, : tokens.shape[1]], batch)
+        loss = self.loss(self.decoded(latents, blocks)[:, : tokens.shape[1]], batch, noise)
         return self.with_reconstruction(loss, latents, blocks, batch) if self.config.reconstruction else loss
 
     def cut(self, tokens: Tensor, noise: Noise) -> Tensor:

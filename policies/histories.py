@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,6 +34,7 @@ class Config:
     length: int = 320  # steps of a training sample: long enough for the source to get good within it
     every: int = 1  # of a history every k-th episode, so that one of a slow learner fits into `length`
     from_start: float = 0.7  # share of the samples that begin where the history does (1.0: write-up 003's sampler)
+    targets: Literal["every", "one"] = "every"  # one: of a sample only one random step is learned from (write-up 003)
     label_smoothing: float = 0.0  # makes the policy act at random for ever, and the loss has a floor of its own
     late: int = 0  # the episode of a history from which on the loss counts `late_weight` times: where something is to be recalled
     late_weight: float = 1.0
@@ -110,12 +112,18 @@ class HistoryPolicy(Policy):
         """What the next action is read from, [N, d]; what is to be remembered of the token is written into `memory`."""
         raise NotImplementedError("step(token [N, d], memory) -> [N, d]")
 
+    def compressions(self, slot: np.ndarray) -> np.ndarray:
+        """How often the past of these steps [n] of a sample was compressed: a row for each way in which training cuts samples."""
+        return np.zeros((1, len(slot)), np.int64)
+
     # --- training ----------------------------------------------------------------------------------------------------
 
-    def loss(self, hidden: Tensor, batch: Batch) -> Loss:
+    def loss(self, hidden: Tensor, batch: Batch, noise: Noise) -> Loss:
         """Of all actions of the batch, from what they are read from [B, T, d]: a step's own and what came before it."""
         logits = self.head(hidden).float()  # [B, T, A]
         counted = batch["action_mask"]
+        if self.training and self.config.targets == "one":
+            counted = one_of_each(counted, noise)
         label = batch["action"].masked_fill(~counted, -100).flatten()  # cross_entropy's "ignore"
         plain = F.cross_entropy(logits.flatten(0, 1), label, reduction="none").view_as(counted)  # [B, T]
         total, count = plain.sum(), counted.sum()
@@ -144,6 +152,12 @@ class HistoryPolicy(Policy):
         token = self.token({"observation": now, **now})[:, 0]
         logits = self.head(self.step(token, memory)).float()
         return choose(logits / self.config.temperature, noise, greedy), memory
+
+
+def one_of_each(counted: Tensor, noise: Noise) -> Tensor:
+    """Of what counts in each row [B, T], one step alone, any of them."""
+    chosen = torch.where(counted, noise.uniform(counted.shape[1]), -1.0).argmax(1, keepdim=True)
+    return torch.zeros_like(counted).scatter(1, chosen, True) & counted
 
 
 def by_age(loss: Tensor, counted: Tensor, episode: Tensor) -> dict[str, tuple[Tensor, Tensor]]:

@@ -11,11 +11,12 @@ import numpy as np
 
 from envs.data.statistics import Floor
 from envs.data.windows import HistoryCut, Windows
-from policies.base import Policy
+from policies.histories import HistoryPolicy
 from trainers.report import Report
 
 AUDITED = 512  # samples whose targets are looked at
 EARLY = 0.5  # share of the histories below which targets have only seen their beginning
+MOSTLY = 0.5  # share of the targets whose past is not compressed at all, above which there is little to learn about compression
 NEAR_CHANCE = 0.95  # of chance: a floor above it leaves nothing to learn
 
 
@@ -48,8 +49,28 @@ def targets(report: Report, data: Windows, cut: HistoryCut, floor: Floor) -> Non
     report.add("training targets", f"{known}, chance {chance:.3f}; {where}", warning)
 
 
-def smoothing_floor(report: Report, policy: Policy) -> None:
-    smoothing, chance = getattr(getattr(policy, "config", None), "label_smoothing", 0.0), report.facts["action_chance"]
+def compressions(report: Report, policy: HistoryPolicy, cut: HistoryCut) -> None:
+    """How deep the recurrence is that training teaches."""
+    samples = np.linspace(0, len(cut) - 1, min(AUDITED, len(cut))).astype(np.int64)
+    slot = np.nonzero(cut.places(samples)[2])[1]
+    depth = policy.compressions(slot)  # [ways, targets]
+    if not depth.any():
+        return
+    shares = [float((depth == number).mean()) for number in range(3)]
+    report.facts |= {"targets_by_compressions": [*shares, 1 - sum(shares)], "most_compressions": int(depth.max())}
+    counts = ", ".join(f"{share:.0%} {word}" for share, word in zip(shares, ("none", "one", "two"), strict=True))
+    measured = f"of the targets, {counts} and {1 - sum(shares):.0%} more; at most {depth.max()}"
+    warning = None
+    if shares[0] > MOSTLY:
+        warning = (
+            f"{shares[0]:.0%} of the training targets have no compressed past, so there is little to learn compression from: a "
+            "larger policy.length, or shorter policy.blocks"
+        )
+    report.add("compressions", measured, warning)
+
+
+def smoothing_floor(report: Report, policy: HistoryPolicy) -> None:
+    smoothing, chance = policy.config.label_smoothing, report.facts["action_chance"]
     if not smoothing:
         return
     rest = smoothing / round(math.exp(chance))  # what each of the actions is given

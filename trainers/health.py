@@ -14,9 +14,10 @@ from gymnasium import spaces
 from rich.table import Table
 from torch import nn
 
-from envs.data.statistics import Floor, label_shares, repeated_episodes
+from envs.data.statistics import Floor, label_entropy, label_shares, repeated_episodes
 from envs.data.windows import HistoryCut, Windows
 from policies.base import Batch, Policy
+from policies.histories import HistoryPolicy
 from trainers import audit
 from trainers.optim import ScheduleConfig
 from trainers.probes import FirstPass, Probe, not_finite
@@ -70,7 +71,9 @@ def before_training(
         _labels(report, data, floor)
     if isinstance(data.cut, HistoryCut) and floor:
         audit.targets(report, data, data.cut, floor)
-        audit.smoothing_floor(report, policy)
+        if isinstance(policy, HistoryPolicy):
+            audit.compressions(report, policy, data.cut)
+            audit.smoothing_floor(report, policy)
     _held_out(report, data, validation)
     return report
 
@@ -192,7 +195,7 @@ def _few(names: list[str]) -> str:
 def _labels(report: Report, data: Windows, floor: Floor) -> None:
     shares = label_shares(data.dataset.columns["action"])
     report.facts |= {
-        "label_entropy": data.dataset.meta["action_entropy"]["marginal"],
+        "label_entropy": label_entropy(data.dataset.columns["action"]),
         "label_shares": shares,
         "action_floor": floor.entropy if floor.known else None,
         "action_chance": floor.chance,

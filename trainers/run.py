@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ from trainers.records import Records, bar, console, say, write_json
 from trainers.report import Report
 
 EXIT = {"done": Exit.DONE, "failed": Exit.FAILED, "diverged": Exit.DIVERGED}
+EXAMINED = 2000  # episodes that `mode=health` records where there are none: seconds, in any environment
+PROBED = 8192  # action slots of the batch that the checks run the policy on
 THREADS = torch.get_num_threads()  # PyTorch's choice, before any run of this process asked for another
 
 
@@ -123,6 +126,11 @@ def train(request: Request, family: Family, folder: Path, device: torch.device) 
 
 def examine(request: Request, family: Family, folder: Path, device: torch.device) -> str:
     """`mode=health`: what training would be told before its first step, and no training."""
+    data = request.env.data
+    fewer = data.episodes > EXAMINED and not data.learners and not request.trainer.max_epochs  # epochs are counted in all of them
+    if fewer and not record.recorded(family, data, "train", Path(request.data_dir)):
+        say(f"recording {EXAMINED} of the {data.episodes} episodes that training would record: enough to look at")
+        request = replace(request, env=replace(request.env, data=replace(data, episodes=EXAMINED)))
     report = health_of(built(request, family, folder, device), request, folder)
     console.print(report.table())
     say(f"run folder   {folder}")
@@ -166,7 +174,8 @@ def built(request: Request, family: Family, folder: Path, device: torch.device) 
 
 def health_of(trainer: Any, request: Request, folder: Path) -> Report:
     """What is to be said before the first step: shown, written down, and handed to the trainer, which adds to it."""
-    sample = trainer.data.batch(trainer.batches.samples(0)[: request.trainer.batch_size // request.trainer.accumulate])
+    rows = min(request.trainer.batch_size // request.trainer.accumulate, max(2, PROBED // trainer.policy.window.actions))
+    sample = trainer.data.batch(trainer.batches.samples(0)[:rows])
     report = trainer.report = health.before_training(
         trainer.policy,
         to_device(sample, trainer.device),
@@ -212,7 +221,8 @@ def collect(request: Request, family: Family, folder: Path, device: torch.device
     for split, data in datasets.items():
         meta = data.meta
         expert = meta["expert"]
-        counted = meta["action_entropy"] and not request.env.data.learners  # learners' own floors are told by `describe`
+        discrete = isinstance(family.spaces.action, spaces.Discrete)
+        counted = discrete and not request.env.data.learners  # learners' own floors are told by `describe`
         floor = statistics.floor(Windows(data, Window())) if counted else None
         say(
             f"{split}: {meta['episodes']} episodes, {meta['steps']:,} steps in {meta['seconds']:.1f} s "
@@ -226,7 +236,9 @@ def collect(request: Request, family: Family, folder: Path, device: torch.device
 
 def entropies(data: Dataset, floor: statistics.Floor | None) -> str:
     """How much of the labels could be predicted at all, where they are classes."""
-    return f"; the entropy of the actions is {data.meta['action_entropy']['marginal']:.3f}, and {floor}" if floor else ""
+    if not floor:
+        return ""
+    return f"; the entropy of the actions is {statistics.label_entropy(data.columns['action']):.3f}, and {floor}"
 
 
 def recorded(request: Request, family: Family, split: str) -> Dataset:

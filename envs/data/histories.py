@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from envs.base import DataConfig, Family
-from envs.data.statistics import action_entropy
 from envs.data.store import OBSERVATION, Writer
 
 Block = dict[str, np.ndarray]
@@ -48,7 +47,6 @@ def record_histories(
                 progress(done * length, len(seeds) * length)
         writer.close()
         seconds = time.perf_counter() - began
-        seen = [name for name in writer.columns if name.startswith(OBSERVATION)]
         score = {name: np.concatenate([part[name] for part in scores]) for name in scores[0]}  # [H, E]
         floor, known = score["floor"].sum(0), score["known"].sum(0)  # [E]
         writer.finish(
@@ -65,7 +63,6 @@ def record_histories(
                 "floor": float(floor.sum() / known.sum()) if known.any() else None,
                 "floor_by_episode": [float(f / k) if k else None for f, k in zip(floor, known, strict=True)],
                 "floor_known": float(known.sum() / steps),
-                "action_entropy": action_entropy(folder, seen),
             }
         )
 

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 
 from envs.base import DataConfig, Family
 from envs.data.cache import address, obtain
 from envs.data.histories import record_histories
-from envs.data.statistics import action_entropy
 from envs.data.store import OBSERVATION, Dataset, Writer
 
 FORMAT = 2  # of the folder; a change makes every dataset anew
@@ -31,6 +29,29 @@ def dataset(
     waiting: Callable[[], None] = lambda: None,
 ) -> Dataset:
     """The recorded episodes of a split, from the cache if anybody made them before."""
+    recipe, seeds, length = _plan(family, data, split)
+
+    def make(folder: Path) -> None:
+        if data.learners:
+            record_histories(family, data, recipe, seeds, length, folder, progress)
+        else:
+            _record(family, data, recipe, seeds, folder, progress)
+
+    return Dataset(obtain(root, _name(family, split, recipe), make, waiting))
+
+
+def recorded(family: Family, data: DataConfig, split: str, root: Path) -> bool:
+    """Whether they are there already."""
+    recipe, _, _ = _plan(family, data, split)
+    return (root / _name(family, split, recipe)).exists()
+
+
+def _name(family: Family, split: str, recipe: dict[str, Any]) -> str:
+    return address(recipe, f"{family.signature()['id']}-{split}")
+
+
+def _plan(family: Family, data: DataConfig, split: str) -> tuple[dict[str, Any], np.ndarray, int]:
+    """All that a dataset depends on, the seeds of its episodes (histories), and how many episodes each of them has."""
     episodes = data.episodes if split == "train" else data.val_episodes
     histories, length = data.histories(episodes) if data.learners else (episodes, 1)
     seeds = family.seeds(split, histories)
@@ -43,14 +64,7 @@ def dataset(
         **data.recipe(),
         **({"episodes_per_history": length} if data.learners else {}),
     }
-
-    def make(folder: Path) -> None:
-        if data.learners:
-            record_histories(family, data, recipe, seeds, length, folder, progress)
-        else:
-            _record(family, data, recipe, seeds, folder, progress)
-
-    return Dataset(obtain(root, address(recipe, f"{family.signature()['id']}-{split}"), make, waiting))
+    return recipe, seeds, length
 
 
 def _record(
@@ -71,8 +85,6 @@ def _record(
             progress(min(start + family.lanes, len(seeds)), len(seeds))
         writer.close()
         seconds = time.perf_counter() - began
-        discrete = isinstance(family.spaces.action, spaces.Discrete)
-        seen = [name for name in writer.columns if name.startswith(OBSERVATION)]
         writer.finish(
             {
                 "recipe": recipe,
@@ -80,7 +92,6 @@ def _record(
                 "episodes": len(seeds),
                 "seconds": seconds,
                 "expert": {"success": float(np.concatenate(successes).mean()), "return": float(np.concatenate(returns).mean())},
-                "action_entropy": action_entropy(folder, seen) if discrete else None,
             }
         )
 

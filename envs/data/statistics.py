@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -40,13 +39,6 @@ class Floor:
         return f"not countable given what is seen: only {self.repeated:.0%} of the samples show what another one shows"
 
 
-def action_entropy(folder: Path, observations: list[str]) -> dict[str, float]:
-    """Of a dataset that is just being made: the entropy of its actions alone, and given everything seen in the same step."""
-    action = np.load(folder / "action.npy", mmap_mode="r")
-    seen = row_hashes([np.load(folder / f"{name}.npy", mmap_mode="r") for name in observations])
-    return {"marginal": _entropy(np.bincount(action)), "given_observation": _given(seen, action)[0]}
-
-
 def floor(windows: Windows, modalities: Sequence[str] | None = None) -> Floor:
     """Given these modalities (None: all) in all frames of a window, for the action that follows the last one; of histories, what
     their source says of itself."""
@@ -72,6 +64,11 @@ def _floor_of_source(windows: Windows, chance: float) -> Floor:
     told = batch["floor"][batch["action_mask"]]
     known = told.isfinite()
     return Floor(float(told[known].mean()) if known.any() else 0.0, float(known.float().mean()), chance)
+
+
+def label_entropy(action: np.ndarray) -> float:
+    """Of discrete actions, whatever is seen: what whoever knows only their shares has as a loss."""
+    return _entropy(np.bincount(action))
 
 
 def label_shares(action: np.ndarray) -> list[float]:

@@ -33,6 +33,21 @@ def test_what_was_done_and_paid_before_is_seen():
     assert not torch.isclose(policy({**seen, "first": ~seen["first"]}, noise(4)).total, before)
 
 
+def test_one_target_a_sample_is_learned_from_if_asked():
+    """As in write-up 003 and published code; which one, the noise says. Validation counts them all either way."""
+    every, one, seen = made(length=30), made(length=30, targets="one"), batch(64, 30)
+    one.load_state_dict(every.state_dict())
+    assert every(seen, noise(64)).count == one(seen, noise(64)).count == 64 * 30
+    one.train()
+    loss = one(seen, noise(64))
+    assert loss.count == 64
+    other = one({**seen, "action": seen["action"].roll(1, dims=1)}, noise(64))
+    assert not torch.equal(loss.total, other.total)
+    mean = (loss.total / loss.count).item()
+    whole = every(seen, noise(64))
+    assert mean == pytest.approx((whole.total / whole.count).item(), rel=0.2)  # 64 draws out of the steps that make up the mean
+
+
 def test_rewards_count_by_their_sign():
     policy, seen = made(length=30), batch(4, 30)
     small = {**seen, "previous_reward": seen["previous_reward"] * 0.07}

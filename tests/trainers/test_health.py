@@ -381,6 +381,16 @@ def test_debug_health_reports_and_trains_nothing(launch: Callable, here: Path):
     assert not (here / "run/checkpoints").exists()
 
 
+@pytest.mark.slow
+def test_debug_health_records_a_part_where_nothing_is_recorded(launch: Callable, here: Path):
+    words = ("debug=health", "env.id=MiniGrid-FourRooms-v0", "env.data.val_episodes=20", "logger=none")
+    done = launch(*words, "env.data.episodes=3000", "data_dir=data")
+    assert "recording 2000 of the 3000 episodes" in done.stdout
+    assert len(list((here / "data").glob("MiniGrid*train*"))) == 1
+    done = launch(*words, "env.data.episodes=2000", "data_dir=data")  # and what is there is taken whole
+    assert "recording" not in done.stdout and len(list((here / "data").glob("MiniGrid*train*"))) == 1
+
+
 def test_debug_health_judges_the_data_of_the_run(request_for):
     assert compose("config", ["debug=health"]).env == compose("config").env
 

@@ -181,6 +181,20 @@ def test_write_up_003_is_told_that_its_loss_was_the_floor(request_for: Callable,
     assert "no hyper-parameter can help" in sentences and "policy.from_start=0" in sentences
     assert report.facts["target_floor"] > 1.58 and sum(report.facts["target_tenths"][2:]) == 0
     assert report.facts["smoothing_floor"] == pytest.approx(0.3897, abs=1e-4)
+    # 160 steps in blocks of 20, 25, 30, 35 or 40: so many of them have no block, one, or two behind them; depth stops at two.
+    lengths = (20, 25, 30, 35, 40)
+    none, one = sum(lengths) / 5 / 160, sum(lengths) / 5 / 160
+    assert report.facts["targets_by_compressions"] == pytest.approx([none, one, 1 - none - one, 0])
+
+
+def test_targets_without_a_compressed_past_are_named(request_for: Callable, data_dir: Path):
+    words = ("policy=compressed_ad", "env=darkroom", "env.data.episodes=400", "policy.length=60", "policy.blocks=[40]")
+    asked = request_for(*words)
+    family = asked.targets["env"](asked.env)
+    policy = asked.targets["policy"](asked.policy, family.spaces)
+    data = Windows(record.dataset(family, asked.env.data, "train", data_dir), policy.window)
+    report = health.before_training(policy, data.batch(np.arange(8)), data, data, statistics.floor(data), seed=0)
+    assert any("67% of the training targets have no compressed past" in sentence for sentence in report.warnings)
 
 
 @pytest.mark.slow
