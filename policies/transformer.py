@@ -36,7 +36,7 @@ class Block(nn.Module):
         turned, value = self.query_key_value(self.norm_attention(x)).split((2 * width, width), dim=-1)
         turned = rotated(
             turned.unflatten(-1, (2 * self.heads, -1)), turn
-        )  # [B, T, 2*heads, d/heads], both at once: half the work
+        )  # [B, T, 2*heads, d/heads]: both at once, half the work
         query, key = turned.transpose(1, 2).chunk(2, dim=1)
         return query, key, value.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
@@ -68,16 +68,20 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
+    rate: Tensor
+
     def __init__(self, width: int, layers: int, heads: int, feedforward: int, dropout: float):
         super().__init__()
         self.heads, self.head_width = heads, width // heads
+        exponent = -torch.arange(0, self.head_width, 2, dtype=torch.float64) / self.head_width
+        self.register_buffer("rate", (SLOWEST**exponent).float(), persistent=False)  # [d/heads/2] radians a step
         self.blocks = nn.ModuleList(Block(width, heads, feedforward, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, reach: int | None) -> Tensor:
         """x [B, T, d]; each step sees itself and the `reach` - 1 before it, or (None) all steps see each other."""
         steps = x.shape[1]
-        turn = rotation(torch.arange(steps, device=x.device), self.head_width)
+        turn = rotation(torch.arange(steps, device=x.device), self.rate)
         bands = None if reach is None else banded(steps, reach, x.device)
         for block in self.blocks:
             x, _, _ = block(x, turn, bands)
@@ -85,26 +89,31 @@ class Transformer(nn.Module):
 
     def start(self, lanes: int, capacity: int, device: torch.device) -> Memory:
         """An empty cache of the last `capacity` steps."""
-        shape = (lanes, self.heads, capacity, self.head_width)
+        shape = (lanes, self.heads, capacity)
         names = [f"{kind}.{layer}" for layer in range(len(self.blocks)) for kind in ("keys", "values")]
-        return {name: torch.zeros(shape, device=device) for name in names}
+        cache = {name: torch.zeros(*shape, self.head_width, device=device) for name in names}
+        return {
+            "empty": torch.full(shape, -torch.inf, device=device),
+            **cache,
+        }  # `empty` is added to scores: 0 where a step is kept
 
     def prefill(self, x: Tensor, memory: Memory, lanes: Tensor) -> None:
         """Let the caches of `lanes` begin with the steps x [len(lanes), T, d]."""
         steps = x.shape[1]
-        turn = rotation(torch.arange(steps, device=x.device), self.head_width)
+        turn = rotation(torch.arange(steps, device=x.device), self.rate)
         bands = banded(steps, steps, x.device)
+        memory["empty"][lanes] = torch.where(torch.arange(memory["empty"].shape[2], device=x.device) < steps, 0.0, -torch.inf)
         for layer, block in enumerate(self.blocks):
             x, memory[f"keys.{layer}"][lanes, :, :steps], memory[f"values.{layer}"][lanes, :, :steps] = block(x, turn, bands)
 
     def step(self, x: Tensor, memory: Memory, position: Tensor) -> Tensor:
         """The step x [N, d] that comes after `position` [N] others; it is written into `memory`."""
-        capacity = memory["keys.0"].shape[2]
-        turn = rotation(position[:, None], self.head_width)
-        of_head = position.repeat_interleave(self.heads)  # [N*heads]
-        empty = torch.arange(capacity, device=x.device) > of_head[:, None]
-        hidden = torch.zeros(empty.shape, device=x.device).masked_fill(empty, -torch.inf)[:, None]  # [N*heads, 1, W]
-        row = torch.arange(0, empty.numel(), capacity, device=x.device) + of_head % capacity
+        empty = memory["empty"]  # [N, heads, W]
+        turn = rotation(position[:, None], self.rate)
+        begins = torch.arange(0, empty.numel(), empty.shape[2], device=x.device).view(-1, self.heads)  # [N, heads]
+        row = (begins + (position % empty.shape[2])[:, None]).flatten()
+        empty.view(-1).index_fill_(0, row, 0.0)
+        hidden = empty.flatten(0, 1)[:, None]
         x = x[:, None]
         for layer, block in enumerate(self.blocks):
             x = block.step(x, turn, memory[f"keys.{layer}"], memory[f"values.{layer}"], row, hidden)  # type: ignore[operator]
@@ -125,10 +134,9 @@ def banded(steps: int, reach: int, device: torch.device) -> list[Band]:
     return bands
 
 
-def rotation(position: Tensor, width: int) -> Tensor:
-    """Cosines and sines [2, ..., T, 1, width] by which each position turns; in float64 until the end, or far ones would blur."""
+def rotation(position: Tensor, rate: Tensor) -> Tensor:
+    """Cosines and sines [2, ..., T, 1, d] by which each position turns; in float64 until the end, or far ones would blur."""
     kind = torch.float64 if position.device.type != "mps" else torch.float32  # which has no float64
-    rate = SLOWEST ** (-torch.arange(0, width, 2, device=position.device, dtype=kind) / width)
     angle = position[..., None].to(kind) * rate
     cosine, sine = angle.cos(), angle.sin()
     return torch.stack([torch.cat([cosine, cosine], -1), torch.cat([-sine, sine], -1)]).float().unsqueeze(-2)
