@@ -49,7 +49,7 @@ class DataConfig:
         if not 0 <= self.noise < 1:
             raise ValueError(f"data.noise is a probability below 1, got {self.noise}")
         if (self.noise or self.detours) and self.learners:
-            raise ValueError(f"data.noise and data.detours are the expert's; data.source={self.source} explores by itself")
+            raise ValueError(f"data.source={self.source} explores by itself; data.noise and data.detours are for the expert")
         if not 0 <= self.detours <= 100:
             raise ValueError(f"data.detours must be between 0 and 100, got {self.detours}")
         if not 0 <= self.seed < 1000:

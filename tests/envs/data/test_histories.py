@@ -115,8 +115,8 @@ def test_what_collect_says(tmp_path):
         (Data, {"source": "sarsa"}, "one of expert, explorer, ppo, q_learning, annealed_expert, or several of explorer, "),
         (Data, {"source": "explorer+expert"}, "got explorer\\+expert"),
         (Data, {"episodes_per_history": 0}, "data.episodes_per_history must be between 1"),
-        (Data, {"noise": 0.1}, "data.noise and data.detours are the expert's; data.source=explorer explores by itself"),
-        (Data, {"detours": 1}, "data.noise and data.detours are the expert's; data.source=explorer explores by itself"),
+        (Data, {"noise": 0.1}, "data.source=explorer explores by itself; data.noise and data.detours are for the expert"),
+        (Data, {"detours": 1}, "data.source=explorer explores by itself; data.noise and data.detours are for the expert"),
         (DataConfig, {"detours": 101}, "data.detours must be between 0 and 100, got 101"),
     ],
 )
