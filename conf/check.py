@@ -255,6 +255,12 @@ def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: T
             f"eval.primed={sections['eval'].primed} lets the source of the histories play first, and here none has streams that "
             f"learn each by itself (env.data.source={sections['env'].data.source}); add env.data.source=explorer"
         )
+    episodes, cycle = sections["eval"].episodes_per_task, made.cycle
+    if targets["policy"].memory_scope == "history" and episodes > cycle and episodes % cycle:
+        raise BadRequest(
+            f"eval.episodes_per_task={episodes} ends within a round of this environment's tasks, which have {cycle} episodes (a "
+            f"checkpoint of them was trained on whole ones); try eval.episodes_per_task={cycle}"
+        )
     data = None if top.mode == "eval" else sections["env"].data
     if sentence := targets["policy"].accepts_data(sections["policy"], data, made.max_steps):
         raise BadRequest(sentence)

@@ -128,6 +128,7 @@ class Family:
     config: Any  # its field `data` is a DataConfig
     spaces: Spaces
     max_steps: int  # an episode is truncated after this many steps
+    cycle: int = 1  # after so many episodes of a task what is asked for begins anew
     lanes: int = 1024  # episodes recorded at once, the block that noise is a function of; fewer where a lane is costly
 
     @property
@@ -180,12 +181,12 @@ class Family:
         """Which lanes [N] have just solved their episode, from what `vector.step` returned."""
         raise NotImplementedError("success(reward, terminated, truncated, info) -> bool [N]")
 
-    def optimum(self, seeds: np.ndarray) -> Score | None:
-        """The best possible score on exactly these episodes, where it can be computed."""
+    def optimum(self, seeds: np.ndarray, turn: int = 0) -> Score | None:
+        """The best possible score on exactly these episodes, where it can be computed; of tasks, on their episode `turn`."""
         return None
 
-    def random_return(self, seeds: np.ndarray) -> np.ndarray | None:
-        """The exact expectation [E] of what random play scores, where it can be computed."""
+    def random_return(self, seeds: np.ndarray, turn: int = 0) -> np.ndarray | None:
+        """The exact expectation [E] of what random play scores, where it can be computed; of tasks, on their episode `turn`."""
         return None
 
     def task_names(self, seeds: np.ndarray) -> list[str]:
@@ -200,9 +201,10 @@ class Family:
         """What, besides `data`, decides how an episode looks: `id`, arguments, versions. Part of the dataset's address."""
         raise NotImplementedError("signature() -> dict")
 
-    def render(self, seeds: np.ndarray, actions: list[np.ndarray]) -> list[np.ndarray]:
-        """Frames [T+1,H,W,3] uint8 of each episode, replayed from its seed and its actions: for GIFs."""
-        raise NotImplementedError("render(seeds, actions) -> list of frames")
+    def render(self, seeds: np.ndarray, actions: list[np.ndarray], turns: np.ndarray | None = None) -> list[np.ndarray]:
+        """Frames [T+1,H,W,3] uint8 of each episode, replayed from its seed and its actions, for GIFs. `turns`: the which of its
+        task's episodes each is, where tasks are played several times in a row."""
+        raise NotImplementedError("render(seeds, actions, turns) -> list of frames")
 
 
 def _space_to_json(space: spaces.Space) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Config(histories.Config):
     encoder_layers: int = 2
     block: int = 40  # steps between two compressions when it acts; with the latents, all that it holds
     blocks: list[int] = field(default_factory=lambda: [20, 30, 40])  # lengths in training, of which each batch draws one
+    recent: int = 0  # blocks behind the present one that are held as they are, and compressed when they are older
     depth: int = 0  # compressions that latents go through; 0: without end, else they stand for the last `depth` blocks alone
     reconstruction: float = 0.0  # weight of an auxiliary loss: the latents have to tell the block that they were just made of
 
@@ -46,10 +47,12 @@ class Config(histories.Config):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.blocks or min(self.blocks) < 1:
             raise ValueError(f"blocks must be a list of lengths, each at least 1, got {self.blocks}")
-        if self.depth < 0 or self.reconstruction < 0:
-            raise ValueError(f"depth and reconstruction must be at least 0, got {self.depth} and {self.reconstruction}")
-        if min(self.blocks) >= self.length:
-            raise ValueError(f"length must exceed the shortest of the blocks {self.blocks}, or nothing is compressed")
+        for name in ("recent", "depth", "reconstruction"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if min(self.blocks) * (1 + self.recent) >= self.length:
+            whole = f"{1 + self.recent} of " if self.recent else ""
+            raise ValueError(f"length must exceed {whole}the shortest of the blocks {self.blocks}, or nothing is compressed")
 
 
 class CompressedAD(HistoryPolicy):
@@ -75,7 +78,7 @@ class CompressedAD(HistoryPolicy):
         return read[:, : self.config.latents]
 
     def compressions(self, slot: np.ndarray) -> np.ndarray:
-        made = np.stack([slot // length for length in self.config.blocks])
+        made = np.stack([np.maximum(slot // length - self.config.recent, 0) for length in self.config.blocks])
         return np.minimum(made, self.config.depth) if self.config.depth else made
 
     # --- training ----------------------------------------------------------------------------------------------------
@@ -109,9 +112,13 @@ class CompressedAD(HistoryPolicy):
         return found
 
     def decoded(self, latents: Tensor, blocks: Tensor) -> Tensor:
-        """[B, K * b, d], all blocks as one batch."""
-        x = torch.cat([latents + self.slot, blocks], dim=2).flatten(0, 1)  # [B*K, L+b, d]
-        hidden = self.decoder(x, x.shape[1])[:, self.config.latents :]
+        """[B, K * b, d], all blocks as one batch. What lies before the first block is empty: zeros."""
+        count, recent = blocks.shape[1], self.config.recent
+        before = nn.functional.pad(blocks, (0, 0, 0, 0, recent, 0))  # [B, recent+K, b, d]
+        seen = [before[:, first : first + count] for first in range(recent + 1)]
+        told = torch.cat([latents[:, :1].expand(-1, recent, -1, -1), latents], dim=1)[:, :count]
+        x = torch.cat([told + self.slot, *seen], dim=2).flatten(0, 1)  # [B*K, L + (recent+1)*b, d]
+        hidden = self.decoder(x, x.shape[1])[:, -blocks.shape[2] :]
         return hidden.unflatten(0, blocks.shape[:2]).flatten(1, 2)
 
     def with_reconstruction(self, loss: Loss, latents: Tensor, blocks: Tensor, batch: Batch) -> Loss:
@@ -119,33 +126,53 @@ class CompressedAD(HistoryPolicy):
         told, asked = latents[:, 1:].flatten(0, 1), blocks[:, :-1].detach()  # [B*(K-1), L, d], [B, K-1, b, d]
         place = self.place[: blocks.shape[2]].expand(len(told), -1, -1)
         error = (self.recall(place, self.recall.keys_values(told)).view_as(asked) - asked).square().mean(-1).flatten(1)
-        error = error * batch["action_mask"][:, : error.shape[1]]
-        parts = {"cross_entropy": (loss.total.detach(), loss.count), **loss.metrics, "reconstruction": (error.sum(), loss.count)}
-        return Loss(loss.total + self.config.reconstruction * error.sum(), loss.count, parts)
+        known = batch["action_mask"][:, : error.shape[1]]
+        error, count = (error * known).sum(), known.sum()
+        parts = {"cross_entropy": (loss.total.detach(), loss.count), **loss.metrics, "reconstruction": (error.detach(), count)}
+        # A mean of its own: the actions may be counted otherwise (policy.targets, policy.late_weight).
+        return Loss(loss.total + self.config.reconstruction * error / count.clamp(min=1) * loss.count, loss.count, parts)
 
     # --- acting ------------------------------------------------------------------------------------------------------
 
     def start(self, num_envs: int, device: torch.device) -> Memory:
         config, lanes = self.config, torch.arange(num_envs, device=device)
-        memory = self.decoder.start(num_envs, config.latents + config.block, device)
+        steps = (config.recent + 1) * config.block
+        memory = self.decoder.start(num_envs, config.latents + steps, device)
+        # With a limited depth: latents that stand for the last block alone, for the last two, and so on.
+        memory["latents"] = self.blank.detach().expand(num_envs, max(1, config.depth), -1, -1).clone()
+        memory["steps"] = torch.zeros(num_envs, steps, config.hidden_dim, device=device)  # what is held as it is
+        memory["position"] = torch.full_like(lanes, config.recent * config.block)  # of the next step among them
+        memory["blocks"] = torch.zeros_like(lanes)  # how many are full
         with torch.no_grad():
-            self.decoder.prefill((self.blank + self.slot).expand(num_envs, -1, -1), memory, lanes)
-            # With a limited depth: those that stand for the last block alone, for the last two, and so on.
-            latents = self.blank.expand(num_envs, max(1, config.depth), -1, -1).clone()
-        block = torch.zeros(num_envs, config.block, config.hidden_dim, device=device)
-        return {"position": torch.zeros_like(lanes), "latents": latents, "block": block, **memory}
+            self.reread(memory, lanes)
+        return memory
 
     def step(self, token: Tensor, memory: Memory) -> Tensor:
-        full = (memory["position"] == self.config.block).nonzero()[:, 0]
+        full = (memory["position"] == memory["steps"].shape[1]).nonzero()[:, 0]
         if len(full):
-            memory["latents"][full] = latents = self.renewed(memory["latents"][full], memory["block"][full])
-            self.decoder.prefill(latents[:, -1] + self.slot, memory, full)
-            memory["position"][full] = 0
+            self.move_on(memory, full)
         position = memory["position"]
-        memory["block"][torch.arange(len(token), device=token.device), position] = token
+        memory["steps"][torch.arange(len(token), device=token.device), position] = token
         hidden = self.decoder.step(token, memory, self.config.latents + position)
         memory["position"] += 1
         return hidden
+
+    def move_on(self, memory: Memory, lanes: Tensor) -> None:
+        """A block is full: the oldest of those that are held goes into the latents."""
+        block, recent = self.config.block, self.config.recent
+        old = lanes[memory["blocks"][lanes] >= recent]  # in the others the oldest is still empty
+        if len(old):
+            memory["latents"][old] = self.renewed(memory["latents"][old], memory["steps"][old, :block])
+        if recent:
+            memory["steps"][lanes, : recent * block] = memory["steps"][lanes, block:]
+        memory["blocks"][lanes] += 1
+        memory["position"][lanes] = recent * block
+        self.reread(memory, lanes)
+
+    def reread(self, memory: Memory, lanes: Tensor) -> None:
+        """The decoder's cache begins with the latents and the blocks that are held."""
+        held = memory["steps"][lanes, : self.config.recent * self.config.block]
+        self.decoder.prefill(torch.cat([memory["latents"][lanes, -1] + self.slot, held], dim=1), memory, lanes)
 
     def renewed(self, latents: Tensor, block: Tensor) -> Tensor:
         """All the latents [N, stages, L, d] after one more block [N, b, d]."""

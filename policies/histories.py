@@ -92,10 +92,29 @@ class HistoryPolicy(Policy):
     @classmethod
     def accepts_data(cls, config: Any, data: DataConfig | None, max_steps: int) -> str | None:
         name = cls.__module__.rpartition(".")[2]
-        if data is None or data.learners:
+        if data is None:
             return None
+        if data.learners:
+            return cls.fits(config, data, max_steps)
         sources = ", ".join(f"env.data.source={source}" for source in data.SOURCES)
         return f"policy={name} learns from learning histories, and the expert's single episodes are none: choose {sources}"
+
+    @classmethod
+    def fits(cls, config: Any, data: DataConfig, max_steps: int) -> str | None:
+        """A sentence if no sample shows one episode after another."""
+        if config.length <= max_steps:
+            return (
+                f"policy.length={config.length} is no longer than one episode of up to {max_steps} steps, so that no sample "
+                "shows what came of an earlier one: raise policy.length, or lower env.max_steps"
+            )
+        if config.every >= data.episodes_per_history > 1:
+            return (
+                f"policy.every={config.every} leaves one of the {data.episodes_per_history} episodes of a history: lower it, or "
+                "raise env.data.episodes_per_history"
+            )
+        if config.late_weight != 1 and config.late >= data.episodes_per_history:
+            return f"policy.late={config.late} comes after all of the {data.episodes_per_history} episodes of a history: lower it"
+        return None
 
     def __init__(self, config: Config, spaces: Spaces):
         super().__init__()

@@ -22,8 +22,7 @@ NEAR_CHANCE = 0.95  # of chance: a floor above it leaves nothing to learn
 
 def targets(report: Report, data: Windows, cut: HistoryCut, floor: Floor) -> None:
     """Which parts of the histories training asks about, and what the source itself knew there."""
-    samples = np.linspace(0, len(cut) - 1, min(AUDITED, len(cut))).astype(np.int64)
-    step, length = cut.ages(samples)
+    step, length = cut.ages(data.some(AUDITED))
     chance = report.facts["action_chance"]
     reach, whole = int(step.max()) + 1, int(length.max())
     tenths = np.bincount(step * 10 // length, minlength=10) / len(step)
@@ -49,10 +48,9 @@ def targets(report: Report, data: Windows, cut: HistoryCut, floor: Floor) -> Non
     report.add("training targets", f"{known}, chance {chance:.3f}; {where}", warning)
 
 
-def compressions(report: Report, policy: HistoryPolicy, cut: HistoryCut) -> None:
+def compressions(report: Report, policy: HistoryPolicy, data: Windows, cut: HistoryCut) -> None:
     """How deep the recurrence is that training teaches."""
-    samples = np.linspace(0, len(cut) - 1, min(AUDITED, len(cut))).astype(np.int64)
-    slot = np.nonzero(cut.places(samples)[2])[1]
+    slot = np.nonzero(cut.places(data.some(AUDITED))[2])[1]
     depth = policy.compressions(slot)  # [ways, targets]
     if not depth.any():
         return
@@ -69,11 +67,21 @@ def compressions(report: Report, policy: HistoryPolicy, cut: HistoryCut) -> None
     report.add("compressions", measured, warning)
 
 
+def dropout(report: Report, policy: HistoryPolicy) -> None:
+    if share := policy.config.dropout:
+        report.add(
+            "dropout",
+            f"{share:g} of what each block adds",
+            f"policy.dropout={share:g} makes learning slower, and where histories are recorded in seconds there is nothing to "
+            "gain from it: set it to 0, and record more histories (env.data.episodes) should val/loss rise above the training's",
+        )
+
+
 def smoothing_floor(report: Report, policy: HistoryPolicy) -> None:
-    smoothing, chance = policy.config.label_smoothing, report.facts["action_chance"]
+    smoothing = policy.config.label_smoothing
     if not smoothing:
         return
-    rest = smoothing / round(math.exp(chance))  # what each of the actions is given
+    rest = smoothing / policy.num_actions  # what each of the actions is given
     sure = 1 - smoothing + rest
     floor = -sure * math.log(sure) - (smoothing - rest) * math.log(rest)
     report.facts["smoothing_floor"] = floor

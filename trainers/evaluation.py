@@ -18,6 +18,7 @@ from trainers.pictures import Picture, film, unmasking
 from trainers.records import bar
 from trainers.rollout import ExpertPlayer, Player, PolicyPlayer, RandomPlayer, play
 
+JUDGED_BY = ("success", "return")  # what chooses the best checkpoint, first things first
 FILMED = 200  # steps of an episode in the film; whoever wanders longer has been seen wandering
 
 

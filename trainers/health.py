@@ -72,7 +72,8 @@ def before_training(
     if isinstance(data.cut, HistoryCut) and floor:
         audit.targets(report, data, data.cut, floor)
         if isinstance(policy, HistoryPolicy):
-            audit.compressions(report, policy, data.cut)
+            audit.compressions(report, policy, data, data.cut)
+            audit.dropout(report, policy)
             audit.smoothing_floor(report, policy)
     _held_out(report, data, validation)
     return report
@@ -155,6 +156,11 @@ def _padding(report: Report, data: Windows, counted: bool) -> None:
             f"{behind + cut:.0%} of the action slots hold no label, yet the loss changes with what stands in them: repeating one "
             "action then looks like success (write-up 001 had a low loss and solved nothing); try policy.padding=end"
         )
+    elif behind > BEHIND_THE_END and isinstance(data.cut, HistoryCut):
+        warning = (
+            f"{behind:.0%} of the slots lie behind the end of their history: the samples are longer than the histories, and most "
+            "of the computation is spent on nothing; try a smaller policy.length, or a larger env.data.episodes_per_history"
+        )
     elif behind > BEHIND_THE_END:
         warning = (
             f"{behind:.0%} of the action slots lie behind their episode's end: the plans are longer than the episodes, and most "
@@ -165,7 +171,7 @@ def _padding(report: Report, data: Windows, counted: bool) -> None:
 
 def _empty_slots(data: Windows) -> tuple[float, float]:
     """The shares of action slots behind the end of their episode, and behind a step that deviated from the plan before it."""
-    now = np.linspace(0, len(data) - 1, min(COUNTED_SAMPLES, len(data))).astype(np.int64)
+    now = data.some(COUNTED_SAMPLES)
     if isinstance(data.cut, HistoryCut):
         return 1 - data.batch(now)["action_mask"].float().mean().item(), 0.0
     taken = now[:, None] + data.cut.action_offsets  # [samples, Ta]

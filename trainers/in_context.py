@@ -34,6 +34,7 @@ MANY_TASKS = 16  # above which they are not listed one by one
 VALIDATION = 20  # episodes of each stream that chooses the best checkpoint; their last ones count
 LARGE = 5.0  # returns that one decimal tells apart
 COLLAPSE = 0.8  # of the sampled return: greedy acting below it is worth a sentence
+JUDGED_BY = ("return", "success")  # what chooses the best checkpoint, first things first
 
 Progress = Callable[[int, int], None]
 
@@ -47,11 +48,16 @@ class Streams:
     lengths: np.ndarray  # [S, E]
     actions: dict[tuple[int, int], np.ndarray]  # of (stream, episode): of those that were to be kept
     own: int = 1 << 30  # episodes at the end that the player played itself
+    expected: bool = False  # an exact expectation of returns: nothing was played, and nothing else is known
 
     @property
     def last(self) -> np.ndarray:
         """Mean return [S] of the last episodes."""
         return self.returns[:, -min(LAST, self.own) :].mean(1)
+
+    @property
+    def last_lengths(self) -> np.ndarray:
+        return self.lengths[:, -min(LAST, self.own) :].mean(1)
 
     @property
     def found(self) -> np.ndarray:
@@ -69,11 +75,16 @@ class Course:
     num_envs: int
     primed: int = 0  # episodes at first that the source of the histories plays
 
+    @property
+    def own(self) -> int:
+        """Episodes that the policy plays."""
+        return self.episodes - self.primed
+
     def vector(self, rows: np.ndarray) -> VectorEnv:
         return self.family.vector(len(rows), self.split, tasks=self.tasks[rows], episodes_per_task=self.episodes)
 
     def source(self, vector: VectorEnv, seed: int) -> Learner:
-        """Whom the policy watches first."""
+        """Whom the policy watches first. It draws for all lanes at once, so what it shows a stream depends on `num_envs`."""
         alone = [source for source in self.family.config.data.learners if self.family.pool(source) == 1]
         random = np.random.Generator(np.random.Philox(key=[seed & 0xFFFFFFFF, Purpose.ACTING]))
         return self.family.learner(alone[0], vector, self.episodes, random)
@@ -95,14 +106,14 @@ def play(
         before = start * course.episodes
         parts.append(_play(policy, course, rows, greedy, fold(seed, Purpose.ACTING), device, keep))
         progress(before + len(rows) * course.episodes, streams * course.episodes)
-    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("returns", "success", "lengths")}
+    returns, success, lengths = (np.concatenate([getattr(part, x) for part in parts]) for x in ("returns", "success", "lengths"))
     kept = {key: taken for part in parts for key, taken in part.actions.items()}
-    return Streams(**joined, actions=kept, own=course.episodes - course.primed)
+    return Streams(returns, success, lengths, kept, course.own)
 
 
 @torch.inference_mode()
 def _play(policy: Policy, course: Course, rows: np.ndarray, greedy: bool, seed: int, device: torch.device, keep: int) -> Streams:
-    """The streams `rows`, side by side. A draw belongs to a stream and a step of it, not to the lane that happens to play it."""
+    """The streams `rows`, side by side. A policy's draw belongs to a stream and a step of it, not to the lane that plays it."""
     shape = (len(rows), course.episodes)
     found = Streams(np.zeros(shape), np.zeros(shape, bool), np.zeros(shape), {})
     taken: dict[tuple[int, int], list[int]] = {
@@ -144,27 +155,42 @@ def _play(policy: Policy, course: Course, rows: np.ndarray, greedy: bool, seed: 
     return found
 
 
-def references(family: Family, split: str, tasks: np.ndarray, seed: int) -> dict[str, Streams]:
+def references(course: Course, seed: int) -> dict[str, Streams]:
     """Random play, whoever the histories come from, and the best there can be, on exactly these tasks."""
+    family, split, tasks = course.family, course.split, course.tasks
     scores = {}
-    exact = family.random_return(tasks)
-    if exact is None:
+    turns = range(course.episodes if family.cycle > 1 else 1)  # elsewhere one episode stands for all
+    exact = [family.random_return(tasks, turn) for turn in turns]
+    if exact[0] is None:
         scores["random"] = _once(play_once(RandomPlayer(family, seed), family, split, tasks, len(tasks)).score)
     else:
-        scores["random"] = Streams(exact[:, None], np.zeros((len(tasks), 1), bool), np.zeros((len(tasks), 1)), {})
+        returns = np.stack(exact, axis=1)  # type: ignore[arg-type]  # a family knows all of them or none
+        scores["random"] = Streams(returns, np.zeros_like(returns, bool), np.zeros_like(returns), {}, course.own, True)
     data = family.config.data
     for number, source in enumerate(data.learners):
-        pool = family.pool(source)
-        played = tasks[np.arange(max(pool, len(tasks) // pool * pool)) // pool]
+        played = pooled(family, tasks, family.pool(source))
         random = np.random.Generator(np.random.Philox(key=[seed, fold(Purpose.HEALTH, number)]))
         block = histories.play(family, source, played, data.episodes_per_history, random)
-        lengths = block["episode_length"].reshape(len(played), -1)
-        scores[source] = Streams(block["return"], block["success"], lengths, {})
-    if (optimum := family.optimum(tasks)) is not None:
-        scores["optimum"] = _once(optimum)
+        shown = slice(0, course.episodes)  # a longer history is judged by what the policy is judged by
+        lengths = block["episode_length"].reshape(len(played), -1)[:, shown]
+        own = max(1, lengths.shape[1] - course.primed)
+        scores[source] = Streams(block["return"][:, shown], block["success"][:, shown], lengths, {}, own)
+    if best := [optimum for turn in turns if (optimum := family.optimum(tasks, turn)) is not None]:
+        returns, success, lengths = (
+            np.stack([getattr(one, x) for one in best], axis=1) for x in ("returns", "success", "lengths")
+        )
+        scores["optimum"] = Streams(returns, success, lengths, {}, course.own)
     elif family.accepts(family.config, needs_expert=True) is None:
         scores["expert"] = _once(play_once(ExpertPlayer(family), family, split, tasks, len(tasks)).score)
     return scores
+
+
+def pooled(family: Family, tasks: np.ndarray, pool: int) -> np.ndarray:
+    """The tasks for learners that learn `pool` neighbouring lanes together: whole pools, as many a task as it has streams."""
+    if pool == 1:
+        return tasks
+    _, first, count = np.unique(family.task_names(tasks), return_index=True, return_counts=True)
+    return np.repeat(tasks[first], -(-count // pool) * pool)
 
 
 def _once(score: Score) -> Streams:
@@ -182,7 +208,9 @@ def evaluate(
         with bar(f"evaluate, {decode}", len(tasks) * episodes) as progress:
             scores[decode] = play(policy, course, decode == "greedy", seed, device, (config.media + 1) // 2, progress)
     headline = scores[config.decode[0]]
-    scores |= references(family, config.split, tasks, seed)
+    scores |= references(course, seed)
+    if config.decode[0] == "greedy" and not config.primed:
+        say("warning: the first of eval.decode is greedy: exploring is a distribution, and its most likely action walks one way")
     if {"sampled", "greedy"} <= scores.keys() and scores["greedy"].last.mean() < COLLAPSE * scores["sampled"].last.mean():
         say(
             f"warning: greedy acting reaches {scores['greedy'].last.mean():.2f} where sampling reaches "
@@ -202,16 +230,17 @@ def evaluate(
         "by_episode": {name: by_episode(score) for name, score in scores.items()},
         "by_task": by_task(family, tasks, headline, scores.get("optimum") or scores.get("expert")),
         "per_episode": {  # of each stream, over its last episodes
-            name: {"success": score.found, "return": score.last, "length": score.lengths[:, -LAST:].mean(1)}
+            name: {"success": score.found, "return": score.last, "length": score.last_lengths}
             for name, score in scores.items()
-            if len(score.returns) == len(tasks)
+            if len(score.returns) == len(tasks) and not score.expected
         },
     }
     lines = {name: Curve(**by_episode(score)) for name, score in scores.items()}
     pictures = [curves(lines, f"return by episode, {len(tasks)} streams of {config.split} tasks")]
     if config.media:
         shown = list(headline.actions)[: config.media]
-        films = family.render(tasks[[row for row, _ in shown]], [headline.actions[key] for key in shown])
+        turns = np.array([turn for _, turn in shown])
+        films = family.render(tasks[[row for row, _ in shown]], [headline.actions[key] for key in shown], turns)
         pictures.append(film(films))
     return Evaluation(record, pictures)
 
@@ -219,18 +248,19 @@ def evaluate(
 def validate(policy: Policy, family: Family, streams: int, seed: int, device: torch.device) -> Score:
     """What chooses `best` during training: the last episodes of short streams of val tasks, sampled."""
     policy.eval()
-    played = play(policy, Course(family, "val", family.seeds("val", streams), VALIDATION, streams), False, seed, device)
+    episodes = -(-VALIDATION // family.cycle) * family.cycle
+    played = play(policy, Course(family, "val", family.seeds("val", streams), episodes, streams), False, seed, device)
     return Score(played.found, played.returns[:, -FOUND:].mean(1), played.lengths[:, -FOUND:].mean(1))
 
 
 def summary(score: Streams) -> dict[str, Any]:
-    last, found, mine = score.last, score.found, score.returns[:, -score.own :]
+    last, found, mine, told = score.last, score.found, score.returns[:, -score.own :], not score.expected
     return {
         "streams": len(last),
-        "success": float(found.mean()),  # streams that found out: solved one of their last episodes
-        "success_interval": wilson(int(found.sum()), len(found)),
+        "success": float(found.mean()) if told else None,  # streams that found out: solved one of their last episodes
+        "success_interval": wilson(int(found.sum()), len(found)) if told else None,
         "return": float(last.mean()),  # of the last episodes
-        "return_interval": bootstrap(last),
+        "return_interval": bootstrap(last) if told else None,
         "first": float(mine[:, 0].mean()),
         "area": float(mine.mean()),  # mean over all episodes that it played: how soon it gets good counts too
     }
@@ -287,9 +317,9 @@ def _totals(record: dict[str, Any], named: dict[str, str], own: int) -> Table:
     words = ("", f"last {min(LAST, own)}", "95 %", "first", "all", "found")
     table = Table(*words, title=f"found: solved one of the last {min(FOUND, own)} episodes", title_justify="left")
     for name, score in record["scores"].items():
-        interval, found = "{:.2f}-{:.2f}".format(*score["return_interval"]), f"{score['success']:.1%}"
-        if name == "random":  # an expectation
-            interval, found = "", ""
+        interval, found = "", ""  # of an exact expectation
+        if score["return_interval"]:
+            interval, found = "{:.2f}-{:.2f}".format(*score["return_interval"]), f"{score['success']:.1%}"
         table.add_row(named[name], f"{score['return']:.2f}", interval, f"{score['first']:.2f}", f"{score['area']:.2f}", found)
     return table
 

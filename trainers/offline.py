@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,7 +34,8 @@ from trainers.watch import Watch
 
 VALIDATION_SAMPLES = 4096  # windows behind each validation loss,
 VALIDATION_TARGETS = 65_536  # and no more targets than these, where a window has one at each step
-SHOWN = ("val/loss", "val/first_action_loss", "val/excess", "val/success", "val/return")  # of a validation, in the console
+# Of a validation, in the console:
+SHOWN = ("val/loss", "val/cross_entropy", "val/first_action_loss", "val/excess", "val/success", "val/return")
 SMALLEST_CAP = 1024  # a batch up to this size may repeat the samples of a tiny dataset
 OVERFIT_TO = 0.3  # share of the chance loss under which one batch counts as learned
 
@@ -110,11 +110,13 @@ class Offline:
         save_policy: Callable[[Path, Policy], None],  # writes what acts, and its configuration, into a checkpoint's folder
         play: Callable[[Policy], Score] | None,  # the val episodes, played by a policy
         make_records: Callable[[int, int], Records],  # (offset into metrics.jsonl, step) -> records
+        judged_by: tuple[str, ...] = ("success", "return"),  # what of the played episodes chooses `best`, before the loss
         floor: Floor | None = None,  # entropy of the next action given a window, where it can be counted
     ):
         self.config, self.policy, self.data, self.validation = config, policy, data, validation
         self.folder, self.seed, self.device = folder, seed, device
-        self.floor = floor
+        self.floor, self.judged_by = floor, judged_by
+        self.plain = "loss"  # the metric that is the mean of -log p alone, and can be held against chance and floor
         self.report = Report()  # what was found before the first step; findings of the training are added
         self.save_policy, self.play, self.make_records = save_policy, play, make_records
         if config.batch_size > max(len(data), SMALLEST_CAP):
@@ -137,7 +139,7 @@ class Offline:
         self.state: dict[str, Any] = {
             "step": 0,
             "best_step": None,
-            "best": None,  # [success, return, -loss] on the val split
+            "best": None,  # the scores that `judged_by` names, and -loss, on the val split
             "bad_in_row": 0,
             "skipped": 0,
             "said": {},  # what Watch found
@@ -187,7 +189,7 @@ class Offline:
         self.began = time.perf_counter() - self.state["seconds"]
         self.chance = self.policy.chance_loss(self.batch(0))
         said = self.report.during_training = self.state["said"]
-        self.watch = Watch(self.chance, self.floor_of("loss"), self.max_steps, self.config.grad_clip, said)
+        self.watch = Watch(self.chance, self.floor_of(self.plain), self.max_steps, self.config.grad_clip, said)
         if said:
             self.write_health()
         self.words = ""
@@ -273,18 +275,21 @@ class Offline:
         sums, self.state["sums"] = self.state["sums"], {}
         values = means("train", sums)
         values |= {"train/skipped": self.state["skipped"], "train/chance": self.chance}
-        if (floor := self.floor_of("loss")) is not None:
+        self.plain = "cross_entropy" if "train/cross_entropy" in values else "loss"
+        if (floor := self.floor_of(self.plain)) is not None:
             values["train/floor"] = floor
         self.records.scalars(step, values)
         steps_per_second = step / (time.perf_counter() - self.began)
         speed = {"steps_per_second": steps_per_second, "samples_per_second": steps_per_second * self.config.batch_size}
         self.records.speeds(step, {"speed/" + name: value for name, value in speed.items()})
-        loss = self.state["loss"] = values.get("train/loss", math.nan)
+        self.state["loss"] = values.get("train/loss", math.nan)
         if found := list(self.watch.look(step, values)):
             for sentence in found:
                 say(f"warning: {sentence}")
             self.write_health()
-        return f"loss {loss:.3f}{self.beside('loss')}  {speed['samples_per_second']:,.0f} samples/s"
+        known = {name: values.get(f"train/{name}", math.nan) for name in ("loss", self.plain)}
+        shown = ", ".join(f"{name} {value:.3f}{self.beside(name)}" for name, value in known.items())
+        return f"{shown}  {speed['samples_per_second']:,.0f} samples/s"
 
     def write_health(self) -> None:
         """At once: a run that was warned is the one most likely to be killed."""
@@ -292,28 +297,28 @@ class Offline:
         self.records.health(self.report.to_markdown(), self.report.numbers())
 
     def floor_of(self, name: str) -> float | None:
-        """Below which a loss cannot fall: known of those that are about the next action alone."""
+        """Below which a loss cannot fall: known of those that are about the next action alone, and of nothing but its chance."""
         if self.floor is None or not self.floor.known:
             return None
         window = self.policy.window
         each = window.align == "each" and self.floor.repeated == 1  # the mean over a window's steps, if it is known of every one
-        about_it = name == "first_action_loss" or (name == "loss" and (window.actions == 1 or each))
+        about_it = name == "first_action_loss" or (name == self.plain and (window.actions == 1 or each))
         return self.floor.entropy if about_it else None
 
     def beside(self, name: str) -> str:
         """The words behind a loss: what knowing nothing costs, and what knowing everything does."""
-        chances = {"loss": self.chance, "first_action_loss": self.floor and self.floor.chance}
+        chances = {self.plain: self.chance, "first_action_loss": self.floor and self.floor.chance}
         bounds = {"chance": chances.get(name), "floor": self.floor_of(name)}
         words = ", ".join(f"{bound} {value:.3f}" for bound, value in bounds.items() if value is not None)
         return f" ({words})" if words else ""
 
     @torch.no_grad()
     def validate(self, step: int) -> None:
-        """Loss and success of the acting weights on the val split; the better success is the better policy, then the loss."""
+        """Loss and scores of the acting weights on the val split, by which the best are kept."""
         self.policy.eval()
         window = self.validation.window
         most = VALIDATION_TARGETS // window.actions if window.align == "each" else VALIDATION_SAMPLES
-        samples = np.linspace(0, len(self.validation) - 1, min(max(most, 1), len(self.validation))).astype(np.int64)
+        samples = self.validation.some(max(most, 1))
         sums: dict[str, tuple[float, float]] = {}
         size = self.config.batch_size // self.config.accumulate  # what is known to fit into memory
         for start in range(0, len(samples), size):
@@ -325,6 +330,7 @@ class Offline:
                 before = sums.get(name, (0.0, 0.0))
                 sums[name] = (before[0] + float(total), before[1] + float(count))
         values = means("val", sums)
+        self.plain = "cross_entropy" if "val/cross_entropy" in values else "loss"
         if self.play:
             played = self.play(self.acting)
             values |= {"val/success": float(played.success.mean()), "val/return": float(played.returns.mean())}
@@ -333,7 +339,8 @@ class Offline:
         self.schedule.observe(values["val/loss"])
         self.records.scalars(step, values)
         loss = values["val/loss"]
-        score = [values.get("val/success", 0.0), values.get("val/return", 0.0), -loss if math.isfinite(loss) else -math.inf]
+        scores = [values.get(f"val/{name}", 0.0) for name in self.judged_by]
+        score = [*scores, -loss if math.isfinite(loss) else -math.inf]
         if self.state["best"] is None or score > self.state["best"]:
             self.state.update(best=score, best_step=step)
         shown = [f"{name} {values[name]:.3f}{self.beside(name.removeprefix('val/'))}" for name in SHOWN if name in values]

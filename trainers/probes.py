@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from policies.base import Batch, Policy
+from policies.base import Batch, Loss, Policy
 from policies.noise import Noise, Purpose, fold
 
 
@@ -21,7 +21,7 @@ class Spread(NamedTuple):
 
 
 class FirstPass(NamedTuple):
-    loss: float  # mean over the counted targets
+    loss: float  # mean over the counted targets, of the part that chance is known of (`cross_entropy`) where there are others
     spreads: list[Spread]  # of every layer, in the order in which they run
 
 
@@ -33,19 +33,18 @@ class Probe:
         self.batch, self.seed = batch, fold(seed, Purpose.HEALTH)
         self.num_actions = num_actions  # None: actions are not classes
 
-    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sum and count of the loss."""
+    def loss(self, batch: Batch) -> Loss:
         rows = torch.arange(len(batch["action"]), device=batch["action"].device)
         with torch.random.fork_rng(devices=[rows.device] if rows.device.type == "cuda" else []):
             torch.manual_seed(self.seed)  # dropout draws from PyTorch's own generator
-            loss = self.policy(batch, Noise(self.seed, 0, rows))
-        return loss.total, loss.count
+            return self.policy(batch, Noise(self.seed, 0, rows))
 
     @torch.no_grad()
     def first_pass(self) -> FirstPass:
         spreads: list[Spread] = []
         with _watched(self.policy, spreads):
-            total, count = self.loss(self.batch)
+            loss = self.loss(self.batch)
+        total, count = loss.metrics.get("cross_entropy", (loss.total, loss.count))
         return FirstPass((total / count.clamp(min=1)).item(), spreads)
 
     @torch.no_grad()
@@ -56,18 +55,18 @@ class Probe:
         if not padding.any():
             return False
         self._nudge()  # an output that starts at zero says the same of every label
-        before, _ = self.loss(self.batch)
+        before = self.loss(self.batch).total
         if not before.isfinite():  # then no two passes are equal, whatever is counted
             return False
         other = action + 1 if self.num_actions is None else (action + 1) % self.num_actions
-        after, _ = self.loss({**self.batch, "action": torch.where(padding, other, action)})
+        after = self.loss({**self.batch, "action": torch.where(padding, other, action)}).total
         return not torch.equal(before, after)
 
     def without_gradient(self) -> list[str]:
         """Parameters that learning was meant to change and never can."""
         self._nudge()  # layers that start at zero rightly hold back all gradients in front of them in the very first step
         self.policy.zero_grad(set_to_none=True)
-        self.loss(self.batch)[0].backward()
+        self.loss(self.batch).total.backward()
         return [
             name
             for name, parameter in self.policy.named_parameters()

@@ -166,6 +166,7 @@ def built(request: Request, family: Family, folder: Path, device: torch.device) 
         seed=request.seed,
         device=device,
         floor=floor,
+        judged_by=scoring(policy).JUDGED_BY,
         save_policy=save_policy,
         play=play if request.trainer.eval_episodes else None,
         make_records=lambda offset, step: Records(folder, request.logger, offset, step),
@@ -296,11 +297,16 @@ def scoring(policy: Policy) -> Any:
 
 
 def training_seeds(request: Request, family: Family) -> np.ndarray | None:
-    """The episodes that the policy was trained on, or None if that was in another environment."""
+    """The episodes (of histories: the tasks) that the policy was trained on, or None if that was in another environment."""
     if request.mode == "train":
-        return family.seeds("train", request.env.data.episodes)
+        return taught(family)
     trained = yaml.safe_load((Path(str(request.ckpt_path)) / "config.yaml").read_text())["env"]
     if trained.pop("_target_") != request.config["env"]["_target_"]:
         return None
     other = request.targets["env"](build(type(request.env), trained))
-    return other.seeds("train", other.config.data.episodes) if other.signature() == family.signature() else None
+    return taught(other) if other.signature() == family.signature() else None
+
+
+def taught(family: Family) -> np.ndarray:
+    data = family.config.data
+    return family.seeds("train", data.histories(data.episodes)[0] if data.learners else data.episodes)

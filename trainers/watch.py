@@ -26,7 +26,7 @@ class Watch:
         if "train/loss" not in values:  # every step since then was skipped
             return
         for name, sentence in (
-            ("chance", self._still_at_chance(step, values["train/loss"])),
+            ("chance", self._still_at_chance(step, values.get("train/cross_entropy", values["train/loss"]))),
             ("vanished", self._vanished(step, values["train/grad_norm"])),
             ("exploded", self._exploded(step, values["train/grad_norm"])),
         ):

@@ -95,12 +95,13 @@ class DarkRoom(Family):
         self.max_steps = config.max_steps or round(HORIZONS[config.game] * config.size / PUBLISHED_SIZE)
         test = [row * config.size + column for row, column in config.test_goals]
         self.goals = split(config.size, config.split_seed, config.val_goals, test)  # split -> cells
-        self.flag = {"room": None, "key_to_door": "key", "recall": "cue"}[config.game]
+        self.flag = GAMES[config.game]
         modalities: dict[str, spaces.Space] = {"position": spaces.Box(0, config.size - 1, (2,), np.uint8)}
         if self.flag:
             modalities[self.flag] = spaces.Discrete(2)
         self.spaces = Spaces(spaces.Dict(modalities), spaces.Discrete(ACTIONS))
         self.schedule = np.repeat(np.arange(len(config.schedule)) % 2, config.schedule)  # the cue of each episode of a task
+        self.cycle = len(self.schedule) if config.game == "recall" else 1
 
     @classmethod
     def accepts(cls, config: Config, needs_expert: bool) -> str | None:
@@ -161,29 +162,31 @@ class DarkRoom(Family):
         """Has been on the goal; has opened the door."""
         return terminated if self.config.game == "key_to_door" else reward > 0
 
-    def optimum(self, seeds: np.ndarray) -> Score:
+    def optimum(self, seeds: np.ndarray, turn: int = 0) -> Score:
         """Of somebody who knows the goals. Whoever has to find them cannot reach it in the first episode."""
         first, second = self.cells(seeds).T
         if self.config.game == "key_to_door":
             returns, lengths = door_optimum(self.size, self.max_steps, first, second)
             return Score(returns == 2, returns, lengths)
-        returns = room_optimum(self.size, self.max_steps, first).astype(float)
+        returns = room_optimum(self.size, self.max_steps, self.goal(first, second, turn)).astype(float)
         return Score(returns > 0, returns, np.full(len(seeds), self.max_steps))
 
-    def random_return(self, seeds: np.ndarray) -> np.ndarray:
+    def random_return(self, seeds: np.ndarray, turn: int = 0) -> np.ndarray:
         """The exact expectation [E] of what `RandomPlayer` scores."""
         first, second = self.cells(seeds).T
         if self.config.game == "key_to_door":
             return door_random(self.size, self.max_steps, first, second)
-        return room_random(self.size, self.max_steps, first)
+        return room_random(self.size, self.max_steps, self.goal(first, second, turn))
+
+    def goal(self, first: np.ndarray, second: np.ndarray, turn: int) -> np.ndarray:
+        """Which of their two goals pays in this episode of tasks."""
+        return second if self.config.game == "recall" and self.schedule[turn % self.cycle] else first
 
     def task_names(self, seeds: np.ndarray) -> list[str]:
         goals = 1 if self.config.game == "room" else 2
         return [" ".join("{},{}".format(*divmod(cell, self.size)) for cell in cells[:goals]) for cells in self.cells(seeds)]
 
     def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> np.ndarray:
-        if self.config.data.learners:  # the first seeds named the tasks of the histories
-            training = training[: self.config.data.histories(len(training))[0]]
         goals = 1 if self.config.game == "room" else 2
         known = {tuple(cells) for cells in self.cells(training)[:, :goals].tolist()}
         return np.array([tuple(cells) in known for cells in self.cells(seeds)[:, :goals].tolist()])
@@ -195,11 +198,13 @@ class DarkRoom(Family):
         game = f"{config.game}-{self.size}x{self.size}"
         return {"id": f"darkroom-{game}", "max_steps": self.max_steps, **split, **schedule, "version": VERSION}
 
-    def render(self, seeds: np.ndarray, actions: list[np.ndarray]) -> list[np.ndarray]:
-        return [self._film(seed, episode) for seed, episode in zip(seeds, actions, strict=True)]
+    def render(self, seeds: np.ndarray, actions: list[np.ndarray], turns: np.ndarray | None = None) -> list[np.ndarray]:
+        turns = np.zeros(len(seeds), int) if turns is None else turns
+        return [self._film(seed, episode, turn) for seed, episode, turn in zip(seeds, actions, turns, strict=True)]
 
-    def _film(self, seed: int, actions: np.ndarray) -> np.ndarray:
+    def _film(self, seed: int, actions: np.ndarray, turn: int) -> np.ndarray:
         vector = self.vector(1, seeds=np.array([seed]))
+        vector.schedule = np.roll(self.schedule, -turn)  # the one episode that is played has this turn's cue
         vector.reset()
         cells, rewards = [vector.cell[0]], [0.0]
         targets = [vector.target[0]]

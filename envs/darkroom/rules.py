@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-GAMES = ("room", "key_to_door", "recall")
+GAMES = {"room": None, "key_to_door": "key", "recall": "cue"}  # and what each shows beside the position
 ACTIONS = 5
 STAY = 4
 MOVES = np.array([[1, 0], [-1, 0], [0, 1], [0, -1], [0, 0]])  # row+1, row-1, column+1, column-1, stay

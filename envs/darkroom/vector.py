@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from envs.base import Spaces
-from envs.darkroom.rules import ACTIONS, neighbours, start
+from envs.darkroom.rules import ACTIONS, GAMES, neighbours, start
 from envs.deal import Deal
 
 Observation = dict[str, np.ndarray]  # position [N,2] uint8 (row, column); key or cue [N] int64
@@ -42,7 +42,7 @@ class DarkRoomVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
         self.observation_space = batch_space(spaces.observation, self.num_envs)
         self.action_space = batch_space(spaces.action, self.num_envs)
         self.max_steps, self.schedule, self.goals, self.deal = max_steps, schedule, goals, deal
-        self.flag = {"room": None, "key_to_door": "key", "recall": "cue"}[game]  # the modality beside the position
+        self.flag = GAMES[game]
         # Cells are kept times ACTIONS, so that adding the action gives the row of the table. One more cell parks idle lanes.
         cells = size * size
         self._parked = cells * ACTIONS

@@ -59,8 +59,7 @@ def floor(windows: Windows, modalities: Sequence[str] | None = None) -> Floor:
 
 def _floor_of_source(windows: Windows, chance: float) -> Floor:
     """-log pi of the source, over what training really draws; where a source cannot tell, nothing is known."""
-    samples = np.linspace(0, len(windows) - 1, min(FLOOR_SAMPLES, len(windows))).astype(np.int64)
-    batch = windows.batch(samples)
+    batch = windows.batch(windows.some(FLOOR_SAMPLES))
     told = batch["floor"][batch["action_mask"]]
     known = told.isfinite()
     return Floor(float(told[known].mean()) if known.any() else 0.0, float(known.float().mean()), chance)

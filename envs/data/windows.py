@@ -44,6 +44,13 @@ class Windows:
     def __len__(self) -> int:
         return len(self.cut)
 
+    def some(self, count: int) -> np.ndarray:
+        """So many samples to look at, always the same. Drawn: evenly spaced ones can fall into step with how episodes follow each
+        other, and then speak of their beginnings alone."""
+        if count >= len(self):
+            return np.arange(len(self))
+        return np.sort(np.random.Generator(np.random.Philox(0)).choice(len(self), count, replace=False))
+
     def batch(self, samples: np.ndarray) -> dict[str, Any]:
         """The batch of `policies/base.py` for sample indices [B]. Padding repeats a real row and is always masked."""
         return self.cut.batch(samples)

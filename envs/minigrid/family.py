@@ -118,7 +118,7 @@ class MiniGrid(Family):
     def success(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> np.ndarray:
         return terminated & (reward > 0)
 
-    def optimum(self, seeds: np.ndarray) -> Score | None:
+    def optimum(self, seeds: np.ndarray, turn: int = 0) -> Score | None:
         """The planner's own episodes: its plans are the shortest, and the shortest episode has the highest return."""
         if not self.planned:
             return None
@@ -146,7 +146,7 @@ class MiniGrid(Family):
         expert = {"straight": True} if self.config.straight else {}
         return {"id": self.config.id, **limit, **expert, "minigrid": minigrid.__version__, "engine": VERSION}
 
-    def render(self, seeds: np.ndarray, actions: list[np.ndarray]) -> list[np.ndarray]:
+    def render(self, seeds: np.ndarray, actions: list[np.ndarray], turns: np.ndarray | None = None) -> list[np.ndarray]:
         """Frames [T+1,H,W,3] of each episode, drawn by MiniGrid itself."""
         env, episodes = simulator(self.config.id), []
         for seed, episode in zip(seeds, actions, strict=True):

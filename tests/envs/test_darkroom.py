@@ -12,6 +12,7 @@ from envs.darkroom import Config, DarkRoom
 from envs.darkroom.family import Data
 from envs.darkroom.rules import room_optimum, room_random
 from trainers.rollout import ExpertPlayer, RandomPlayer, play
+from trainers.run import taught
 
 GAMES = ["room", "key_to_door", "recall"]
 
@@ -151,8 +152,8 @@ def test_splits_share_no_goal(game: str):
 
 def test_tasks_that_a_short_training_never_showed_are_unseen():
     place = DarkRoom(Config(data=Data(episodes=120, episodes_per_history=40)))
-    seeds = place.seeds("train", 120)
-    assert place.seen_in_training(seeds[:65], seeds).sum() == 3, "three histories are three goals"
+    seeds = place.seeds("train", 65)
+    assert place.seen_in_training(seeds, taught(place)).sum() == 3, "three histories are three goals"
 
 
 def test_returned_arrays_are_never_written_again():
@@ -210,6 +211,23 @@ def test_larger_grids_keep_the_proportions():
     assert [family(size=size).max_steps for size in (9, 13, 17)] == [20, 29, 38]
     place = replace(Config(), size=17)
     assert len(DarkRoom(place).goals["test"]) == 17 * 17 - round(0.9 * 17 * 17)
+
+
+def test_the_references_of_recall_follow_its_schedule():
+    place = family(game="recall")  # five episodes of goal A, five of B, two of A, two of B
+    seeds = place.seeds("test", 5)
+    first, second = place.cells(seeds).T
+    for turn in range(20):
+        goals = second if 5 <= turn % 14 < 10 or turn % 14 > 11 else first
+        assert np.array_equal(place.optimum(seeds, turn).returns, room_optimum(9, 20, goals))
+        assert np.array_equal(place.random_return(seeds, turn), room_random(9, 20, goals))
+
+
+def test_frames_of_recall_show_the_goal_of_their_episode():
+    place = family(game="recall")  # five episodes of goal A, five of B
+    seeds, still = place.seeds("test", 1), [np.array([4] * 3)]
+    films = [place.render(np.repeat(seeds, 1), still, np.array([turn]))[0] for turn in (0, 4, 5)]
+    assert np.array_equal(films[0], films[1]) and not np.array_equal(films[0], films[2])
 
 
 def test_frames_show_the_episode():

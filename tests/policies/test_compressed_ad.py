@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from histories_of import batch, darkroom
@@ -34,9 +36,9 @@ def in_training(policy: CompressedAD, tokens: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("depth", [0, 1, 3])
-def test_acting_is_the_forward_pass_however_long_it_runs(depth: int):
-    policy = made(depth=depth)
+@pytest.mark.parametrize("depth, recent", [(0, 0), (1, 0), (3, 0), (0, 1), (2, 1), (0, 3)])
+def test_acting_is_the_forward_pass_however_long_it_runs(depth: int, recent: int):
+    policy = made(depth=depth, recent=recent)
     tokens = policy.token(batch(3, 250))  # 25 compressions
     memory = policy.start(3, CPU)
     sizes = {name: value.shape for name, value in memory.items()}
@@ -73,8 +75,22 @@ def test_the_last_block_learns_from_the_first():
 
 
 @torch.no_grad()
-def test_nothing_is_seen_before_it_happens():
-    policy, tokens = made(), torch.randn(2, 90, 64)
+def test_recent_blocks_are_seen_as_they_are_and_not_compressed():
+    policy, tokens = made(recent=2), torch.randn(2, 90, 64)
+    blocks = policy.cut(tokens, noise(2))
+    latents = policy.compressed(blocks)
+    assert policy.compressions(np.arange(90))[1].tolist() == [0] * 30 + np.repeat(range(1, 7), 10).tolist()
+    before = policy.decoded(latents, blocks)
+    other = latents.clone()
+    other[:, 4:] += torch.randn_like(other[:, 4:])  # what stands for everything before block 4 is first read in block 6
+    after = policy.decoded(other, blocks)
+    assert torch.equal(before[:, :60], after[:, :60]) and not torch.allclose(before[:, 60:70], after[:, 60:70], atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("recent", [0, 2])
+def test_nothing_is_seen_before_it_happens(recent: int):
+    policy, tokens = made(recent=recent), torch.randn(2, 90, 64)
     changed = tokens.clone()
     changed[:, 55:] += torch.randn(2, 35, 64)
     before, after = in_training(policy, tokens), in_training(policy, changed)
@@ -100,11 +116,22 @@ def test_each_batch_draws_one_block_length():
     assert policy.eval().cut(tokens, noise(2)).shape[2] == 10
 
 
-def test_reconstruction_adds_to_the_loss_alone():
+@pytest.mark.parametrize("counted", [{}, {"targets": "one"}, {"late": 2, "late_weight": 10.0}], ids=["every", "one", "late"])
+def test_reconstruction_weighs_what_it_was_given(counted: dict[str, Any]):
+    """However few actions are asked for, and however they are weighted."""
+    plain, both, seen = made(**counted).train(), made(reconstruction=0.5, **counted).train(), batch(2, 90)
+    plain.load_state_dict(both.state_dict(), strict=False)
+    alone, loss = plain(seen, noise(2)), both(seen, noise(2))
+    total, count = loss.metrics["reconstruction"]
+    whole = alone.total / alone.count + 0.5 * total / count
+    assert (loss.total / loss.count).item() == pytest.approx(whole.item(), rel=1e-5)
+
+
+def test_reconstruction_reaches_what_it_needs():
     policy, seen = made(reconstruction=0.5), batch(2, 90)
     loss = policy(seen, noise(2))
-    total, _ = loss.metrics["reconstruction"]
-    assert total > 0 and torch.isclose(loss.total, loss.metrics["cross_entropy"][0] + 0.5 * total)
+    total, count = loss.metrics["reconstruction"]
+    assert total > 0 and count == 2 * 80, "all blocks but the last are told of"
     loss.total.backward()
     assert policy.place.grad is not None and policy.place.grad[:10].abs().sum() > 0
 

@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from conf.errors import BadRequest
+from envs.darkroom.family import Data
 from envs.darkroom.walker import Walker
 from envs.data import record, statistics
 from envs.data.windows import Windows
@@ -67,7 +68,8 @@ def play(policy: Policy, tasks: int = 6, episodes: int = 7, lanes: int = 64, **v
 def test_memory_outlives_episodes_but_not_tasks():
     played = play(Finder(), tasks=64, episodes=30)
     assert played.returns[:, 0].mean() < 4 < 8 < played.returns[:, -5:].mean()
-    assert (play(Finder(), tasks=64, episodes=30, lanes=16).returns[:, 0] < 20).any()
+    few = play(Finder(), tasks=64, episodes=30, lanes=16)  # each lane plays four tasks, one after another
+    assert np.array_equal(few.returns, played.returns)
 
 
 def test_streams_do_not_depend_on_the_lanes():
@@ -123,14 +125,34 @@ def test_a_source_that_cannot_show_a_single_stream_is_refused(request_for: Calla
 def test_references_are_of_the_same_tasks():
     family = darkroom()
     tasks = family.seeds("test", 16)
-    scores = in_context.references(family, "test", tasks, 0)
+    scores = in_context.references(in_context.Course(family, "test", tasks, 40, 16), 0)
     assert list(scores) == ["random", "explorer", "optimum"]
     assert scores["random"].returns.mean() == pytest.approx(0.325, abs=0.001)
     assert scores["optimum"].returns.mean() == 17.25
     source = scores["explorer"].returns
     assert source.shape == (16, 40) and source[:, 0].mean() < 8 < 15 < source[:, -10:].mean()
     mixed = darkroom(data=type(family.config.data)(source="ppo+q_learning"))
-    assert {"ppo", "q_learning"} <= in_context.references(mixed, "test", tasks, 0).keys()
+    scores = in_context.references(in_context.Course(mixed, "test", tasks, 40, 16), 0)
+    assert {"ppo", "q_learning"} <= scores.keys() and len(scores["ppo"].returns) == 8 * 10  # one pool for each of the goals
+
+
+def test_learners_who_share_play_each_task_as_often_as_its_streams():
+    family = darkroom()
+    for streams, pool, each in ((500, 100, 100), (512, 10, 70), (8, 10, 10), (16, 1, 2)):
+        played = family.task_names(in_context.pooled(family, family.seeds("test", streams), pool))
+        assert {played.count(name) for name in played} == {each} and len(set(played)) == 8
+        assert all(len(set(played[k : k + pool])) == 1 for k in range(0, len(played), pool))
+
+
+def test_whoever_is_watched_first_is_judged_by_the_same_episodes():
+    """In recall the source's own first episodes are a search; those that the policy plays come back to what was found."""
+    family = darkroom(game="recall", schedule=[10, 10, 2, 2], data=Data(source="explorer", episodes_per_history=24))
+    course = in_context.Course(family, "test", family.seeds("test", 56), 24, 64, primed=20)
+    source = in_context.references(course, 0)["explorer"]
+    told = in_context.summary(source)
+    assert told["return"] == pytest.approx(source.returns[:, 20:].mean()) and told["first"] > 15
+    short = in_context.references(in_context.Course(family, "test", family.seeds("test", 56), 12, 64), 0)["explorer"]
+    assert short.returns.shape == (56, 12)
 
 
 def test_an_evaluation_shows_the_curve_and_what_it_comes_to():
@@ -139,6 +161,9 @@ def test_an_evaluation_shows_the_curve_and_what_it_comes_to():
     result = in_context.evaluate(Finder(), family, config, family.seeds("train", 1000), 0, CPU)
     record = json.loads(json.dumps(result.record, default=lambda x: x.tolist()))
     assert record["headline"] == "return" and record["seen_in_training"] == 0
+    expected = record["scores"]["random"]  # nothing was played
+    assert expected["return"] > 0 and expected["success"] is expected["return_interval"] is None
+    assert "random" not in record["per_episode"]
     assert list(record["scores"]) == ["sampled", "random", "explorer", "optimum"]
     assert len(record["by_episode"]["sampled"]["mean"]) == 12 and len(record["by_episode"]["random"]["mean"]) == 1
     assert list(record["by_task"])[:2] == ["4,2", "5,6"] and record["by_task"]["4,2"]["streams"] == 3
@@ -153,6 +178,31 @@ def test_an_evaluation_shows_the_curve_and_what_it_comes_to():
     shown = console.export_text()
     for words in ("finder, sampled", "explorer", "optimum", "17.2", "best possible", "last 10"):
         assert words in shown, words
+
+
+def test_greedy_acting_alone_is_named(capsys: pytest.CaptureFixture):
+    in_context.evaluate(Finder(), darkroom(), Config(episodes=8, episodes_per_task=2, decode=["greedy"], media=0), None, 0, CPU)
+    assert "first of eval.decode is greedy" in capsys.readouterr().out.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["policy.length=20"], "policy.length=20 is no longer than one episode of up to 20 steps"),
+        (["policy.every=40"], "policy.every=40 leaves one of the 40 episodes of a history"),
+        (["policy.late=40", "policy.late_weight=2"], "policy.late=40 comes after all of the 40 episodes"),
+        (["policy=compressed_ad", "policy.length=15", "policy.blocks=[5]"], "policy.length=15 is no longer than one episode"),
+        (["env.game=recall", "env.data.episodes_per_history=42"], "eval.episodes_per_task=50 ends within a round .* 14 episodes"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_a_sentence(request_for: Callable, overrides: list[str], sentence: str):
+    with pytest.raises(BadRequest, match=sentence):
+        request_for("policy=ad", "env=darkroom", *overrides)
+
+
+def test_recall_and_its_control_differ_in_their_memory_alone(request_for: Callable):
+    ours, control = (request_for(f"experiment={name}") for name in ("recall", "recall_truncated"))
+    assert (ours.env, ours.trainer, ours.eval) == (control.env, control.trainer, control.eval)
 
 
 def test_acting_that_collapses_is_named(capsys: pytest.CaptureFixture):
@@ -181,9 +231,9 @@ def test_write_up_003_is_told_that_its_loss_was_the_floor(request_for: Callable,
     assert "no hyper-parameter can help" in sentences and "policy.from_start=0" in sentences
     assert report.facts["target_floor"] > 1.58 and sum(report.facts["target_tenths"][2:]) == 0
     assert report.facts["smoothing_floor"] == pytest.approx(0.3897, abs=1e-4)
-    # 160 steps in blocks of 20, 25, 30, 35 or 40: so many of them have no block, one, or two behind them; depth stops at two.
-    lengths = (20, 25, 30, 35, 40)
-    none, one = sum(lengths) / 5 / 160, sum(lengths) / 5 / 160
+    # 160 steps in blocks of 20, 25, 30, 35 or 40, of which the last whole one is not compressed; depth stops at two.
+    block = (20 + 25 + 30 + 35 + 40) / 5 / 160
+    none, one = 2 * block, block
     assert report.facts["targets_by_compressions"] == pytest.approx([none, one, 1 - none - one, 0])
 
 
