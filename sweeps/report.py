@@ -177,9 +177,9 @@ def reference_rows(
         places.setdefault(place, []).append(run)
     for names, same in places.items():
         for player in [name for name in players(same) if name not in ACTING]:
-            scores = played(same, player)
-            solved = [score["length"][score["success"] > 0] for score in scores]
-            means = between([float(score[measure].mean()) for score in scores], "{:.3f}")
+            solved = [score["length"][score["success"] > 0] for score in played(same, player)]
+            scores = [run.evaluation["scores"][player] for run in same if player in run.evaluation.get("scores", {})]
+            means = between([score[measure] for score in scores if score[measure] is not None], "{:.3f}")
             yield [*names, player, "", means, between([float(s.mean()) for s in solved if len(s)], "{:.1f}"), "", ""]
 
 

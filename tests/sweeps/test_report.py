@@ -127,6 +127,17 @@ def test_returns_where_nobody_can_succeed(sweep: Path):
     assert re.fullmatch(r"-1\.500 \(-1\.6\d\d to -1\.3\d\d\)", found.settings[0][0][3])
 
 
+def test_references_without_episodes_show_what_is_expected_of_them(sweep: Path):
+    """An exact expectation has no episodes, and a source may play others; both have a mean."""
+    for file in sweep.glob("*/evaluation.json"):
+        record = json.loads(file.read_text())
+        del record["per_episode"]["random"]
+        record["scores"]["random"] |= {"return": 0.325, "success": None}
+        file.write_text(json.dumps(record | {"headline": "return"}))
+    references = {row[1]: row for row in report(sweep).references}
+    assert references["random"][3:5] == ["0.325", "-"]
+
+
 def test_returns_where_an_evaluation_says_that_they_count(sweep: Path):
     """Learning in context: solving an episode now and then is not what is learned."""
     for file in sweep.glob("*/evaluation.json"):
@@ -175,7 +186,8 @@ def scored(folder: Path, config: dict[str, Any], successes: list[bool], random: 
     count = len(successes)
     players = {"sampled": successes, "random": [number < random * count for number in range(count)]}
     episodes = {name: {"success": solved, "return": solved, "length": [3] * count} for name, solved in players.items()}
-    record = {"seen_in_training": 0.0, "scores": dict.fromkeys(players), "per_episode": episodes}
+    means = {name: dict.fromkeys(("success", "return"), np.mean(solved)) for name, solved in players.items()}
+    record = {"seen_in_training": 0.0, "scores": means, "per_episode": episodes}
     for name, value in (("status", {"status": "done"}), ("summary", {}), ("evaluation", record)):
         (folder / f"{name}.json").write_text(json.dumps(value))
 
