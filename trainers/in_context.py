@@ -73,7 +73,7 @@ class Course:
     tasks: np.ndarray  # [S]
     episodes: int
     num_envs: int
-    primed: int = 0  # episodes at first that the source of the histories plays
+    primed: int = 0  # episodes at first that the source of the histories plays, and the policy watches
 
     @property
     def own(self) -> int:
@@ -124,15 +124,26 @@ def _play(policy: Policy, course: Course, rows: np.ndarray, greedy: bool, seed: 
     memory = policy.start(len(rows), device)
     source = course.source(vector, seed + int(rows[0])) if course.primed else None
     first = np.ones(len(rows), bool)
-    action, reward = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.float32)
+    told: dict[str, np.ndarray] = {
+        "previous_action": np.zeros(len(rows), np.int64),
+        "previous_reward": np.zeros(len(rows), np.float32),
+    }
     lanes, step = np.arange(len(rows)), 0  # those that still play; whoever is done never comes back
     while len(lanes):
         turn = info["episode"][lanes] % course.episodes
-        seen = {**observation, "first": first, "previous_action": action, "previous_reward": reward}
-        now = {name: torch.from_numpy(value[lanes]).to(device) for name, value in seen.items()}
-        chosen, memory = policy.act(now, memory, Noise(seed, step, torch.from_numpy(rows[lanes]).to(device)), greedy)
+        # Of what is shown to it, it watches every k-th episode and the last one, as in training.
+        watches = (turn >= course.primed) | ((course.primed - 1 - turn) % policy.window.every == 0)
+        awake = lanes[watches]
         action = np.zeros(len(rows), np.int64)
-        action[lanes] = chosen.cpu().numpy()
+        if len(awake):
+            seen = {**observation, "first": first, **told}
+            now = {name: torch.from_numpy(value[awake]).to(device) for name, value in seen.items()}
+            noise = Noise(seed, step, torch.from_numpy(rows[awake]).to(device))
+            kept = torch.from_numpy(watches).to(device)
+            part = memory if watches.all() else {name: value[kept] for name, value in memory.items()}
+            chosen, part = policy.act(now, part, noise, greedy)
+            action[awake] = chosen.cpu().numpy()
+            memory = part if watches.all() else {name: value.index_put((kept,), part[name]) for name, value in memory.items()}
         if source:
             now_playing = np.where(info["episode"] >= 0, info["episode"] % course.episodes, -1)
             shown, _ = source.act(observation, now_playing)
@@ -146,6 +157,7 @@ def _play(policy: Policy, course: Course, rows: np.ndarray, greedy: bool, seed: 
         found.returns[lanes, turn] += reward[lanes]
         found.lengths[lanes, turn] += 1
         found.success[lanes, turn] |= course.family.success(reward, terminated, truncated, info)[lanes]
+        told["previous_action"][awake], told["previous_reward"][awake] = action[awake], reward[awake]
         first, step = terminated | truncated, step + 1
         plays = info["episode"][lanes] >= 0
         if not plays.all():

@@ -17,7 +17,7 @@ from conf.errors import BadRequest
 from envs.darkroom.family import Data
 from envs.darkroom.walker import Walker
 from envs.data import record, statistics
-from envs.data.windows import Windows
+from envs.data.windows import Window, Windows
 from policies.ad import AD
 from policies.ad import Config as ADConfig
 from policies.base import Memory, Policy
@@ -43,6 +43,7 @@ class Finder(Policy):
 
     def __init__(self) -> None:
         super().__init__()
+        self.window = Window()
         self.told: list[Told] = []
 
     def start(self, num_envs: int, device: torch.device) -> Memory:
@@ -115,6 +116,19 @@ def test_a_policy_watches_the_source_first_and_is_told_what_it_did():
     assert not played.last.any()  # no goal lies at the start
     told = np.stack([told.action for told in policy.told])  # [T, N]
     assert len(np.unique(told[:201])) == 5 and (told[201:] == 4).all()
+
+
+def test_of_what_is_shown_it_watches_every_kth_episode():
+    """As in training: the last one always, and of those in between not even the last reward."""
+    family, policy = darkroom(), Finder()
+    policy.window = Window(align="each", span="history", every=3)
+    course = in_context.Course(family, "test", family.seeds("test", 16), 12, 64, primed=10)
+    played = in_context.play(policy, course, False, 0, CPU)
+    reward = np.stack([told.reward for told in policy.told])  # [T, N]
+    assert len(reward) == 20 * (4 + 2), "episodes 1, 4, 7 and 10 of the source, and its own two"
+    for number, turn in enumerate((0, 3, 6, 9)):
+        watched = reward[1 + 20 * number : 21 + 20 * number]  # told one step later
+        assert np.array_equal(watched.sum(0), played.returns[:, turn])
 
 
 def test_a_source_that_cannot_show_a_single_stream_is_refused(request_for: Callable):
