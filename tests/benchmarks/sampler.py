@@ -3,8 +3,9 @@
     python tests/benchmarks/sampler.py
 
 `ours` is the default of policy=masked_dit; `write-up` is the layout of experiment=seed_001 at the same width (49 slots, four
-layers, a convolutional tokenizer, a pooled state). A training step is fetching a batch of 256, forward, backward and optimiser;
-its median is compared. A plan is made for 200 states at once, as in an evaluation, with the state encoded once for all rounds.
+layers, a convolutional tokenizer, a pooled state). A training step is fetching a batch, forward, backward and optimiser; medians
+are compared, at the same batch of 256 and with the write-up's own of 16. A plan is made for 200 states at once, as in an
+evaluation, with the state encoded once for all rounds.
 """
 
 from __future__ import annotations
@@ -41,11 +42,15 @@ def main() -> None:
     for width in arguments.widths:
         ours, write_up = (request(f"policy.hidden_dim={width}", *more) for more in ((), ("experiment=seed_001",)))
         data = record.dataset(ours.targets["env"](ours.env), ours.env.data, "train", Path(ours.data_dir))
-        speeds = {name: training(asked, data, arguments.steps) for name, asked in (("ours", ours), ("write-up", write_up))}
+        speeds = {
+            "ours": training(ours, data, arguments.steps),
+            "write-up": training(write_up, data, arguments.steps),
+            "its batch": training(write_up, data, 8 * arguments.steps, write_up.trainer.batch_size),
+        }
         print(f"\nwidth {width}: training, sequences/s")
         for name, speed in speeds.items():
             print(f"  {name:10} {speed:8,.0f}")
-        print(f"  ratio      {speeds['ours'] / speeds['write-up']:8.1f}")
+        print("  ratios     " + ", ".join(f"{speeds['ours'] / speeds[other]:.1f}" for other in ("write-up", "its batch")))
         print(f"width {width}: a plan for {STATES} states, ms")
         for name, asked, rounds in (("ours", ours, (1, 2, 4, 8)), ("write-up", write_up, (1, 8, 49))):
             times = [planning(asked, data, k, max(1, arguments.steps // 2)) for k in rounds]
@@ -62,19 +67,20 @@ def made(asked: Request) -> Policy:
     return asked.targets["policy"](asked.policy, asked.targets["env"](asked.env).spaces)
 
 
-def training(asked: Request, data: Dataset, steps: int) -> float:
+def training(asked: Request, data: Dataset, steps: int, size: int = BATCH) -> float:
+    """Sequences a second."""
     policy = made(asked)
     windows, optimizer = Windows(data, policy.window), make_optimizer(asked.trainer.optimizer, policy)
-    random, rows = np.random.default_rng(0), torch.arange(BATCH)
+    random, rows = np.random.default_rng(0), torch.arange(size)
 
     def step(number: int) -> None:
-        batch = windows.batch(random.integers(0, len(windows), BATCH))
+        batch = windows.batch(random.integers(0, len(windows), size))
         loss = policy(batch, Noise(0, number, rows))
         optimizer.zero_grad(set_to_none=True)
         (loss.total / loss.count).backward()
         optimizer.step()
 
-    return BATCH / middle(step, steps)
+    return size / middle(step, steps)
 
 
 @torch.inference_mode()
