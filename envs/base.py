@@ -30,7 +30,8 @@ class DataConfig:
 
     SOURCES: ClassVar[tuple[str, ...]] = ("annealed_expert",)  # that record histories; families that know more add them
 
-    source: str = "expert"  # who chooses the actions: expert, a learner, or several learners in equal parts (explorer+ppo)
+    # Who chooses the actions: the expert, a learner, or several learners in equal shares (explorer+ppo+ppo: a third and two).
+    source: str = "expert"
     episodes: int = 6000  # training episodes
     val_episodes: int = 200  # episodes for the validation loss
     episodes_per_history: int = 40  # how long a learner stays with one task; the expert has no histories
@@ -61,8 +62,8 @@ class DataConfig:
         return [] if self.source == "expert" else self.source.split("+")
 
     def histories(self, episodes: int) -> tuple[int, int]:
-        """How many histories, and of how many episodes each, are made of so many episodes."""
-        length = min(self.episodes_per_history, episodes)
+        """How many histories, and of how many episodes each, are made of so many episodes: of each learner one at least."""
+        length = max(1, min(self.episodes_per_history, episodes // max(1, len(self.learners))))
         return episodes // length, length
 
     def recipe(self) -> dict[str, Any]:

@@ -15,9 +15,25 @@ from policies.histories import HistoryPolicy
 from trainers.report import Report
 
 AUDITED = 512  # samples whose targets are looked at
+FEW = 30  # histories below which there is little to generalise from; recipes have thousands
 EARLY = 0.5  # share of the histories below which targets have only seen their beginning
 MOSTLY = 0.5  # share of the targets whose past is not compressed at all, above which there is little to learn about compression
 NEAR_CHANCE = 0.95  # of chance: a floor above it leaves nothing to learn
+
+
+def histories(report: Report, data: Windows) -> None:
+    """Whoever saw few tasks learns these by heart, and not how they are learned."""
+    dataset = data.dataset
+    count, episodes, wanted = len(dataset.history_ends), len(dataset.ends), dataset.meta["recipe"].get("episodes_per_history", 1)
+    sources = dataset.meta["recipe"]["source"]
+    report.facts |= {"histories": count, "episodes_per_history": episodes / count}
+    warning = None
+    if count < FEW:
+        warning = (
+            f"there {'is one history' if count == 1 else f'are {count} histories'}, each of one task: too few to learn from what "
+            f"they have in common; env.data.episodes counts the episodes of all of them, and each has {wanted}: raise it"
+        )
+    report.add("histories", f"{count:,} of {episodes / count:.0f} episodes, by {sources}", warning)
 
 
 def targets(report: Report, data: Windows, cut: HistoryCut, floor: Floor) -> None:

@@ -70,6 +70,7 @@ def before_training(
     if floor:
         _labels(report, data, floor)
     if isinstance(data.cut, HistoryCut) and floor:
+        audit.histories(report, data)
         audit.targets(report, data, data.cut, floor)
         if isinstance(policy, HistoryPolicy):
             audit.compressions(report, policy, data, data.cut)
@@ -112,6 +113,8 @@ def _spread(report: Report, first: FirstPass, trained: bool) -> None:
     wide = next((spread for spread in first.spreads if spread.deviation > INNER_SPREAD), None)
     shown = output if output.deviation > OUTPUT_SPREAD or not wide else wide
     measured, warning = f"{shown.layer} has a standard deviation of {shown.deviation:.2g}", None
+    if not shown.deviation:
+        measured += ": it starts at zero"
     if trained:
         measured += ", with the weights of init_from"
     elif wide or output.deviation > OUTPUT_SPREAD:

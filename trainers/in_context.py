@@ -18,13 +18,13 @@ from rich.table import Table
 
 from envs.base import Family, Learner, Score
 from envs.data import histories
-from policies.base import Policy
+from policies.base import Memory, Policy, Window
 from policies.noise import Noise, Purpose, fold
 from trainers.evaluation import Config, Evaluation
 from trainers.intervals import Z, bootstrap, wilson
 from trainers.pictures import Curve, curves, film
 from trainers.records import bar, say
-from trainers.rollout import ExpertPlayer, RandomPlayer
+from trainers.rollout import ExpertPlayer
 from trainers.rollout import play as play_once
 
 SHOWN = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100)  # episodes in the table
@@ -167,6 +167,25 @@ def _play(policy: Policy, course: Course, rows: np.ndarray, greedy: bool, seed: 
     return found
 
 
+class RandomActions(Policy):
+    """Uniformly random, whatever it is told."""
+
+    memory_scope = "history"
+    window = Window()
+
+    def __init__(self, family: Family):
+        super().__init__()
+        self.count = int(family.spaces.action.n)  # type: ignore[attr-defined]
+
+    def start(self, num_envs: int, device: torch.device) -> Memory:
+        return {}
+
+    def act(
+        self, observation: dict[str, torch.Tensor], memory: Memory, noise: Noise, greedy: bool = False
+    ) -> tuple[torch.Tensor, Memory]:
+        return (noise.uniform() * self.count).long(), memory
+
+
 def references(course: Course, seed: int) -> dict[str, Streams]:
     """Random play, whoever the histories come from, and the best there can be, on exactly these tasks."""
     family, split, tasks = course.family, course.split, course.tasks
@@ -174,7 +193,7 @@ def references(course: Course, seed: int) -> dict[str, Streams]:
     turns = range(course.episodes if family.cycle > 1 else 1)  # elsewhere one episode stands for all
     exact = [family.random_return(tasks, turn) for turn in turns]
     if exact[0] is None:
-        scores["random"] = _once(play_once(RandomPlayer(family, seed), family, split, tasks, len(tasks)).score)
+        scores["random"] = play(RandomActions(family), course, False, fold(seed, Purpose.RANDOM_PLAY), torch.device("cpu"))
     else:
         returns = np.stack(exact, axis=1)  # type: ignore[arg-type]  # a family knows all of them or none
         scores["random"] = Streams(returns, np.zeros_like(returns, bool), np.zeros_like(returns), {}, course.own, True)
@@ -306,7 +325,7 @@ def table(record: dict[str, Any], headline: str) -> Group:
     digits = 1 if max(max(values["mean"]) for values in record["by_episode"].values()) >= LARGE else 2
     own = record["episodes_per_task"] - record["primed"]  # episodes that the policy played itself
     tables = [_curve(record, named, own, digits), _totals(record, named, own)]
-    if len(record["by_task"]) <= MANY_TASKS:
+    if len(record["by_task"]) <= MANY_TASKS and len(record["by_task"]) < record["streams"]:
         tables.append(_tasks(record["by_task"], headline, digits))
     return Group(*tables)
 
@@ -321,7 +340,8 @@ def _curve(record: dict[str, Any], named: dict[str, str], own: int, digits: int)
     table = Table("", *map(str, shown), title=title, title_justify="left")
     for name, values in record["by_episode"].items():
         mean = values["mean"] * (episodes if len(values["mean"]) == 1 else 1)
-        table.add_row(named[name], *(f"{mean[e - 1]:.{digits}f}" if e <= len(mean) else "" for e in shown))
+        watched = record["primed"] if name in ("sampled", "greedy") else 0  # these it did not play
+        table.add_row(named[name], *(f"{mean[e - 1]:.{digits}f}" if watched < e <= len(mean) else "" for e in shown))
     return table
 
 
@@ -337,13 +357,10 @@ def _totals(record: dict[str, Any], named: dict[str, str], own: int) -> Table:
 
 
 def _tasks(tasks: dict[str, dict[str, Any]], headline: str, digits: int) -> Table:
-    table = Table("task", *tasks, title=f"each task by itself, {headline}", title_justify="left")
-    for words, key, form in (
-        ("last", "return", f".{digits}f"),
-        ("best possible", "best", f".{digits}f"),
-        ("found", "found", ".0%"),
-    ):
-        values = [task[key] for task in tasks.values()]
-        if None not in values:
-            table.add_row(words, *(format(value, form) for value in values))
+    table = Table(
+        "task", "streams", "last", "best possible", "found", title=f"each task by itself, {headline}", title_justify="left"
+    )
+    for name, task in tasks.items():
+        best = "" if task["best"] is None else f"{task['best']:.{digits}f}"
+        table.add_row(name, str(task["streams"]), f"{task['return']:.{digits}f}", best, f"{task['found']:.0%}")
     return table

@@ -163,14 +163,14 @@ class Offline:
         config, step = self.config, self.state["step"]
         try:
             with bar("train", self.max_steps) as progress, StopRequest() as stop:
-                while step < self.max_steps and not stop.signal:
+                while step < self.max_steps and not stop.signal and not self.overfitted:
                     words = self.advance(step)
                     step = self.state["step"]
                     progress(step, note=words)
                     if self.state["bad_in_row"] >= config.bad_steps:
                         self.keep_evidence(step - 1)
                         return self.outcome("diverged")
-                    last = step == self.max_steps
+                    last = step == self.max_steps or self.overfitted
                     validates = (last or (config.eval_every and step % config.eval_every == 0)) and not config.overfit
                     if validates:
                         self.validate(step)
@@ -347,10 +347,14 @@ class Offline:
         say(f"step {step}: " + ", ".join(shown))
         self.policy.train()
 
+    @property
+    def overfitted(self) -> bool:
+        """`overfit`: whether the one batch is learned, as far as the last row of metrics tells."""
+        return self.config.overfit and self.state["loss"] is not None and self.state["loss"] < OVERFIT_TO * self.chance
+
     def learned(self) -> bool:
-        """`overfit`: whether the one batch was learned."""
-        limit = OVERFIT_TO * self.chance
-        learned = self.state["loss"] < limit
+        """Says whether the one batch was learned, and in how many steps."""
+        limit, learned = OVERFIT_TO * self.chance, self.overfitted
         verdict = "learned" if learned else "NOT learned: the policy, its loss or the learning rate is at fault, not the data"
         say(f"one batch, {self.state['step']} steps: loss {self.state['loss']:.4f}, to be below {limit:.4f}; {verdict}")
         return learned

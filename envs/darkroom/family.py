@@ -82,7 +82,8 @@ class Config:
         if self.game == "recall" and self.data.learners and self.data.episodes_per_history % round_trip:
             raise ValueError(
                 f"data.episodes_per_history={self.data.episodes_per_history} does not fit the schedule {self.schedule}, which "
-                f"repeats after {round_trip} episodes; try a multiple of {round_trip}"
+                f"repeats after {round_trip} episodes; try a multiple of {round_trip}, here and in eval.episodes_per_task "
+                "(experiment=recall has everything that recall needs)"
             )
 
 

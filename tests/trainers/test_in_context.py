@@ -14,10 +14,13 @@ from PIL import Image
 from rich.console import Console
 
 from conf.errors import BadRequest
+from envs.base import DataConfig
 from envs.darkroom.family import Data
 from envs.darkroom.walker import Walker
 from envs.data import record, statistics
 from envs.data.windows import Window, Windows
+from envs.minigrid import Config as MiniGridConfig
+from envs.minigrid import MiniGrid
 from policies.ad import AD
 from policies.ad import Config as ADConfig
 from policies.base import Memory, Policy
@@ -150,6 +153,31 @@ def test_references_are_of_the_same_tasks():
     assert {"ppo", "q_learning"} <= scores.keys() and len(scores["ppo"].returns) == 8 * 10  # one pool for each of the goals
 
 
+def test_random_play_has_as_many_episodes_as_everybody():
+    """Whoever solves one episode of six by chance has solved one of the last five more often than not."""
+    family = MiniGrid(MiniGridConfig(id="MiniGrid-Empty-Random-5x5-v0", max_steps=20, data=DataConfig(source="annealed_expert")))
+    course = in_context.Course(family, "test", family.seeds("test", 40), 10, 64)
+    random = in_context.references(course, 0)["random"]
+    assert random.returns.shape == (40, 10) and random.success.mean() < random.found.mean()
+
+
+def test_what_it_only_watched_does_not_stand_under_its_name():
+    family = darkroom(data=Data(source="explorer", episodes_per_history=8))
+    config = Config(episodes=8, episodes_per_task=8, primed=5, decode=["sampled"], media=0)
+    result = in_context.evaluate(Finder(), family, config, None, 0, CPU)
+    record = json.loads(json.dumps(result.record, default=lambda x: x.tolist()))
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(in_context.table(record, "finder"))
+    rows: dict[str, list[str]] = {}
+    for line in console.export_text(clear=False).splitlines():
+        if "│" in line:
+            name, *cells = (cell.strip() for cell in line.split("│")[1:-1])
+            rows.setdefault(name, cells)  # the curve is the first table
+    curve = rows["finder, sampled"]
+    assert curve[:4] == [""] * 4 and all(curve[-3:])
+    assert "each task by itself" not in console.export_text()  # eight streams of eight tasks
+
+
 def test_learners_who_share_play_each_task_as_often_as_its_streams():
     family = darkroom()
     for streams, pool, each in ((500, 100, 100), (512, 10, 70), (8, 10, 10), (16, 1, 2)):
@@ -258,6 +286,7 @@ def test_targets_without_a_compressed_past_are_named(request_for: Callable, data
     policy = asked.targets["policy"](asked.policy, family.spaces)
     data = Windows(record.dataset(family, asked.env.data, "train", data_dir), policy.window)
     report = health.before_training(policy, data.batch(np.arange(8)), data, data, statistics.floor(data), seed=0)
+    assert any("there are 10 histories, each of one task" in sentence for sentence in report.warnings)
     assert any("67% of the training targets have no compressed past" in sentence for sentence in report.warnings)
 
 

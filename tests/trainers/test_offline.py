@@ -199,7 +199,7 @@ def test_a_finished_overfit_run_can_be_asked_again(trainer):
     again = trainer(*words, folder="again")
     again.folder = first.folder
     again.resume()
-    assert again.state["step"] == 60 and again.fit().status == "done"
+    assert again.state["step"] == first.state["step"] < 60 and again.fit().status == "done"  # it stops where it has learned
 
 
 def test_other_data_is_not_gone_on_with(trainer):

@@ -17,6 +17,12 @@ from envs.data.record import dataset
 from envs.data.store import Dataset
 
 
+def test_every_learner_gets_a_history_at_least():
+    assert Data(source="explorer+ppo").histories(50) == (2, 25)
+    assert Data(source="explorer").histories(39) == (1, 39)
+    assert Data(source="explorer+ppo").histories(400) == (10, 40)
+
+
 def recorded(root: Path, game: str = "room", split: str = "train", **data) -> Dataset:
     family = DarkRoom(Config(game=game, data=Data(**{"val_episodes": 40, **data})))
     return dataset(family, family.config.data, split, root)
