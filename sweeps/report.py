@@ -63,8 +63,12 @@ def report(folder: Path) -> Report:
     measure = worth_showing(runs)
     scores = f"{measure}, seed{'s' if len(seeds) > 1 else ''} {' '.join(map(str, seeds))}"
     states = Counter(run.status for run in runs)
+    title = f"{folder}: {_counted(len(runs), 'run')}, {', '.join(f'{n} {status}' for status, n in states.items())}"
+    if any("look" in run.summary for run in runs):  # mode=health has no scores
+        rows = [list(health_rows(names, same)) for names, same in settings.items()]
+        return Report(title, [*headings(columns, runs), "seed", "warnings", "about"], rows, [], [*notes(runs, along), *repeats])
     return Report(
-        f"{folder}: {_counted(len(runs), 'run')}, {', '.join(f'{n} {status}' for status, n in states.items())}",
+        title,
         [*headings(columns, runs), "acting", scores, "pooled (95 %)", "steps", "training s", "parameters"],
         [list(setting_rows(names, same, seeds, measure)) for names, same in settings.items()],
         list(reference_rows(runs, columns, labels, measure)),
@@ -153,6 +157,13 @@ def setting_rows(names: Sequence[str], runs: Sequence[Run], seeds: Sequence[int]
             cells.append(f"{score[0][measure].mean():.3f}" if score else run.status if run else "missing")
         yield [*names, acting, " ".join(cells), *pooled(played(runs, acting), measure, len(seeds)), *cost]
         names, cost = [""] * len(names), [""] * len(cost)
+
+
+def health_rows(names: Sequence[str], runs: Sequence[Run]) -> Iterator[list[str]]:
+    """What the checks before the first step found, run by run."""
+    for run in runs:
+        look = run.summary.get("look")
+        yield [*names, str(run.seed), *([run.status, ""] if look is None else [str(len(look)), ", ".join(look) or ABSENT])]
 
 
 def pooled(scores: Sequence[Episodes], measure: str, seeds: int) -> tuple[str, str]:
@@ -245,7 +256,7 @@ def _counted(number: int, word: str) -> str:
 
 def as_table(found: Report) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    words = len(found.header) - 4  # after the settings, the acting and the seeds come numbers
+    words = len(found.header) - 4 * ("parameters" in found.header)  # after the settings, the acting and the seeds come numbers
     for number, name in enumerate(found.header):
         table.add_column(Text(name), justify="left" if number < words else "right", overflow="fold")
     for rows in [*found.settings, found.references]:

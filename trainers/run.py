@@ -134,7 +134,8 @@ def examine(request: Request, family: Family, folder: Path, device: torch.device
     report = health_of(built(request, family, folder, device), request, folder)
     console.print(report.table())
     say(f"run folder   {folder}")
-    write_json(folder / "summary.json", {"status": "done", "warnings": len(report.warnings)})
+    look = [finding.check for finding in report.findings if finding.warning]
+    write_json(folder / "summary.json", {"status": "done", "warnings": len(look), "look": look})
     return "done"
 
 

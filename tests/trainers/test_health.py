@@ -382,6 +382,14 @@ def test_debug_health_reports_and_trains_nothing(launch: Callable, here: Path):
 
 
 @pytest.mark.slow
+def test_a_sweep_of_health_says_what_to_look_at(launch: Callable, here: Path):
+    few = ("env.data.episodes=40", "env.data.val_episodes=10", "env.id=MiniGrid-DoorKey-6x6-v0", "logger=none")
+    done = launch("-m", "debug=health", "policy.padding=end,repeat_last", *few, "hydra.sweep.dir=sweep")
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert "end 0 0 -" in lines and "repeat_last 0 1 padding" in lines
+
+
+@pytest.mark.slow
 def test_debug_health_records_a_part_where_nothing_is_recorded(launch: Callable, here: Path):
     words = ("debug=health", "env.id=MiniGrid-FourRooms-v0", "env.data.val_episodes=20", "logger=none")
     done = launch(*words, "env.data.episodes=3000", "data_dir=data")
