@@ -99,6 +99,12 @@ def test_every_recipe_that_is_named_exists() -> None:
     assert named and {f"{group}={option}" for group, option in named} - {"experiment=NAME"} <= {*RECIPES}
 
 
+def test_the_readme_says_what_every_experiment_is_for() -> None:
+    table = [line.split("|")[1] for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `")]
+    explained = set(re.findall(r"`(\w+)`", " ".join(table)))
+    assert {path.stem for path in (CONF / "experiment").glob("*.yaml")} <= explained
+
+
 def test_values_inline_in_config_yaml_are_all_the_fields(ask: Ask) -> None:
     inline = yaml.safe_load((CONF / "config.yaml").read_text())
     request = ask()
