@@ -347,3 +347,12 @@ def test_damaged_checkpoint_is_a_sentence(ask: Any, tmp_path: Path, damage: str)
         (checkpoint / "policy.json").unlink()
     with pytest.raises(BadRequest, match="holds no checkpoint" if damage == "no policy" else "is damaged"):
         ask("mode=eval", f"ckpt_path={checkpoint}")
+
+
+@pytest.mark.slow
+def test_a_run_whose_output_nobody_reads_on_is_still_done(here: Path, data_dir: Path) -> None:
+    words = (
+        f"{sys.executable} {ROOT}/launch.py debug=fdr policy=bc_mlp logger=none data_dir={data_dir} hydra.run.dir=run | head -1"
+    )
+    subprocess.run(["bash", "-c", words], cwd=here, check=True, capture_output=True)
+    assert json.loads((here / "run/status.json").read_text())["status"] == "done"

@@ -298,10 +298,11 @@ def summary(score: Streams) -> dict[str, Any]:
 
 
 def by_episode(score: Streams) -> dict[str, list[float]]:
-    """The mean return of each episode and its 95 % interval over streams."""
+    """The mean return of each episode and its 95 % interval over streams, no wider than what occurred."""
     mean = score.returns.mean(0)
     half = Z * score.returns.std(0) / np.sqrt(len(score.returns))
-    return {"mean": mean.tolist(), "low": (mean - half).tolist(), "high": (mean + half).tolist()}
+    low, high = np.maximum(mean - half, score.returns.min(0)), np.minimum(mean + half, score.returns.max(0))
+    return {"mean": mean.tolist(), "low": low.tolist(), "high": high.tolist()}
 
 
 def by_task(family: Family, tasks: np.ndarray, score: Streams, best: Streams | None) -> dict[str, dict[str, float | None]]:

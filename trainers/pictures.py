@@ -154,7 +154,7 @@ def curves(lines: dict[str, Curve], title: str) -> Picture:
             draw.polygon(band, colour + "40")
         draw.line([at(e, v) for e, v in zip(numbers, mean, strict=True)], colour, 2 if len(line.mean) > 1 else 1)
         free = max(free, at(episodes, mean[-1])[1] - ROW / 3)
-        draw.text((width - right + 8, free), f"{name} {mean[-1]:.1f}", colour, FONT)
+        draw.text((width - right + 14, free), f"{name} {mean[-1]:.1f}", colour, FONT)
         free += ROW * 0.75
     buffer = io.BytesIO()
     sheet.save(buffer, format="png")
@@ -165,7 +165,7 @@ def _ticks(low: float, high: float) -> list[float]:
     """Round numbers, about five of them."""
     size = 10 ** np.floor(np.log10((high - low) / 5))
     step = next(s * size for s in (1, 2, 5, 10) if (high - low) / (s * size) <= 6)
-    return [float(x) for x in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step]
+    return [float(x) + 0.0 for x in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step]  # + 0.0: no -0
 
 
 def cell(text: str, ground: str, ink: str, width: int, new: bool) -> Image.Image:

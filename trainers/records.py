@@ -24,7 +24,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from trainers import boards
 
 log = logging.getLogger("iolaus")
-console = Console(width=None if sys.stdout.isatty() else 110)
+
+
+class Screen(Console):
+    def on_broken_pipe(self) -> None:
+        """Nobody reads on (`| head`): that ends the output and not the run."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+console = Screen(width=None if sys.stdout.isatty() else 110)
 SECONDS_BETWEEN_LINES = 5.0  # off a terminal, where a line stays
 
 
