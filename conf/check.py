@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 from hydra.core.config_loader import ConfigLoader
@@ -20,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf import checkpoint
+from conf import checkpoint, fit
 from conf.build import build, join, plain, unknown
 from conf.errors import BadRequest
 from conf.sentences import explain
@@ -106,7 +107,8 @@ def typed(cfg: DictConfig) -> Request:
         config = checkpoint.adopt(config, hydra.overrides.task)
         top = replace(top, ckpt_path=config["ckpt_path"], name=config["name"])
     if top.init_from is not None:
-        top = replace(top, init_from=str(checkpoint.find(top.init_from, "init_from")))
+        top = replace(top, init_from=str(start := checkpoint.find(top.init_from, "init_from")))
+        checkpoint.refuse_damaged(start)
     top = replace(top, name=top.name or _default_name(config, hydra.runtime.choices))
 
     _refuse_targets(config, top.trusted_packages)
@@ -241,14 +243,21 @@ def _values(values: dict[str, Any], cls: type, overrides: Sequence[str]) -> dict
 
 
 def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: TopLevel) -> None:
-    """Ask the environment whether it can do what the mode needs, then the policy whether it can live in those spaces."""
+    """Ask the environment whether it can do what the mode needs, then the policy whether it can live in those spaces, and
+    the weights whether they are those of such a network."""
     family = targets["env"]
     if sentence := family.accepts(sections["env"], needs_expert=top.mode != "eval"):
         raise BadRequest(sentence)
     made = family(sections["env"])
     spaces = made.spaces
+    if top.mode == "eval" and top.ckpt_path is not None:  # first: what else is wrong may come of it
+        fit.refuse_other_spaces(Path(top.ckpt_path), spaces, made)
     if sentence := targets["policy"].accepts(sections["policy"], spaces):
         raise BadRequest(sentence)
+    for path in (top.ckpt_path, top.init_from):
+        if path is not None:
+            policy = fit.hollow(targets["policy"], sections["policy"], spaces)
+            fit.refuse_misfit(policy, Path(path), sections["policy"], spaces, made)
     learners = sections["env"].data.learners
     if sections["eval"].primed and all(made.pool(source) > 1 for source in learners):
         raise BadRequest(
@@ -264,8 +273,6 @@ def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: T
     data = None if top.mode == "eval" else sections["env"].data
     if sentence := targets["policy"].accepts_data(sections["policy"], data, made.max_steps):
         raise BadRequest(sentence)
-    if top.mode == "eval" and top.ckpt_path is not None:
-        checkpoint.refuse_other_spaces(top.ckpt_path, spaces.to_json())
 
 
 def _default_name(config: Mapping[str, Any], choices: Mapping[str, Any]) -> str:

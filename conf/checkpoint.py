@@ -48,6 +48,17 @@ def damage(folder: Path) -> str | None:
     return None
 
 
+def refuse_damaged(folder: Path) -> None:
+    if fault := damage(folder):
+        raise BadRequest(f"the checkpoint {folder} is damaged ({fault}); choose another one of its run")
+
+
+def record(folder: Path) -> dict[str, Any]:
+    """Which policy a checkpoint holds, as YAML names it, with its values and the spaces it knows."""
+    found: dict[str, Any] = json.loads((folder / "policy.json").read_text())
+    return found
+
+
 def _hash(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -56,54 +67,40 @@ def _hash(path: Path) -> str:
 def adopt(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """The config with the checkpoint's policy and environment; what the command line says about their values still counts."""
     folder = find(config["ckpt_path"], "ckpt_path")
-    saved = _saved(folder)
+    held = saved(folder)
     asked = OverridesParser.create().parse_overrides([*overrides])
     groups = {override.key_or_group for override in asked if isinstance(override.value(), str)}
-    if "policy" in groups and config["policy"]["_target_"] != saved["policy"]["_target_"]:
-        held, wanted = (section["policy"]["_target_"].split(".")[-2] for section in (saved, config))
-        raise BadRequest(f"the checkpoint holds {held}, not {wanted}; leave out policy=, or choose another ckpt_path")
-    if "encoder" in groups and config["policy"].get("encoder") != saved["policy"].get("encoder"):
+    if "policy" in groups and config["policy"]["_target_"] != held["policy"]["_target_"]:
+        there, wanted = (section["policy"]["_target_"].split(".")[-2] for section in (held, config))
+        raise BadRequest(f"the checkpoint holds {there}, not {wanted}; leave out policy=, or choose another ckpt_path")
+    if "encoder" in groups and config["policy"].get("encoder") != held["policy"].get("encoder"):
         raise BadRequest("the checkpoint's encoder is not the one that encoder= asks for; leave out encoder=")
-    adopted = {**config, "policy": saved["policy"], "ckpt_path": str(folder), "name": config["name"] or saved["name"]}
+    adopted = {**config, "policy": held["policy"], "ckpt_path": str(folder), "name": config["name"] or held["name"]}
     if "env" not in groups:
-        adopted["env"] = saved["env"]
+        adopted["env"] = held["env"]
     for override in asked:
         key = override.key_or_group
         if key.startswith("policy.") or (key.startswith("env.") and "env" not in groups):
-            _set(adopted, key, _get(config, key))
+            put(adopted, key, _get(config, key))
     return adopted
-
-
-def refuse_other_spaces(path: str, here: Mapping[str, Any]) -> None:
-    """A network is made for the shapes it was trained on; `here` are the JSON form of the environment's spaces."""
-    trained = json.loads((Path(path) / "policy.json").read_text())["spaces"]
-    before, now = ({"action": spaces["action"], **spaces["observation"]} for spaces in (trained, here))
-    if differing := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
-        shapes = ", ".join(f"{name} {_shape(before.get(name))} there and {_shape(now.get(name))} here" for name in differing)
-        raise BadRequest(f"the checkpoint's policy cannot play in this environment: {shapes}; choose an env.id like its own")
 
 
 def refuse_other_policy(path: str, target: str, others: Sequence[str]) -> None:
     """`init_from` takes weights, so it takes them from the same kind of policy, or from one of those that share parts with it."""
-    held = json.loads((Path(path) / "policy.json").read_text())["target"]
+    held = record(Path(path))["target"]
     if held not in (target, *others):
         raise BadRequest(
             f"init_from={path} holds {held.split('.')[-2]}, not {target.split('.')[-2]}; choose its policy, or another run"
         )
 
 
-def _shape(space: Mapping[str, Any] | None) -> str:
-    return "missing" if space is None else str(space.get("shape", space.get("n")))
-
-
-def _saved(folder: Path) -> dict[str, Any]:
+def saved(folder: Path) -> dict[str, Any]:
     """The checkpoint's own config, once its files are whole and it agrees with the policy that lies beside it."""
-    if fault := damage(folder):
-        raise BadRequest(f"the checkpoint {folder} is damaged ({fault}); choose another one of its run")
+    refuse_damaged(folder)
     try:
         config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-        record = json.loads((folder / "policy.json").read_text())
-        target, _ = record["target"], record["spaces"]["observation"]
+        held = record(folder)
+        target, _, _ = held["target"], held["config"], held["spaces"]["observation"]
         if not isinstance(config, dict) or config["policy"]["_target_"] != target or not isinstance(config["env"], dict):
             raise ValueError("config.yaml and policy.json do not belong together")
         return {"name": config["name"], "policy": config["policy"], "env": config["env"]}
@@ -118,8 +115,8 @@ def _get(config: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def _set(config: dict[str, Any], key: str, value: Any) -> None:
-    """In place, but never in the dicts that `config` shares with the composed one: `saved` was read for us alone."""
+def put(config: dict[str, Any], key: str, value: Any) -> None:
+    """In place. `adopt` never does it in the dicts that `config` shares with the composed one: `saved` was read for us alone."""
     path, node = "", config
     *parents, last = key.split(".")
     for name in parents:

@@ -14,16 +14,17 @@ from torch import Tensor
 
 from conf.build import build, plain
 from conf.check import config_class, locate
-from conf.checkpoint import damage, find
+from conf.checkpoint import find, record, refuse_damaged
 from conf.errors import BadRequest
+from conf.fit import refuse_misfit
 from envs.base import Spaces
 from policies.base import Policy
 
 
 def save(folder: Path, target: str, config: Any, spaces: Spaces, weights: dict[str, Tensor]) -> None:
     """`target` is the policy's class as YAML names it."""
-    record = {"target": target, "config": plain(config), "spaces": spaces.to_json()}
-    (folder / "policy.json").write_text(json.dumps(record, indent=2))
+    held = {"target": target, "config": plain(config), "spaces": spaces.to_json()}
+    (folder / "policy.json").write_text(json.dumps(held, indent=2))
     write_tensors(folder / "policy.safetensors", weights)
 
 
@@ -37,41 +38,29 @@ def load(
     """
     folder = find(str(path), "path")
     try:
-        record = json.loads((folder / "policy.json").read_text())
-        target, spaces, values = record["target"], Spaces.from_json(record["spaces"]), record["config"]
+        held = record(folder)
+        target, spaces, values = held["target"], Spaces.from_json(held["spaces"]), held["config"]
     except (OSError, ValueError, KeyError) as error:
         raise BadRequest(f"the checkpoint {folder} is damaged: {error}") from error
     cls = locate(target, "policy.json", "policies.base.Policy", trusted_packages)
-    policy: Policy = cls(config or build(config_class(target.rpartition(".")[0], "policy"), values), spaces)
-    load_weights(policy, folder)
+    config = config or build(config_class(target.rpartition(".")[0], "policy"), values)
+    policy: Policy = cls(config, spaces)
+    load_weights(policy, folder, config, spaces)
     return policy.to(device).eval()
 
 
-def load_weights(policy: Policy, folder: Path) -> None:
-    """The acting weights of a checkpoint, all of them and nothing else."""
-    if fault := damage(folder):
-        raise BadRequest(f"the checkpoint {folder} is damaged ({fault}); choose another one of its run")
-    weights = load_file(folder / "policy.safetensors")
-    own = policy.state_dict()
-    wrong = sorted(own.keys() ^ weights.keys()) or [name for name in own if own[name].shape != weights[name].shape]
-    if wrong:
-        raise BadRequest(
-            f"the weights in {folder} do not fit this {type(policy).__name__}: {wrong[0]} is another. Leave out what changes the "
-            f"network, so that it is as in {folder / 'config.yaml'}"
-        )
-    policy.load_state_dict(weights)
+def load_weights(policy: Policy, folder: Path, config: Any, spaces: Spaces) -> None:
+    """The acting weights of a checkpoint, all of them and nothing else; `config` and `spaces` are what `policy` was made of."""
+    refuse_damaged(folder)
+    refuse_misfit(policy, folder, config, spaces)
+    policy.load_state_dict(load_file(folder / "policy.safetensors"))
 
 
-def load_parts(policy: Policy, folder: Path) -> list[str]:
+def load_parts(policy: Policy, folder: Path, config: Any, spaces: Spaces) -> list[str]:
     """The acting weights of a checkpoint of another policy, as far as both have them; returns which parts those are."""
-    if fault := damage(folder):
-        raise BadRequest(f"the checkpoint {folder} is damaged ({fault}); choose another one of its run")
+    refuse_damaged(folder)
+    refuse_misfit(policy, folder, config, spaces)
     weights, own = load_file(folder / "policy.safetensors"), policy.state_dict()
-    if wrong := [name for name in own if name in weights and own[name].shape != weights[name].shape]:
-        raise BadRequest(
-            f"the weights in {folder} do not fit this {type(policy).__name__}: {wrong[0]} is of another size. Leave out what "
-            f"changes the parts that both have, so that they are as in {folder / 'config.yaml'}"
-        )
     shared = {name: weight for name, weight in weights.items() if name in own}
     policy.load_state_dict(shared, strict=False)
     taken = {name.split(".")[0] for name in shared}
@@ -80,7 +69,7 @@ def load_parts(policy: Policy, folder: Path) -> list[str]:
 
 def target_of(folder: Path) -> str:
     """Which policy a checkpoint holds, as YAML names it."""
-    return str(json.loads((folder / "policy.json").read_text())["target"])
+    return str(record(folder)["target"])
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from gymnasium import spaces
 
+from conf.check import Request
+from conf.checkpoint import write_manifest
 from envs.base import Spaces
 from envs.data.store import Dataset, Writer
+from policies import store
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -34,6 +38,19 @@ def pair(policy: str, env: str = "minigrid") -> tuple[str, ...]:
     """The command line of a policy in an environment, in which it can learn if there is any way."""
     chosen = (f"policy={policy}", f"env={env}")
     return (*chosen, *IN_CONTEXT[policy], *HISTORIES.get(env, ())) if policy in IN_CONTEXT else chosen
+
+
+def save_checkpoint(request: Request, run: Path, target: str | None = None) -> Path:
+    """What a run of this request would leave behind, without its training; `target` is what policy.json says instead."""
+    checkpoint = run / "checkpoints" / "step-3"
+    checkpoint.mkdir(parents=True)
+    (checkpoint.parent / "best").symlink_to("step-3")
+    (checkpoint / "config.yaml").write_text(yaml.safe_dump(request.config))
+    spaces = request.targets["env"](request.env).spaces
+    weights = request.targets["policy"](request.policy, spaces).state_dict()
+    store.save(checkpoint, target or request.config["policy"]["_target_"], request.policy, spaces, weights)
+    write_manifest(checkpoint)
+    return checkpoint
 
 
 SPACES = Spaces(spaces.Dict({"state": spaces.Box(-1, 1, (3,), np.float32)}), spaces.Discrete(4))

@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import options
+from helpers import options, save_checkpoint
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from conf import folder
 from conf.check import Request, typed
-from conf.checkpoint import write_manifest
 from conf.errors import BadRequest
 
 ROOT = Path(__file__).parents[1]
@@ -296,24 +295,13 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
         folder.make(tmp_path / "file" / "run")
 
 
-def save_checkpoint(request: Request, run: Path, target: str | None = None) -> Path:
-    checkpoint = run / "checkpoints" / "step-3"
-    checkpoint.mkdir(parents=True)
-    (checkpoint.parent / "best").symlink_to("step-3")
-    (checkpoint / "config.yaml").write_text(yaml.safe_dump(request.config))
-    family = request.targets["env"](request.env)
-    record = {"target": target or request.config["policy"]["_target_"], "spaces": family.spaces.to_json()}
-    (checkpoint / "policy.json").write_text(json.dumps(record))
-    write_manifest(checkpoint)
-    return checkpoint
-
-
 def test_evaluation_takes_policy_and_environment_from_the_checkpoint(ask: Any, tmp_path: Path) -> None:
-    trained = ask("policy=bc_mlp", "policy.layers=3", "encoder=conv", "env.data.noise=0.25", "seed=7", "name=mine")
+    wide = ("policy.layers=3", "policy.horizon=4", "encoder=conv")
+    trained = ask("policy=bc_mlp", *wide, "env.data.noise=0.25", "seed=7", "name=mine")
     checkpoint = save_checkpoint(trained, tmp_path / "run")
     for path in (tmp_path / "run", checkpoint, checkpoint.parent / "best"):
-        played = ask("mode=eval", f"ckpt_path={path}", "env.max_steps=50", "++policy.token_dim=32")
-        assert played.config["policy"] == {**trained.config["policy"], "token_dim": 32}
+        played = ask("mode=eval", f"ckpt_path={path}", "env.max_steps=50", "++policy.execute=2")
+        assert played.config["policy"] == {**trained.config["policy"], "execute": 2}
         assert played.config["env"] == {**trained.config["env"], "max_steps": 50}
         assert (played.ckpt_path, played.seed, played.name) == (str(checkpoint), 0, "mine")
     assert ask("mode=eval", f"ckpt_path={checkpoint}", "env=minigrid").env.data.noise == 0

@@ -146,7 +146,7 @@ def built(request: Request, family: Family, folder: Path, device: torch.device) 
     policy: Policy = request.targets["policy"](request.policy, family.spaces)
     policy.fit(data.meta)
     if request.init_from:
-        warm_start(policy, Path(request.init_from), request.config["policy"]["_target_"])
+        warm_start(policy, Path(request.init_from), request, family)
     policy.to(device)
     windows, held_out = (Windows(dataset, policy.window) for dataset in (data, validation))
     floor = statistics.floor(windows, policy.modalities) if isinstance(family.spaces.action, spaces.Discrete) else None
@@ -201,11 +201,11 @@ def health_of(trainer: Any, request: Request, folder: Path) -> Report:
     return report
 
 
-def warm_start(policy: Policy, folder: Path, target: str) -> None:
-    if store.target_of(folder) == target:
-        store.load_weights(policy, folder)
+def warm_start(policy: Policy, folder: Path, request: Request, family: Family) -> None:
+    if store.target_of(folder) == request.config["policy"]["_target_"]:
+        store.load_weights(policy, folder, request.policy, family.spaces)
         return
-    taken = store.load_parts(policy, folder)
+    taken = store.load_parts(policy, folder, request.policy, family.spaces)
     new = [name for name, _ in policy.named_children() if name not in taken]
     say(f"weights of {', '.join(taken)} are those of {folder}; {', '.join(new)} start anew")
 

@@ -299,6 +299,6 @@ def test_weights_of_ad_start_a_compressed_one(launch: Callable, here: Path):
     done = launch(*words)
     assert "weights of token, head, decoder are those of" in done.stdout and "compressor start anew" in done.stdout
     wrong = launch(*words, "policy.hidden_dim=32", check=False)
-    assert wrong.returncode == 2 and "of another size" in wrong.stderr
+    assert wrong.returncode == 2 and "policy.hidden_dim is 64 there and 32 here" in wrong.stderr
     other = launch("policy=ad", *short, "init_from=first", "policy.layers=2", check=False)
-    assert other.returncode == 2 and "do not fit" in other.stderr
+    assert other.returncode == 2 and "policy.layers is 3 there and 2 here" in other.stderr
