@@ -271,6 +271,7 @@ def test_write_up_003_is_told_that_its_loss_was_the_floor(request_for: Callable,
         assert "no hyper-parameter" not in sentences and report.facts["target_floor"] < 0.7
         return
     assert "no hyper-parameter can help" in sentences and "policy.from_start=0" in sentences
+    assert "policy.dropout=0.2 makes learning slower" in sentences
     assert report.facts["target_floor"] > 1.58 and sum(report.facts["target_tenths"][2:]) == 0
     assert report.facts["smoothing_floor"] == pytest.approx(0.3897, abs=1e-4)
     # 160 steps in blocks of 20, 25, 30, 35 or 40, of which the last whole one is not compressed; depth stops at two.
