@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,15 @@ from policies.noise import Noise, Purpose, fold
 from policies.store import write_tensors
 from trainers import checkpoint
 from trainers.batches import Batches, flattened, rows_of, to_device
+from trainers.bounds import Bounds
 from trainers.optim import Average, OptimizerConfig, Schedule, ScheduleConfig, make_optimizer
 from trainers.profile import LEAST, TRACED, WARM_UP
-from trainers.records import Records, bar, say, write_json
+from trainers.records import Records, bar, means, say, write_json
 from trainers.report import Report
 from trainers.stop import StopRequest
+from trainers.validation import Validation
 from trainers.watch import Watch
 
-VALIDATION_SAMPLES = 4096  # windows behind each validation loss,
-VALIDATION_TARGETS = 65_536  # and no more targets than these, where a window has one at each step
 # Of a validation, in the console:
 SHOWN = ("val/loss", "val/cross_entropy", "val/first_action_loss", "val/excess", "val/success", "val/return")
 SMALLEST_CAP = 1024  # a batch up to this size may repeat the samples of a tiny dataset
@@ -102,7 +102,7 @@ class Offline:
         config: Config,
         policy: Policy,
         data: Windows,
-        validation: Windows,
+        held_out: Windows,
         *,
         folder: Path,
         seed: int,
@@ -113,12 +113,13 @@ class Offline:
         judged_by: tuple[str, ...] = ("success", "return"),  # what of the played episodes chooses `best`, before the loss
         floor: Floor | None = None,  # entropy of the next action given a window, where it can be counted
     ):
-        self.config, self.policy, self.data, self.validation = config, policy, data, validation
+        self.config, self.policy, self.data = config, policy, data
         self.folder, self.seed, self.device = folder, seed, device
-        self.floor, self.judged_by = floor, judged_by
-        self.plain = "loss"  # the metric that is the mean of -log p alone, and can be held against chance and floor
+        self.bounds = Bounds(policy.window, floor)
         self.report = Report()  # what was found before the first step; findings of the training are added
-        self.save_policy, self.play, self.make_records = save_policy, play, make_records
+        self.save_policy, self.make_records = save_policy, make_records
+        size = config.batch_size // config.accumulate  # what is known to fit into memory
+        self.validation = Validation(held_out, play, judged_by, size, fold(seed, Purpose.VALIDATION), device)
         if config.batch_size > max(len(data), SMALLEST_CAP):
             raise BadRequest(
                 f"trainer.batch_size={config.batch_size} exceeds the {len(data)} samples of the data; lower it, or raise "
@@ -187,9 +188,10 @@ class Offline:
         self.resume()
         self.records = self.make_records(self.state["metrics_offset"], self.state["step"])
         self.began = time.perf_counter() - self.state["seconds"]
-        self.chance = self.policy.chance_loss(self.batch(0))
+        self.bounds.chance = self.policy.chance_loss(self.batch(0))
         said = self.report.during_training = self.state["said"]
-        self.watch = Watch(self.chance, self.floor_of(self.plain), self.max_steps, self.config.grad_clip, said)
+        floor = self.bounds.floor_of(self.bounds.plain)
+        self.watch = Watch(self.bounds.chance, floor, self.max_steps, self.config.grad_clip, said)
         if said:
             self.write_health()
         self.words = ""
@@ -274,9 +276,9 @@ class Offline:
         """One row of metrics; returns the words for the progress display."""
         sums, self.state["sums"] = self.state["sums"], {}
         values = means("train", sums)
-        values |= {"train/skipped": self.state["skipped"], "train/chance": self.chance}
-        self.plain = "cross_entropy" if "train/cross_entropy" in values else "loss"
-        if (floor := self.floor_of(self.plain)) is not None:
+        values |= {"train/skipped": self.state["skipped"], "train/chance": self.bounds.chance}
+        self.bounds.look("train", values)
+        if (floor := self.bounds.floor_of(self.bounds.plain)) is not None:
             values["train/floor"] = floor
         self.records.scalars(step, values)
         steps_per_second = step / (time.perf_counter() - self.began)
@@ -287,8 +289,8 @@ class Offline:
             for sentence in found:
                 say(f"warning: {sentence}")
             self.write_health()
-        known = {name: values.get(f"train/{name}", math.nan) for name in ("loss", self.plain)}
-        shown = ", ".join(f"{name} {value:.3f}{self.beside(name)}" for name, value in known.items())
+        known = {name: values.get(f"train/{name}", math.nan) for name in ("loss", self.bounds.plain)}
+        shown = ", ".join(f"{name} {value:.3f}{self.bounds.beside(name)}" for name, value in known.items())
         return f"{shown}  {speed['samples_per_second']:,.0f} samples/s"
 
     def write_health(self) -> None:
@@ -296,65 +298,30 @@ class Offline:
         write_json(self.folder / "health.json", self.report.to_json())
         self.records.health(self.report.to_markdown(), self.report.numbers())
 
-    def floor_of(self, name: str) -> float | None:
-        """Below which a loss cannot fall: known of those that are about the next action alone, and of nothing but its chance."""
-        if self.floor is None or not self.floor.known:
-            return None
-        window = self.policy.window
-        each = window.align == "each" and self.floor.repeated == 1  # the mean over a window's steps, if it is known of every one
-        about_it = name == "first_action_loss" or (name == self.plain and (window.actions == 1 or each))
-        return self.floor.entropy if about_it else None
-
-    def beside(self, name: str) -> str:
-        """The words behind a loss: what knowing nothing costs, and what knowing everything does."""
-        chances = {self.plain: self.chance, "first_action_loss": self.floor and self.floor.chance}
-        bounds = {"chance": chances.get(name), "floor": self.floor_of(name)}
-        words = ", ".join(f"{bound} {value:.3f}" for bound, value in bounds.items() if value is not None)
-        return f" ({words})" if words else ""
-
-    @torch.no_grad()
     def validate(self, step: int) -> None:
-        """Loss and scores of the acting weights on the val split, by which the best are kept."""
+        """Measures the acting weights, tells the schedule, and remembers the best."""
         self.policy.eval()
-        window = self.validation.window
-        most = VALIDATION_TARGETS // window.actions if window.align == "each" else VALIDATION_SAMPLES
-        samples = self.validation.some(max(most, 1))
-        sums: dict[str, tuple[float, float]] = {}
-        size = self.config.batch_size // self.config.accumulate  # what is known to fit into memory
-        for start in range(0, len(samples), size):
-            part = samples[start : start + size]
-            batch = to_device(self.validation.batch(part), self.device)
-            # The same draws at every validation: a change of this loss is a change of the weights.
-            loss = self.acting(batch, Noise(fold(self.seed, Purpose.VALIDATION), 0, torch.from_numpy(part).to(self.device)))
-            for name, (total, count) in {"loss": (loss.total, loss.count), **loss.metrics}.items():
-                before = sums.get(name, (0.0, 0.0))
-                sums[name] = (before[0] + float(total), before[1] + float(count))
-        values = means("val", sums)
-        self.plain = "cross_entropy" if "val/cross_entropy" in values else "loss"
-        if self.play:
-            played = self.play(self.acting)
-            values |= {"val/success": float(played.success.mean()), "val/return": float(played.returns.mean())}
-        if "val/first_action_loss" in values and (floor := self.floor_of("first_action_loss")) is not None:
+        values = self.validation.measure(self.acting)
+        self.policy.train()
+        self.bounds.look("val", values)
+        if "val/first_action_loss" in values and (floor := self.bounds.floor_of("first_action_loss")) is not None:
             values["val/action_floor"] = floor
         self.schedule.observe(values["val/loss"])
         self.records.scalars(step, values)
-        loss = values["val/loss"]
-        scores = [values.get(f"val/{name}", 0.0) for name in self.judged_by]
-        score = [*scores, -loss if math.isfinite(loss) else -math.inf]
+        score = self.validation.score(values)
         if self.state["best"] is None or score > self.state["best"]:
             self.state.update(best=score, best_step=step)
-        shown = [f"{name} {values[name]:.3f}{self.beside(name.removeprefix('val/'))}" for name in SHOWN if name in values]
+        shown = [f"{name} {values[name]:.3f}{self.bounds.beside(name.removeprefix('val/'))}" for name in SHOWN if name in values]
         say(f"step {step}: " + ", ".join(shown))
-        self.policy.train()
 
     @property
     def overfitted(self) -> bool:
         """`overfit`: whether the one batch is learned, as far as the last row of metrics tells."""
-        return self.config.overfit and self.state["loss"] is not None and self.state["loss"] < OVERFIT_TO * self.chance
+        return self.config.overfit and self.state["loss"] is not None and self.state["loss"] < OVERFIT_TO * self.bounds.chance
 
     def learned(self) -> bool:
         """Says whether the one batch was learned, and in how many steps."""
-        limit, learned = OVERFIT_TO * self.chance, self.overfitted
+        limit, learned = OVERFIT_TO * self.bounds.chance, self.overfitted
         verdict = "learned" if learned else "NOT learned: the policy, its loss or the learning rate is at fault, not the data"
         say(f"one batch, {self.state['step']} steps: loss {self.state['loss']:.4f}, to be below {limit:.4f}; {verdict}")
         return learned
@@ -417,11 +384,6 @@ class Offline:
         folder.mkdir(exist_ok=True)
         write_tensors(folder / "batch.safetensors", flattened(self.batch(step)))
         write_tensors(folder / "weights.safetensors", self.policy.state_dict())
-
-
-def means(prefix: str, sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Sums over counts; what nothing was counted for (an excess over a floor that nobody knows) has no mean."""
-    return {f"{prefix}/{name}": total / max(count, 1e-12) for name, (total, count) in sums.items() if count or name == "loss"}
 
 
 def default_generator(device: torch.device) -> torch.Generator:

@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,11 @@ def bar(title: str, total: int) -> Iterator[Bar]:
         live.add_task(title, total=total, note="")
         shown.live = live
         yield shown
+
+
+def means(prefix: str, sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Sums over counts; what nothing was counted for (an excess over a floor that nobody knows) has no mean."""
+    return {f"{prefix}/{name}": total / max(count, 1e-12) for name, (total, count) in sums.items() if count or name == "loss"}
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -101,7 +101,7 @@ def train(request: Request, family: Family, folder: Path, device: torch.device) 
     report = health_of(trainer, request, folder)
     size, samples = request.trainer.batch_size, len(trainer.data)
     words = f"training on {device} for {trainer.max_steps} steps of {size} out of {samples:,} samples"
-    say(f"{words}; a loss of {report.facts['chance_loss']:.3f} is chance" + entropies(trainer.data.dataset, trainer.floor))
+    say(f"{words}; a loss of {report.facts['chance_loss']:.3f} is chance" + entropies(trainer.data.dataset, trainer.bounds.floor))
     if request.trainer.profile:
         profile(trainer)
         return "done"
@@ -182,8 +182,8 @@ def health_of(trainer: Any, request: Request, folder: Path) -> Report:
         trainer.policy,
         to_device(sample, trainer.device),
         trainer.data,
-        trainer.validation,
-        trainer.floor,
+        trainer.validation.windows,
+        trainer.bounds.floor,
         request.seed,
         trained=request.init_from is not None,
     )

@@ -1,0 +1,54 @@
+"""Loss and scores of the acting weights on the val split, by which the best of a run are kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from envs.base import Score
+from envs.data.windows import Windows
+from policies.base import Policy
+from policies.noise import Noise
+from trainers.batches import to_device
+from trainers.records import means
+
+SAMPLES = 4096  # windows behind each validation loss,
+TARGETS = 65_536  # and no more targets than these, where a window has one at each step
+
+
+@dataclass
+class Validation:
+    windows: Windows
+    play: Callable[[Policy], Score] | None  # the val episodes, played by a policy
+    judged_by: tuple[str, ...]  # what of the played episodes chooses the best, before the loss
+    batch_size: int
+    seed: int  # the same draws at every validation: a change of the loss is a change of the weights
+    device: torch.device
+
+    @torch.no_grad()
+    def measure(self, policy: Policy) -> dict[str, float]:
+        """Means and scores of a policy in evaluation mode."""
+        window = self.windows.window
+        sums: dict[str, tuple[float, float]] = {}
+        most = TARGETS // window.actions if window.align == "each" else SAMPLES
+        samples = self.windows.some(max(most, 1))
+        for start in range(0, len(samples), self.batch_size):
+            part = samples[start : start + self.batch_size]
+            batch = to_device(self.windows.batch(part), self.device)
+            loss = policy(batch, Noise(self.seed, 0, torch.from_numpy(part).to(self.device)))
+            for name, (total, count) in {"loss": (loss.total, loss.count), **loss.metrics}.items():
+                before = sums.get(name, (0.0, 0.0))
+                sums[name] = (before[0] + float(total), before[1] + float(count))
+        values = means("val", sums)
+        if self.play:
+            played = self.play(policy)
+            values |= {"val/success": float(played.success.mean()), "val/return": float(played.returns.mean())}
+        return values
+
+    def score(self, values: Mapping[str, float]) -> list[float]:
+        """The higher the better, the first that differs counts."""
+        loss = values["val/loss"]
+        return [*(values.get(f"val/{name}", 0.0) for name in self.judged_by), -loss if math.isfinite(loss) else -math.inf]
