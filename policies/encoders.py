@@ -20,8 +20,8 @@ class Config:
     """`encoder=`; lives at `policy.encoder`."""
 
     grid: str = "mlp"  # mlp: embed each cell, mix all cells | conv: write-up 000's 1x1-conv tokenizer | flat: its 20 M linear
-    grid_tokens: int = 8  # tokens made of one grid (mlp only; conv and flat make one a cell)
-    grid_embedding: int = 16  # size of a cell's embedding (mlp only)
+    grid_tokens: int = 4  # tokens made of one grid (mlp only; conv and flat make one a cell)
+    grid_embedding: int = 8  # size of a cell's embedding (mlp only)
     grid_hidden: int = 256  # width of the mixing MLP (mlp only)
     ignore: list[str] = field(default_factory=list)  # modalities that the policy does not get to see
 

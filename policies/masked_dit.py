@@ -38,7 +38,8 @@ class Config:
     encoder: encoders.Config = field(default_factory=encoders.Config)  # encoder=
     hidden_dim: int = 64  # width of every token
     layers: int = 2  # DiT blocks; two beat four at equal time on MiniGrid
-    heads: int = 4
+    heads: int = 2  # on a CPU, more of them only cost time
+    feedforward: int = 2  # width of the blocks' MLPs, in multiples of hidden_dim
     dropout: float = 0.0  # of what each block adds
     corruptions: int = 1  # ways to hide each plan in a training step; all of them share one encoding of the state
     frames: list[int] = field(default_factory=lambda: [0])  # what it sees: each number a frame so many steps ago, 0 the present
@@ -53,7 +54,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_plan(self.frames, self.horizon, self.execute)
-        for name in ("hidden_dim", "layers", "heads", "denoise_steps", "corruptions"):
+        for name in ("hidden_dim", "layers", "heads", "feedforward", "denoise_steps", "corruptions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.hidden_dim % (2 * self.heads):
@@ -98,7 +99,8 @@ class MaskedDiT(PlanningPolicy):
         self.project = nn.Identity() if config.corruption == "mask" else nn.Linear(width, width)
         self.slot = nn.Parameter(torch.randn(config.horizon, width) * 0.02)
         self.time = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
-        self.blocks = nn.ModuleList(DiTBlock(width, config.heads, attends, config.dropout) for _ in range(config.layers))
+        shape = (config.heads, config.feedforward * width, attends, config.dropout)
+        self.blocks = nn.ModuleList(DiTBlock(width, *shape) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = nn.Linear(width, 2 * width)
         self.head = nn.Linear(width, self.classes)

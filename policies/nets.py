@@ -46,7 +46,7 @@ class DiTBlock(nn.Module):
     The modulation and the cross-attention's output start at zero, so each block starts as the identity.
     """
 
-    def __init__(self, width: int, heads: int, cross_attention: bool = True, dropout: float = 0.0):
+    def __init__(self, width: int, heads: int, feedforward: int, cross_attention: bool = True, dropout: float = 0.0):
         super().__init__()
         self.norm_self = nn.LayerNorm(width, elementwise_affine=False)
         self.self_attention = Attention(width, heads)
@@ -54,7 +54,7 @@ class DiTBlock(nn.Module):
             self.norm_cross = nn.LayerNorm(width)
             self.cross_attention = Attention(width, heads)
         self.norm_mlp = nn.LayerNorm(width, elementwise_affine=False)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(nn.Linear(width, feedforward), nn.GELU(), nn.Linear(feedforward, width))
         self.modulation = nn.Linear(width, 6 * width)
         self.dropout = nn.Dropout(dropout)  # of what is added, not inside attention: that would leave its fast kernel
         for layer in (self.modulation, *([self.cross_attention.out] if cross_attention else [])):

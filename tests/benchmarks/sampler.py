@@ -3,9 +3,9 @@
     python tests/benchmarks/sampler.py
 
 `ours` is the default of policy=masked_dit; `write-up` is the layout of experiment=seed_001 at the same width (49 slots, four
-layers, a convolutional tokenizer, a pooled state). A training step is fetching a batch, forward, backward and optimiser; medians
-are compared, at the same batch of 256 and with the write-up's own of 16. A plan is made for 200 states at once, as in an
-evaluation, with the state encoded once for all rounds.
+layers of four heads with MLPs of four widths, a convolutional tokenizer, a pooled state). A training step is fetching a batch,
+forward, backward and optimiser; medians are compared, at the same batch of 256 and with the write-up's own of 16. A plan is
+made for 200 states at once, as in an evaluation, with the state encoded once for all rounds.
 """
 
 from __future__ import annotations

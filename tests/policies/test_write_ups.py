@@ -18,6 +18,6 @@ import pytest
 )
 def test_sizes_are_those_of_the_write_ups(request_for: Callable, recipe: str, width: int, tokenizer: str, parameters: int):
     asked = request_for(f"experiment={recipe}", f"encoder={tokenizer}")
-    assert asked.policy.hidden_dim == width
+    assert (asked.policy.hidden_dim, asked.policy.layers, asked.policy.heads, asked.policy.feedforward) == (width, 4, 4, 4)
     policy = asked.targets["policy"](asked.policy, asked.targets["env"](asked.env).spaces)
     assert sum(p.numel() for p in policy.parameters()) == pytest.approx(parameters, rel=0.02)
