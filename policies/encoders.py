@@ -37,7 +37,7 @@ class GridMLP(nn.Module):
     """Embed each cell's code, mix all cells in an MLP, read out a few tokens.
 
     An egocentric view is not translation invariant: what matters is *which* cell holds the key, so every cell has its own
-    weights. Measured 2-3 times faster and better than convolutions on MiniGrid.
+    weights. Measured five times faster and better than convolutions on MiniGrid (experiment=state).
     """
 
     digit: Tensor
