@@ -280,3 +280,8 @@ def test_bf16_steps_stay_near_the_plain_ones(trainer):
     for a, b in zip(rows(plain), rows(half), strict=True):
         assert a["train/loss"] == pytest.approx(b["train/loss"], rel=0.05)
     assert rows(plain) != rows(half)
+
+
+def test_half_precision_that_does_not_compile_on_a_cpu_is_refused(trainer):
+    with pytest.raises(BadRequest, match=r"trainer\.compile=true with trainer\.precision=bf16 needs a GPU"):
+        trainer("trainer.compile=true", "trainer.precision=bf16")
