@@ -127,8 +127,8 @@ class Offline:
             )
         if config.compile and config.precision == "bf16" and device.type == "cpu":
             raise BadRequest(
-                "trainer.compile=true with trainer.precision=bf16 needs a GPU: what PyTorch writes for it on a CPU does not compile. "
-                "Leave out one of them"
+                "trainer.compile=true with trainer.precision=bf16 needs a GPU: what PyTorch writes for it on a CPU does not "
+                "compile. Leave out one of them"
             )
         self.max_steps = config.max_steps
         if config.max_epochs:
