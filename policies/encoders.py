@@ -55,7 +55,9 @@ class GridMLP(nn.Module):
 
     def forward(self, grid: Tensor) -> Tensor:  # [B, w, h, channels] uint8
         code = (grid.long() * self.digit).sum(-1)  # [B, w, h]
-        x = F.gelu(self.inward(self.code(code).flatten(1)))
+        # Not self.code(code): on a CPU the gradient of an embedding takes five times as long as that of a selection.
+        cells = self.code.weight.index_select(0, code.flatten()).view(len(grid), -1)  # [B, w * h * grid_embedding]
+        x = F.gelu(self.inward(cells))
         x = x + F.gelu(self.mix(x))
         return self.outward(x).unflatten(-1, (self.tokens, -1))  # [B, tokens, width]
 
