@@ -59,7 +59,7 @@ class BCMLP(PlanningPolicy):
 
     def logits(self, seen: dict[str, Tensor], known: Tensor) -> Tensor:
         """[B, H, classes] from frames {name: [B, To, ...]}; those before the episode are left blank."""
-        tokens = self.encoder(seen) * known[:, :, None, None]  # [B, To, S, d]
+        tokens = self.encoder(seen, known) * known[:, :, None, None]  # [B, To, S, d]
         return self.mlp(tokens.flatten(1)).unflatten(-1, (-1, self.classes)).float()
 
     def forward(self, batch: Batch, noise: Noise) -> Loss:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -40,23 +41,22 @@ class GridMLP(nn.Module):
     weights. Measured five times faster and better than convolutions on MiniGrid (experiment=state).
     """
 
-    digit: Tensor
-
     def __init__(self, config: Config, space: spaces.Box, width: int):
         super().__init__()
-        sizes = space.high.reshape(-1, space.shape[-1])[0].astype(int) + 1  # values of each channel: object, colour, state
         self.tokens, cells = config.grid_tokens, space.shape[0] * space.shape[1]
-        # A cell's channels are read as the digits of one number, so that (door, red, locked) has an embedding of its own.
-        self.register_buffer("digit", torch.tensor([int(sizes[:i].prod()) for i in range(len(sizes))]), persistent=False)
-        self.code = nn.Embedding(int(sizes.prod()), config.grid_embedding)
+        self.sizes = [int(high) + 1 for high in space.high[0, 0]]  # values of each channel: object, colour, state
+        self.code = nn.Embedding(math.prod(self.sizes), config.grid_embedding)
         self.inward = nn.Linear(cells * config.grid_embedding, config.grid_hidden)
         self.mix = nn.Linear(config.grid_hidden, config.grid_hidden)
         self.outward = nn.Linear(config.grid_hidden, self.tokens * width)
 
     def forward(self, grid: Tensor) -> Tensor:  # [B, w, h, channels] uint8
-        code = (grid.long() * self.digit).sum(-1)  # [B, w, h]
+        # A cell's channels are read as the digits of one number, so that (door, red, locked) has an embedding of its own.
+        code = grid[..., -1].int()  # [B, w, h]
+        for channel in range(len(self.sizes) - 2, -1, -1):
+            code = code * self.sizes[channel] + grid[..., channel]
         # Not self.code(code): on a CPU the gradient of an embedding takes five times as long as that of a selection.
-        cells = self.code.weight.index_select(0, code.flatten()).view(len(grid), -1)  # [B, w * h * grid_embedding]
+        cells = self.code.weight.index_select(0, code.flatten().long()).view(len(grid), -1)  # [B, w * h * grid_embedding]
         x = F.gelu(self.inward(cells))
         x = x + F.gelu(self.mix(x))
         return self.outward(x).unflatten(-1, (self.tokens, -1))  # [B, tokens, width]
@@ -172,7 +172,17 @@ class Encoder(nn.Module):
         unknown = sorted(name for name, part in space.items() if name not in known and not isinstance(part, spaces.Discrete))
         return f"no encoder for the observation {', '.join(unknown)}" if unknown else None
 
-    def forward(self, observation: dict[str, Tensor]) -> Tensor:
-        frames = next(iter(observation.values())).shape[:2]  # B, To
-        tokens = [part(observation[name].flatten(0, 1)) for name, part in self.parts.items()]
-        return (self.norm(torch.cat(tokens, dim=1)) + self.kind).unflatten(0, frames)
+    def forward(self, observation: dict[str, Tensor], known: Tensor | None = None) -> Tensor:
+        """`known` [B, To]: the frames that there are, if not all. What comes out for the others means nothing."""
+        shape = next(iter(observation.values())).shape[:2]  # B, To
+        frames = {name: observation[name].flatten(0, 1) for name in self.parts}
+        # Windows with a memory often reach back behind the start of their episode. A CPU does not encode what is not there; a GPU
+        # would have to be waited for, to learn how much there is.
+        there = None
+        if known is not None and shape[1] > 1 and known.device.type == "cpu" and not torch.compiler.is_compiling():
+            there = known.flatten().nonzero()[:, 0]
+            frames = {name: x.index_select(0, there) for name, x in frames.items()}
+        tokens = self.norm(torch.cat([part(frames[name]) for name, part in self.parts.items()], dim=1)) + self.kind
+        if there is not None:
+            tokens = tokens.new_zeros(math.prod(shape), *tokens.shape[1:]).index_copy(0, there, tokens)
+        return tokens.unflatten(0, shape)

@@ -112,7 +112,7 @@ class MaskedDiT(PlanningPolicy):
 
     def encode(self, seen: dict[str, Tensor], known: Tensor) -> Context:
         """`seen` {name: [B, To, ...]}, of which the frames `known` [B, To] belong to the episode."""
-        tokens, mask = self.encoder(seen), None  # [B, To, S, d]
+        tokens, mask = self.encoder(seen, known), None  # [B, To, S, d]
         if self.frame is None:
             tokens = tokens.flatten(1, 2)
             mean = tokens.mean(1)

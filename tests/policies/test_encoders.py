@@ -7,6 +7,12 @@ from gymnasium import spaces
 from policies.encoders import Config, Encoder, Position
 
 
+def a_grid(side: int) -> spaces.Box:
+    """MiniGrid's objects, colours and states."""
+    high = np.broadcast_to(np.array([10, 5, 2], np.uint8), (side, side, 3))
+    return spaces.Box(np.zeros_like(high), high, dtype=np.uint8)
+
+
 def test_a_position_is_the_sum_of_its_coordinates():
     """What is learned about a row holds in all of its columns, and a row is not the column of the same number."""
     part = Position(Config(), spaces.Box(np.zeros(2, np.uint8), np.array([4, 6], np.uint8), dtype=np.uint8), 8)
@@ -25,3 +31,25 @@ def test_whatever_is_one_of_a_few_has_an_encoder():
     assert tokens.shape == (1, 1, 2, 16)
     unknown = spaces.Dict({"smell": spaces.Box(0, 1, (3,)), "key": spaces.Discrete(2)})
     assert Encoder.accepts(Config(), unknown) == "no encoder for the observation smell"
+
+
+def test_frames_from_before_the_episode_are_not_encoded(monkeypatch):
+    space = spaces.Dict({"grid": a_grid(7), "direction": spaces.Discrete(4)})
+    encoder, rows = Encoder(Config(), space, 16), []
+    grid, direction = torch.randint(0, 3, (5, 3, 7, 7, 3), dtype=torch.uint8), torch.randint(0, 4, (5, 3))
+    known = torch.tensor([[False, False, True], [False, True, True], [True] * 3, [True] * 3, [False, True, True]])
+    everything = encoder({"grid": grid, "direction": direction})
+    part = encoder.parts["grid"]
+    forward = part.forward
+    monkeypatch.setattr(part, "forward", lambda grid: rows.append(len(grid)) or forward(grid))
+    tokens = encoder({"grid": grid, "direction": direction}, known)
+    assert rows == [int(known.sum())]
+    assert torch.allclose(tokens[known], everything[known], atol=1e-6)
+    assert tokens.shape == everything.shape
+
+
+def test_every_code_of_a_cell_has_an_embedding_of_its_own():
+    encoder = Encoder(Config(grid_embedding=4), spaces.Dict({"grid": a_grid(1)}), 16)
+    codes = torch.cartesian_prod(torch.arange(11), torch.arange(6), torch.arange(3)).to(torch.uint8)[:, None, None]
+    tokens = encoder({"grid": codes[:, None]}).flatten(1)  # [198, tokens * 16]
+    assert len({tuple(row) for row in tokens.detach().numpy().round(5).tolist()}) == 198

@@ -96,7 +96,7 @@ def test_plans_are_whole_and_well_formed(rounds, greedy):
 def test_the_state_is_encoded_once_for_all_rounds(monkeypatch):
     policy, calls = make(), []
     encoder = policy.encoder.forward
-    monkeypatch.setattr(policy.encoder, "forward", lambda seen: calls.append(1) or encoder(seen))
+    monkeypatch.setattr(policy.encoder, "forward", lambda seen, known: calls.append(1) or encoder(seen, known))
     policy.plan({"grid": grids(4)[:, None]}, NOW.expand(4, 1), Noise(0, 0, torch.arange(4)))
     assert len(calls) == 1
 
