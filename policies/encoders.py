@@ -44,7 +44,7 @@ class GridMLP(nn.Module):
     def __init__(self, config: Config, space: spaces.Box, width: int):
         super().__init__()
         self.tokens, cells = config.grid_tokens, space.shape[0] * space.shape[1]
-        self.sizes = [int(high) + 1 for high in space.high[0, 0]]  # values of each channel: object, colour, state
+        self.sizes = [int(high) + 1 for high in space.high.max(axis=(0, 1))]  # values of each channel: object, colour, state
         self.code = nn.Embedding(math.prod(self.sizes), config.grid_embedding)
         self.inward = nn.Linear(cells * config.grid_embedding, config.grid_hidden)
         self.mix = nn.Linear(config.grid_hidden, config.grid_hidden)
@@ -52,12 +52,12 @@ class GridMLP(nn.Module):
 
     def forward(self, grid: Tensor) -> Tensor:  # [B, w, h, channels] uint8
         # A cell's channels are read as the digits of one number, so that (door, red, locked) has an embedding of its own.
-        code = grid[..., -1].int()  # [B, w, h]
+        number = grid[..., -1].int()  # [B, w, h]
         for channel in range(len(self.sizes) - 2, -1, -1):
-            code = code * self.sizes[channel] + grid[..., channel]
-        # Not self.code(code): on a CPU the gradient of an embedding takes five times as long as that of a selection.
-        cells = self.code.weight.index_select(0, code.flatten().long()).view(len(grid), -1)  # [B, w * h * grid_embedding]
-        x = F.gelu(self.inward(cells))
+            number = number * self.sizes[channel] + grid[..., channel]
+        # Not self.code(number): on a CPU the gradient of an embedding takes five times as long as that of a selection.
+        embedded = self.code.weight.index_select(0, number.flatten().long())  # [B * w * h, grid_embedding]
+        x = F.gelu(self.inward(embedded.view(len(grid), self.inward.in_features)))
         x = x + F.gelu(self.mix(x))
         return self.outward(x).unflatten(-1, (self.tokens, -1))  # [B, tokens, width]
 

@@ -220,7 +220,11 @@ class Offline:
         if not (finite and math.isfinite(length)):
             self.state["bad_in_row"] += 1
             self.state["skipped"] += 1
-            say(f"step {step + 1}: the {'gradient' if finite else 'loss'} is not finite; the step is skipped")
+            what = "gradient" if finite else "loss"
+            say(f"step {step + 1}: the {what} is not finite; the step is skipped")
+            if sentence := self.watch.skipped(step + 1, what):
+                say(f"warning: {sentence}")
+                self.write_health()
             return
         self.state["bad_in_row"] = 0
         for group in self.optimizer.param_groups:

@@ -34,6 +34,16 @@ class Watch:
                 self.said[name] = sentence
                 yield sentence
 
+    def skipped(self, step: int, what: str) -> str | None:
+        """The first step whose loss or gradient is not finite; each of them is counted in `train/skipped`."""
+        if "skipped" in self.said:
+            return None
+        self.said["skipped"] = (
+            f"at step {step} the {what} was not finite, and the step was skipped: the steps before it were too large "
+            "(trainer.optimizer.lr, trainer.schedule.warmup), or the data have holes (debug=health looks for them)"
+        )
+        return self.said["skipped"]
+
     def _still_at_chance(self, step: int, loss: float) -> str | None:
         least, most = CHANCE_AFTER
         if step < min(max(least, self.max_steps // 10), most) or loss < STILL_AT_CHANCE * self.chance:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from policies.encoders import Config, Encoder, Position
+from policies.encoders import Config, Encoder, GridMLP, Position
 
 
 def a_grid(side: int) -> spaces.Box:
@@ -48,8 +48,12 @@ def test_frames_from_before_the_episode_are_not_encoded(monkeypatch):
     assert tokens.shape == everything.shape
 
 
-def test_every_code_of_a_cell_has_an_embedding_of_its_own():
-    encoder = Encoder(Config(grid_embedding=4), spaces.Dict({"grid": a_grid(1)}), 16)
-    codes = torch.cartesian_prod(torch.arange(11), torch.arange(6), torch.arange(3)).to(torch.uint8)[:, None, None]
-    tokens = encoder({"grid": codes[:, None]}).flatten(1)  # [198, tokens * 16]
-    assert len({tuple(row) for row in tokens.detach().numpy().round(5).tolist()}) == 198
+def test_the_channels_of_a_cell_are_the_digits_of_one_number():
+    """Saved policies depend on their order."""
+    part, embedded = GridMLP(Config(grid_embedding=2), a_grid(1), 16), []
+    part.inward.register_forward_pre_hook(lambda module, inputs: embedded.append(inputs[0]))
+    with torch.no_grad():
+        part.code.weight.copy_(torch.arange(198.0)[:, None].expand(-1, 2))
+    cells = torch.cartesian_prod(torch.arange(11), torch.arange(6), torch.arange(3))  # object, colour, state
+    part(cells.to(torch.uint8)[:, None, None])
+    assert torch.equal(embedded[0][:, 0], (cells * torch.tensor([1, 11, 66])).sum(1).float())

@@ -36,6 +36,8 @@ def test_hidden_share_follows_the_cosine_schedule():
     share, slots = loss.metrics["mask_ratio"]
     # E[cos(pi/2 (1-t))] = 2/pi; the guard against empty masks adds a little.
     assert abs(share / slots - 2 / math.pi) < 0.02
+    correct, asked = loss.metrics["accuracy"]
+    assert 0 < correct < asked == loss.count
 
 
 def test_every_plan_is_asked_something():

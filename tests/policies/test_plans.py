@@ -71,8 +71,11 @@ def test_acting_with_frames_is_planning_on_a_training_window(kind):
         assert action[0] == planned[0, 0]
 
 
+@pytest.mark.parametrize("encoded", [False, True])
 @pytest.mark.parametrize("kind", ["bc_mlp", "masked_dit"])
-def test_frames_before_the_episode_do_not_matter(kind):
+def test_frames_before_the_episode_do_not_matter(kind, encoded, monkeypatch):
+    """Neither where a CPU leaves them out, nor where they are encoded with the others (a GPU, torch.compile)."""
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: encoded)
     policy, sample = jolted(kind, frames=[2, 1, 0], horizon=4, execute=1), plans(16, horizon=4)
     sample["observation"] = {"grid": torch.stack([grids(16) for _ in range(3)], dim=1)}
     sample["observation_mask"] = torch.tensor([False, True, True]).expand(16, -1)

@@ -131,7 +131,10 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(trainer, capsy
     made.records.close()
     (row,) = rows(made)
     assert row["train/skipped"] == 2 and math.isfinite(row["train/loss"])
-    assert "step 3" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "step 3" in said and "step 5" in said and said.count("trainer.optimizer.lr") == 1
+    found = json.loads((made.folder / "health.json").read_text())["during_training"]
+    assert "at step 3 the " in found["skipped"]
 
 
 def test_several_in_a_row_end_the_run_and_keep_the_evidence(trainer):
