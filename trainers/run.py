@@ -40,8 +40,8 @@ from trainers.records import Records, bar, console, say, write_json
 from trainers.report import Report
 
 EXIT = {"done": Exit.DONE, "failed": Exit.FAILED, "diverged": Exit.DIVERGED}
-EXAMINED = 2000  # episodes that `mode=health` records where there are none: seconds, in any environment
-PROBED = 8192  # action slots of the batch that the checks run the policy on
+EXAMINED = 1000  # episodes that `mode=health` records where there are none: seconds, in any environment
+PROBED = 4096  # action slots of the batch that the checks run the policy on
 THREADS = torch.get_num_threads()  # PyTorch's choice, before any run of this process asked for another
 
 
