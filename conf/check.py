@@ -41,8 +41,8 @@ SECTIONS = {
     "policy": Section(base="policies.base.Policy"),
     "env": Section(base="envs.base.Family"),
     "trainer": Section(base="builtins.object"),
-    "eval": Section(module="trainers.evaluation"),
-    "logger": Section(module="trainers.boards"),
+    "eval": Section(module="trainers.evaluate.episodes"),
+    "logger": Section(module="trainers.record.boards"),
 }
 ADDS_NO_KEYS = ("experiment", "study", "debug", "cluster")  # groups that only change values of the sections
 

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.runs import Run, read
-from trainers.intervals import bootstrap, wilson
+from trainers.evaluate.intervals import bootstrap, wilson
 
 ACTING = ("sampled", "greedy")  # whoever else has a score is a reference
 TARGET = "._target_"

@@ -23,16 +23,16 @@ from envs.data.windows import Windows
 from policies.base import Batch, Loss, Policy
 from policies.noise import Noise, Purpose, fold
 from policies.store import write_tensors
-from trainers import checkpoint
-from trainers.batches import Batches, flattened, rows_of, to_device
-from trainers.bounds import Bounds
-from trainers.optim import Average, OptimizerConfig, Schedule, ScheduleConfig, make_optimizer
-from trainers.profile import LEAST, TRACED, WARM_UP
-from trainers.records import Records, bar, means, say, write_json
-from trainers.report import Report
-from trainers.stop import StopRequest
-from trainers.validation import Validation
-from trainers.watch import Watch
+from trainers.health.bounds import Bounds
+from trainers.health.report import Report
+from trainers.health.watch import Watch
+from trainers.loop import checkpoint
+from trainers.loop.batches import Batches, flattened, rows_of, to_device
+from trainers.loop.optim import Average, OptimizerConfig, Schedule, ScheduleConfig, make_optimizer
+from trainers.loop.stop import StopRequest
+from trainers.loop.validation import Validation
+from trainers.record.profile import LEAST, TRACED, WARM_UP
+from trainers.record.records import Records, bar, means, say, write_json
 
 # Of a validation, in the console:
 SHOWN = ("val/loss", "val/cross_entropy", "val/first_action_loss", "val/excess", "val/success", "val/return")

@@ -31,13 +31,14 @@ from envs.data.store import Dataset
 from envs.data.windows import Window, Windows
 from policies import store
 from policies.base import Policy
-from trainers import evaluation, health, in_context
-from trainers.batches import to_device
-from trainers.boards import session
+from trainers.evaluate import episodes, streams
+from trainers.health import checks
+from trainers.health.report import Report
+from trainers.loop.batches import to_device
 from trainers.offline import Outcome
-from trainers.profile import profile
-from trainers.records import Records, bar, console, say, write_json
-from trainers.report import Report
+from trainers.record.boards import session
+from trainers.record.profile import profile
+from trainers.record.records import Records, bar, console, say, write_json
 
 EXIT = {"done": Exit.DONE, "failed": Exit.FAILED, "diverged": Exit.DIVERGED}
 EXAMINED = 1000  # episodes that `mode=health` records where there are none: seconds, in any environment
@@ -178,7 +179,7 @@ def health_of(trainer: Any, request: Request, folder: Path) -> Report:
     """What is to be said before the first step: shown, written down, and handed to the trainer, which adds to it."""
     rows = min(request.trainer.batch_size // request.trainer.accumulate, max(2, PROBED // trainer.policy.window.actions))
     sample = trainer.data.batch(trainer.batches.samples(0)[:rows])
-    report = trainer.report = health.before_training(
+    report = trainer.report = checks.before_training(
         trainer.policy,
         to_device(sample, trainer.device),
         trainer.data,
@@ -187,8 +188,8 @@ def health_of(trainer: Any, request: Request, folder: Path) -> Report:
         request.seed,
         trained=request.init_from is not None,
     )
-    health.schedule(report, request.trainer.schedule, trainer.max_steps, request.trainer.eval_every)
-    console.print(health.parameter_table(trainer.policy))
+    checks.schedule(report, request.trainer.schedule, trainer.max_steps, request.trainer.eval_every)
+    console.print(checks.parameter_table(trainer.policy))
     for finding in report.findings:
         if finding.check == "training targets":  # whoever learns from histories sees what is asked, whether it is fine or not
             say(f"training targets: {finding.measured}")
@@ -294,7 +295,7 @@ def conclude(request: Request, family: Family, folder: Path, device: torch.devic
 
 def scoring(policy: Policy) -> Any:
     """How a policy is evaluated: by single episodes, or by what it makes of many of one task."""
-    return in_context if policy.memory_scope == "history" else evaluation
+    return streams if policy.memory_scope == "history" else episodes
 
 
 def training_seeds(request: Request, family: Family) -> np.ndarray | None:

@@ -27,7 +27,7 @@ from envs.data.store import Dataset
 from envs.data.windows import Windows
 from policies.base import Policy
 from policies.noise import Noise
-from trainers.optim import make_optimizer
+from trainers.loop.optim import make_optimizer
 
 ROOT = Path(__file__).parents[2]
 BATCH, STATES = 256, 200

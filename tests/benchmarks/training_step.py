@@ -24,10 +24,10 @@ from envs.data import record
 from envs.data.windows import Windows
 from policies.base import Policy
 from policies.noise import Noise
-from trainers.boards import Config as Logger
+from trainers.loop.optim import Average, make_optimizer
 from trainers.offline import Offline
-from trainers.optim import Average, make_optimizer
-from trainers.records import Records
+from trainers.record.boards import Config as Logger
+from trainers.record.records import Records
 
 ROOT = Path(__file__).parents[2]
 WARM = 20  # steps that are not counted

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from conf.check import typed
 from envs.data import record
 from envs.data.windows import Window, Windows
-from trainers.batches import Batches
+from trainers.loop.batches import Batches
 
 ROOT = Path(__file__).parents[2]
 BATCH, HORIZON = 256, 8

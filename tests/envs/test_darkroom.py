@@ -11,7 +11,7 @@ import pytest
 from envs.darkroom import Config, DarkRoom
 from envs.darkroom.family import Data
 from envs.darkroom.rules import room_optimum, room_random
-from trainers.rollout import ExpertPlayer, RandomPlayer, play
+from trainers.evaluate.rollout import ExpertPlayer, RandomPlayer, play
 from trainers.run import taught
 
 GAMES = ["room", "key_to_door", "recall"]

@@ -14,7 +14,7 @@ from conf.errors import BadRequest
 from envs.data import record
 from envs.data.windows import Windows
 from policies.noise import Noise
-from trainers.rollout import PolicyPlayer, play
+from trainers.evaluate.rollout import PolicyPlayer, play
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from helpers import ROOT
 
 from conf.folder import claim
 from sweeps.report import as_markdown, report
-from trainers.intervals import wilson
+from trainers.evaluate.intervals import wilson
 
 SWEEP = (
     *("-m", "policy=bc_mlp", "policy.hidden_dim=16,8", "seed=0,1", "hydra.sweep.dir=sweep", "logger=none"),
@@ -264,6 +264,6 @@ def test_help_and_nothing_heavy(sweep: Path):
     assert "report" in cli("--help").stdout
     assert "--markdown" in cli("report", "--help").stdout
     script = "import sys, pathlib; from sweeps.report import show; show(pathlib.Path(sys.argv[1])); "
-    script += "print({'torch', 'trainers.boards'} & {*sys.modules})"
+    script += "print({'torch', 'trainers.record.boards'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", script, str(sweep)], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "set()", done.stderr

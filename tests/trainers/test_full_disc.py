@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers import checkpoint
+from trainers.loop import checkpoint
 
 RUN = ("policy=bc_mlp", "env.id=MiniGrid-DoorKey-5x5-v0", "trainer.max_steps=40", "trainer.batch_size=16", "logger=none")
 SIZES = ("env.data.episodes=20", "env.data.val_episodes=4", "trainer.eval_episodes=2", "trainer.save_every=5", "eval.episodes=3")

@@ -20,9 +20,9 @@ from envs.data import record
 from envs.data.statistics import Floor
 from envs.data.windows import Windows
 from policies.store import write_tensors
-from trainers.boards import Config as Logger
 from trainers.offline import Offline
-from trainers.records import Records
+from trainers.record.boards import Config as Logger
+from trainers.record.records import Records
 
 SMALL = ("policy=bc_mlp", "env.id=MiniGrid-DoorKey-5x5-v0", "trainer.batch_size=32", "trainer.schedule.warmup=0", "trainer.ema=0")
 

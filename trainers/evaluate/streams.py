@@ -20,12 +20,12 @@ from envs.base import Family, Learner, Score
 from envs.data import histories
 from policies.base import Memory, Policy, Window
 from policies.noise import Noise, Purpose, fold
-from trainers.evaluation import Config, Evaluation
-from trainers.intervals import Z, bootstrap, wilson
-from trainers.pictures import Curve, curves, film
-from trainers.records import bar, say
-from trainers.rollout import ExpertPlayer
-from trainers.rollout import play as play_once
+from trainers.evaluate.episodes import Config, Evaluation
+from trainers.evaluate.intervals import Z, bootstrap, wilson
+from trainers.evaluate.pictures import Curve, curves, film
+from trainers.evaluate.rollout import ExpertPlayer
+from trainers.evaluate.rollout import play as play_once
+from trainers.record.records import bar, say
 
 SHOWN = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100)  # episodes in the table
 LAST = 10  # episodes whose mean return is the headline

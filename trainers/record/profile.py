@@ -19,7 +19,7 @@ from rich.table import Table
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, record_function
 
-from trainers.records import bar, console, say, write_json
+from trainers.record.records import bar, console, say, write_json
 
 if TYPE_CHECKING:
     from trainers.offline import Offline

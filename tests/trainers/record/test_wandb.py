@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from conf.errors import BadRequest
-from trainers.boards import Config
+from trainers.record.boards import Config
 
 wandb_internal_pb2 = pytest.importorskip("wandb.proto.wandb_internal_pb2")
 

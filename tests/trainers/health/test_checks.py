@@ -18,11 +18,11 @@ from envs.data import record, statistics
 from envs.data.windows import Window, Windows
 from policies.base import Batch, Loss, Policy
 from policies.noise import Noise
-from trainers import health
-from trainers.optim import Schedule, ScheduleConfig
-from trainers.probes import Probe, not_finite
-from trainers.report import Report
-from trainers.watch import Watch
+from trainers.health import checks
+from trainers.health.probes import Probe, not_finite
+from trainers.health.report import Report
+from trainers.health.watch import Watch
+from trainers.loop.optim import Schedule, ScheduleConfig
 
 KEYS = {line.split()[-1] for line in (ROOT / "tests/conf/public_keys.txt").read_text().splitlines()}
 
@@ -59,7 +59,7 @@ def check(request_for: Callable, data_dir: Path) -> Callable[..., Report]:
         batch = data.batch(np.arange(batch_size))
         before = [parameter.clone() for parameter in policy.parameters()]
         floor = statistics.floor(data, policy.modalities)
-        report = health.before_training(policy, batch, data, validation, floor, seed=0, trained=trained)
+        report = checks.before_training(policy, batch, data, validation, floor, seed=0, trained=trained)
         for old, new in zip(before, policy.parameters(), strict=True):
             assert torch.equal(old, new) and new.grad is None, "a check must not change the policy"
         return report
@@ -174,7 +174,7 @@ def test_layers_of_any_make_are_watched():
     first = Probe(Recurrent(nn.GRU(7, 7, batch_first=True)), batch, seed=0).first_pass()
     assert [spread.layer for spread in first.spreads] == ["layer"] and 0 < first.spreads[0].deviation < 1
     report = Report()
-    health._spread(report, Probe(Recurrent(None), batch, seed=0).first_pass(), trained=False)
+    checks._spread(report, Probe(Recurrent(None), batch, seed=0).first_pass(), trained=False)
     assert "not measured" in measured(report, "spread of outputs") and not report.warnings
 
 
@@ -300,7 +300,7 @@ def test_a_schedule_that_cannot_act_is_named():
 
     def sentence(config: ScheduleConfig, max_steps: int, eval_every: int) -> str:
         report = Report()
-        health.schedule(report, config, max_steps, eval_every)
+        checks.schedule(report, config, max_steps, eval_every)
         return warning(report, "schedule")
 
     plateau = ScheduleConfig(name="plateau", patience=5)
@@ -315,7 +315,7 @@ def test_a_schedule_that_cannot_act_is_named():
 def test_a_plateau_is_named_exactly_when_it_cannot_cut(max_steps):
     """Simulated with a loss that never improves: some step before the end must have a lower rate."""
     config, report = ScheduleConfig(name="plateau", patience=5, warmup=0), Report()
-    health.schedule(report, config, max_steps, eval_every=10)
+    checks.schedule(report, config, max_steps, eval_every=10)
     simulated, rates = Schedule(config, max_steps), []
     for step in range(max_steps):
         rates.append(simulated.factor(step))
@@ -417,6 +417,6 @@ def test_weights_of_another_run_are_not_taken_for_a_fault(launch: Callable, here
 
 def test_the_table_counts_every_parameter():
     policy = nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 1))
-    table = health.parameter_table(policy)
+    table = checks.parameter_table(policy)
     assert "121" in str(table.title)
     assert list(table.columns[1].cells) == ["110", "11"]

@@ -35,7 +35,7 @@ class Player(Protocol):
 
 class PolicyPlayer:
     """A policy as a player: it holds the lanes' memory and clears it where a new episode begins (one whose memory outlives
-    episodes is played by `trainers/in_context.py`)."""
+    episodes is played by `trainers/evaluate/streams.py`)."""
 
     def __init__(self, policy: Policy, greedy: bool, seed: int, device: torch.device):
         self.policy, self.greedy, self.device = policy, greedy, device

@@ -12,9 +12,10 @@ from envs.minigrid import Config as MiniGridConfig
 from envs.minigrid import MiniGrid
 from policies.bc_mlp import BCMLP
 from policies.bc_mlp import Config as BCConfig
-from trainers import evaluation
-from trainers.pictures import GAP
-from trainers.rollout import ExpertPlayer, PolicyPlayer, RandomPlayer, play
+from trainers.evaluate import intervals
+from trainers.evaluate.episodes import Config, evaluate, table
+from trainers.evaluate.pictures import GAP
+from trainers.evaluate.rollout import ExpertPlayer, PolicyPlayer, RandomPlayer, play
 
 CPU = torch.device("cpu")
 
@@ -33,12 +34,12 @@ def family(id: str = "MiniGrid-DoorKey-5x5-v0", **values) -> MiniGrid:
     ],
 )
 def test_wilson_is_the_published_interval(successes, episodes, low, high):
-    assert evaluation.wilson(successes, episodes) == pytest.approx((low, high), abs=1e-4)
+    assert intervals.wilson(successes, episodes) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_bootstrap_covers_the_mean_about_as_often_as_it_says():
     random = np.random.default_rng(0)
-    inside = sum(low <= 0.5 <= high for low, high in (evaluation.bootstrap(random.random(60)) for _ in range(200)))
+    inside = sum(low <= 0.5 <= high for low, high in (intervals.bootstrap(random.random(60)) for _ in range(200)))
     assert 180 <= inside <= 200  # 95 % of 200 is 190; the binomial's standard deviation is 3
 
 
@@ -82,8 +83,8 @@ def test_kept_actions_replay_to_the_same_end():
 def test_an_evaluation_has_its_references_and_its_film():
     place = family(max_steps=40)
     policy = BCMLP(BCConfig(), place.spaces)
-    config = evaluation.Config(episodes=20, media=2)
-    result = evaluation.evaluate(policy, place, config, place.seeds("train", 40), seed=0, device=CPU)
+    config = Config(episodes=20, media=2)
+    result = evaluate(policy, place, config, place.seeds("train", 40), seed=0, device=CPU)
     scores = result.record["scores"]
     assert list(scores) == ["sampled", "greedy", "random", "expert", "optimum"]
     assert scores["optimum"]["success"] == scores["expert"]["success"] == 1
@@ -103,15 +104,15 @@ def test_a_test_split_that_repeats_the_training_split_is_called_that():
     for id, share in (("MiniGrid-Empty-5x5-v0", 1.0), ("MiniGrid-FourRooms-v0", 0.0)):
         place = family(id, max_steps=10)
         policy = BCMLP(BCConfig(), place.spaces)
-        config = evaluation.Config(episodes=5, media=0, decode=["greedy"])
-        record = evaluation.evaluate(policy, place, config, place.seeds("train", 20), 0, CPU).record
+        config = Config(episodes=5, media=0, decode=["greedy"])
+        record = evaluate(policy, place, config, place.seeds("train", 20), 0, CPU).record
         assert record["seen_in_training"] == share
-        assert ("nothing is held out" in str(evaluation.table(record, "x").title)) == (share == 1)
+        assert ("nothing is held out" in str(table(record, "x").title)) == (share == 1)
 
 
 def test_an_id_without_an_expert_is_still_scored():
     place = family("MiniGrid-Unlock-v0", max_steps=5)
     policy = BCMLP(BCConfig(), place.spaces)
-    config = evaluation.Config(episodes=4, media=1, decode=["sampled"])
-    record = evaluation.evaluate(policy, place, config, place.seeds("train", 4), 0, CPU).record
+    config = Config(episodes=4, media=1, decode=["sampled"])
+    record = evaluate(policy, place, config, place.seeds("train", 4), 0, CPU).record
     assert list(record["scores"]) == ["sampled", "random"]

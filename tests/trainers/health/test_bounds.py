@@ -8,7 +8,7 @@ import pytest
 
 from envs.data.statistics import Floor
 from policies.base import Window
-from trainers.bounds import Bounds
+from trainers.health.bounds import Bounds
 
 ACTION = Window(observations=1, actions=1)
 PLAN = Window(observations=1, actions=4)

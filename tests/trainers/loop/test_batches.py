@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from trainers.batches import Batches
+from trainers.loop.batches import Batches
 
 
 @pytest.mark.parametrize("count, size", [(10, 4), (7, 7), (5, 12), (100, 1)])

@@ -12,8 +12,8 @@ from envs.base import Score
 from envs.data.windows import Windows
 from policies.base import Policy
 from policies.noise import Noise
-from trainers.batches import to_device
-from trainers.records import means
+from trainers.loop.batches import to_device
+from trainers.record.records import means
 
 SAMPLES = 4096  # windows behind each validation loss,
 TARGETS = 65_536  # and no more targets than these, where a window has one at each step

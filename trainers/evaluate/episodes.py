@@ -13,10 +13,10 @@ from rich.table import Table
 from envs.base import SPLITS, Family, Score
 from policies.base import Policy
 from policies.noise import Noise, Purpose, fold
-from trainers.intervals import bootstrap, wilson
-from trainers.pictures import Picture, film, unmasking
-from trainers.records import bar
-from trainers.rollout import ExpertPlayer, Player, PolicyPlayer, RandomPlayer, play
+from trainers.evaluate.intervals import bootstrap, wilson
+from trainers.evaluate.pictures import Picture, film, unmasking
+from trainers.evaluate.rollout import ExpertPlayer, Player, PolicyPlayer, RandomPlayer, play
+from trainers.record.records import bar
 
 JUDGED_BY = ("success", "return")  # what chooses the best checkpoint, first things first
 FILMED = 200  # steps of an episode in the film; whoever wanders longer has been seen wandering

@@ -14,10 +14,10 @@ from conf.errors import BadRequest
 from envs.data import record
 from envs.data.windows import Windows
 from policies.store import write_tensors
-from trainers.boards import Config as Logger
 from trainers.offline import Offline
-from trainers.profile import LEAST, Stopwatch, profile, shares
-from trainers.records import Records
+from trainers.record.boards import Config as Logger
+from trainers.record.profile import LEAST, Stopwatch, profile, shares
+from trainers.record.records import Records
 
 PARTS = {
     *("fetch the batch", "to device", "forward", "backward", "gradient norm and clipping"),
@@ -57,7 +57,7 @@ def test_debug_profile_says_where_the_time_goes(launch: Callable, here: Path, po
 
 def test_each_moment_counts_for_one_part(monkeypatch: pytest.MonkeyPatch):
     now = [0.0]
-    monkeypatch.setattr("trainers.profile.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("trainers.record.profile.time.perf_counter", lambda: now[0])
 
     def spend(seconds: float, inside: Callable[[], None] = lambda: None) -> None:
         now[0] += seconds

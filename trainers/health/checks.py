@@ -18,10 +18,10 @@ from envs.data.statistics import Floor, label_entropy, label_shares, repeated_ep
 from envs.data.windows import HistoryCut, Windows
 from policies.base import Batch, Policy
 from policies.histories import HistoryPolicy
-from trainers import audit
-from trainers.optim import ScheduleConfig
-from trainers.probes import FirstPass, Probe, not_finite
-from trainers.report import Report
+from trainers.health import audit
+from trainers.health.probes import FirstPass, Probe, not_finite
+from trainers.health.report import Report
+from trainers.loop.optim import ScheduleConfig
 
 LARGEST_LAYER = 0.5  # share of all parameters above which one layer is worth a sentence
 SMALL_MODEL = 5_000_000  # parameters below which nobody minds; write-up 000 had 20 to 41 million

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conf.errors import BadRequest
-from trainers import checkpoint
+from trainers.loop import checkpoint
 
 
 def save(root: Path, step: int, best_step: int = 1) -> Path:

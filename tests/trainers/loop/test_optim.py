@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainers.optim import Average, OptimizerConfig, Schedule, ScheduleConfig, make_optimizer
+from trainers.loop.optim import Average, OptimizerConfig, Schedule, ScheduleConfig, make_optimizer
 
 
 def test_cosine_warms_up_and_ends_at_its_final_share():

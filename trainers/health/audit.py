@@ -12,7 +12,7 @@ import numpy as np
 from envs.data.statistics import Floor
 from envs.data.windows import HistoryCut, Windows
 from policies.histories import HistoryPolicy
-from trainers.report import Report
+from trainers.health.report import Report
 
 AUDITED = 512  # samples whose targets are looked at
 FEW = 30  # histories below which there is little to generalise from; recipes have thousands

@@ -14,8 +14,8 @@ from envs.base import Score
 from envs.data import record
 from envs.data.windows import Windows
 from policies.base import Policy
-from trainers import validation
-from trainers.validation import Validation
+from trainers.loop import validation
+from trainers.loop.validation import Validation
 
 
 @pytest.fixture
