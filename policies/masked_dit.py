@@ -2,7 +2,7 @@
 
 Training hides a random share of the plan behind [MASK] and asks for the hidden tokens (MaskGIT, Chang et al. 2022; MDLM,
 Sahoo et al. 2024); the network is a DiT (Peebles & Xie 2022) that attends to the state's tokens. Acting starts with every
-slot masked and commits the most certain tokens first, in `denoise_steps` rounds.
+slot masked and fills the plan in `denoise_steps` rounds, in an order that `order` names (policies/unmasking.py).
 
 Tokens: the actions, then END (the episode is over in this slot), PAD (after END) and MASK. Only actions and END are ever
 predicted. Not to be confused with Gaussian diffusion over continuous actions: nothing is ever added to a token.
@@ -24,11 +24,12 @@ from torch.nn import functional as F
 
 from envs.base import Spaces
 from policies import encoders
-from policies.actions import choose, only_discrete
+from policies.actions import only_discrete
 from policies.base import Batch, Loss
 from policies.nets import DiTBlock, sinusoidal_embedding
 from policies.noise import Noise
 from policies.plans import PlanningPolicy, check_plan
+from policies.unmasking import Order, Unmasking, mask_ratio
 
 LARGEST_WEIGHT = 20.0  # of `weighting: elbo`, whose weights grow without bound the fewer slots are hidden
 
@@ -46,6 +47,7 @@ class Config:
     horizon: int = 8  # slots of a plan; expert plans rarely need more before the view changes
     execute: int = 4  # actions carried out before the next plan
     denoise_steps: int = 8  # rounds of unmasking; each commits a slot at least, so more than `horizon` are as many as `horizon`
+    order: Order = "confident"  # of unmasking: the most certain slots first; "random" samples exactly what is learned
     temperature: float = 1.0  # of sampled acting
     corruption: Literal["mask", "noise"] = "mask"  # a hidden slot is a learned [MASK], or Gaussian noise (write-up 001)
     conditioning: Literal["cross_attention", "pooled"] = "cross_attention"  # pooled: the state as one mean vector (write-up 001)
@@ -82,12 +84,9 @@ class MaskedDiT(PlanningPolicy):
         super().__init__(spaces, config.frames, config.horizon, config.execute)
         self.config = config
         self.MASK = self.PAD + 1
-        # Of each round of unmasking: the slots that it leaves hidden, by the cosine schedule, and the time that training pairs
-        # with the share of slots that it finds hidden.
-        horizon, rounds = config.horizon, min(config.denoise_steps, config.horizon)
-        cosine = [round(horizon * math.cos(math.pi / 2 * k / rounds)) for k in range(1, rounds + 1)]
-        self.left = [min(left, horizon - k) for k, left in enumerate(cosine, start=1)]
-        self.moments = [1 - 2 / math.pi * math.acos(left / horizon) for left in (horizon, *self.left[:-1])]
+        self.unmasking = Unmasking(
+            config.order, config.horizon, config.denoise_steps, config.temperature, end=self.END, mask=self.MASK
+        )
         width, attends = config.hidden_dim, config.conditioning == "cross_attention"
         self.classes = self.num_actions + (config.padding == "end")
         self.encoder = encoders.Encoder(config.encoder, spaces.observation, width)
@@ -215,31 +214,12 @@ class MaskedDiT(PlanningPolicy):
 
     def unmask(self, seen: dict[str, Tensor], known: Tensor, noise: Noise, greedy: bool) -> Iterator[Tensor]:
         """The plan [N, H] after each round."""
+        if greedy:  # one draw for every state: else `corruption: noise` would make a greedy plan a random one
+            noise = Noise(0, 0, torch.zeros_like(noise.rows))
         context = self.encode(seen, known)
         lanes = len(context.pooled)
         tokens = torch.full((lanes, self.config.horizon), self.MASK, device=context.pooled.device)
-        for moment, left in zip(self.moments, self.left, strict=True):
-            logits = self.denoise(context, tokens, context.pooled.new_full((lanes,), moment), noise)
-            logits[:, 0, self.END :] = -torch.inf  # whoever is asked for a plan has not finished
-            proposal = choose(logits / self.config.temperature, noise, greedy)  # [N, H]
-            chance = logits.softmax(-1)
-            # A slot exists only if the plan has not ended before it: without this factor, slots far behind the end, which
-            # nothing in training ever asked about, would be committed first.
-            masked = tokens == self.MASK
-            end_here = torch.where(masked, chance[..., self.END :].sum(-1), (tokens >= self.END).float())
-            reached = (1 - end_here).cumprod(1).roll(1, dims=1)
-            reached[:, 0] = 1
-            certainty = chance.gather(-1, proposal[..., None])[..., 0] * reached
-            order = certainty.masked_fill(~masked, -1.0).argsort(dim=1, descending=True, stable=True)
-            rank = order.argsort(1)  # 0: the most certain of the masked slots
-            hidden = masked.sum(1, keepdim=True)
-            commit = rank < (hidden - left).clamp(min=1)  # at least one a round, so that no round is wasted
-            tokens = torch.where(commit & masked, proposal, tokens)
-            after_end = (tokens == self.END).cumsum(1) - (tokens == self.END).long() > 0
-            tokens = tokens.masked_fill(after_end, self.PAD)
+        for index, time in enumerate(self.unmasking.times):
+            logits = self.denoise(context, tokens, context.pooled.new_full((lanes,), time), noise)
+            tokens = self.unmasking.commit(tokens, logits, index, noise, greedy)
             yield tokens
-
-
-def mask_ratio(time: Tensor) -> Tensor:
-    """Share of hidden slots at time t: none at 0, all at 1 (the cosine schedule)."""
-    return torch.cos(math.pi / 2 * (1 - time))

@@ -92,14 +92,14 @@ class Noise:
         radius = (-2.0 * torch.log1p(-self.uniform(*shape))).sqrt()
         return radius * torch.cos(2.0 * math.pi * self.uniform(*shape))
 
-    def categorical(self, logits: Tensor) -> Tensor:
-        """One index [B, *shape] for each row of `logits` [B, *shape, V], by Gumbel's maximum.
-
-        In float64: in float32 the far tail of the Gumbel noise is cut off, which lowers the sampling temperature unseen
-        (Zheng et al. 2024).
-        """
-        uniform = self.uniform(*logits.shape[1:]).clamp(min=0.5 / (1 << 24))  # keeps both logarithms finite
-        if logits.device.type != "mps":  # which has no float64
+    def gumbel(self, *shape: int) -> Tensor:
+        """[B, *shape], standard Gumbel. In float64: in float32 its far tail is cut off, which lowers the sampling temperature
+        unseen (Zheng et al. 2024)."""
+        uniform = self.uniform(*shape).clamp(min=0.5 / (1 << 24))  # keeps both logarithms finite
+        if uniform.device.type != "mps":  # which has no float64
             uniform = uniform.double()
-        gumbel = -torch.log(-torch.log(uniform))
-        return (logits + gumbel).argmax(-1)
+        return -torch.log(-torch.log(uniform))
+
+    def categorical(self, logits: Tensor) -> Tensor:
+        """One index [B, *shape] for each row of `logits` [B, *shape, V], by Gumbel's maximum."""
+        return (logits + self.gumbel(*logits.shape[1:])).argmax(-1)
