@@ -1,8 +1,8 @@
 """One table for a sweep: what each setting scored, seed by seed and pooled, beside the references.
 
 A setting is all that differs between the runs of the folder, but their seed, or that of the checkpoints they play. A run
-without a score stands in the table with its status. Success is pooled over the episodes of all seeds, with its 95 % interval
-(Wilson).
+without a score stands in the table with its status. The mean over seeds has a 95 % interval over seeds and episodes
+(trainers/evaluate/intervals.py), with a mark where the seeds differ more than the episodes explain.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -21,13 +22,14 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.runs import Run, read
-from trainers.evaluate.intervals import bootstrap, wilson
+from trainers.evaluate.intervals import Interval, interval
 
 ACTING = ("sampled", "greedy")  # whoever else has a score is a reference
 TARGET = "._target_"
 ABSENT = "-"
 LISTED = 5  # keys in a note
 WIDTH = 110  # of the table where there is no terminal to fit it into
+DIFFER = "*"  # behind an interval
 PLAYED_ALIKE = ("eval.decode", "eval.media", "eval.num_envs")  # of `eval.*`, what leaves the episodes as they are
 
 
@@ -69,10 +71,10 @@ def report(folder: Path) -> Report:
         return Report(title, [*headings(columns, runs), "seed", "warnings", "about"], rows, [], [*notes(runs, along), *repeats])
     return Report(
         title,
-        [*headings(columns, runs), "acting", scores, "pooled (95 %)", "steps", "training s", "parameters"],
+        [*headings(columns, runs), "acting", scores, "mean (95 %)", "steps", "training s", "parameters"],
         [list(setting_rows(names, same, seeds, measure)) for names, same in settings.items()],
         list(reference_rows(runs, columns, labels, measure)),
-        [*notes(runs, along), *repeats],
+        [*covers(runs, settings.values(), measure), *notes(runs, along), *repeats],
     )
 
 
@@ -140,7 +142,7 @@ def shortened(key: str, values: set[str]) -> dict[str, str]:
 
 # What stands in the rows
 
-Episodes = dict[str, np.ndarray]  # success, return and length of each
+Episodes = dict[str, Any]  # success, return and length of each, and the strata that they come in
 
 
 def setting_rows(names: Sequence[str], runs: Sequence[Run], seeds: Sequence[int], measure: str) -> Iterator[list[str]]:
@@ -167,15 +169,19 @@ def health_rows(names: Sequence[str], runs: Sequence[Run]) -> Iterator[list[str]
 
 
 def pooled(scores: Sequence[Episodes], measure: str, seeds: int) -> tuple[str, str]:
-    """The mean over the episodes of all seeds with its interval, and the mean of the steps to success."""
+    """The mean over seeds with its interval over seeds and episodes, and the mean of the steps to success."""
     if not scores:
         return ABSENT, ABSENT
-    values = np.concatenate([score[measure] for score in scores])
-    low, high = wilson(int(values.sum()), len(values)) if measure == "success" else bootstrap(values)
+    found = over_seeds(scores, measure)
     fewer = f", {len(scores)} of {seeds} seeds" if len(scores) < seeds else ""
     lengths = np.concatenate([score["length"][score["success"] > 0] for score in scores])
-    interval = f"{low:.3f}-{high:.3f}" if low >= 0 else f"{low:.3f} to {high:.3f}"
-    return f"{values.mean():.3f} ({interval}){fewer}", f"{lengths.mean():.1f}" if len(lengths) else ABSENT
+    limits = f"{found.low:.3f}-{found.high:.3f}" if found.low >= 0 else f"{found.low:.3f} to {found.high:.3f}"
+    mark = DIFFER if found.seeds_differ else ""
+    return f"{found.mean:.3f} ({limits}){mark}{fewer}", f"{lengths.mean():.1f}" if len(lengths) else ABSENT
+
+
+def over_seeds(scores: Sequence[Episodes], measure: str) -> Interval:
+    return interval([score[measure] for score in scores], measure == "success", scores[0]["strata"])
 
 
 def reference_rows(
@@ -194,16 +200,44 @@ def reference_rows(
             yield [*names, player, "", means, between([float(s.mean()) for s in solved if len(s)], "{:.1f}"), "", ""]
 
 
+def covers(runs: Sequence[Run], settings: Iterable[Sequence[Run]], measure: str) -> Iterator[str]:
+    """What the intervals are about."""
+    scores = [score for same in settings for acting in ACTING if (score := played(same, acting))]
+    if not scores:
+        return
+    most = max(map(len, scores))
+    drawn = "streams of each task" if any("task_of_stream" in run.evaluation for run in runs) else "episodes"
+    if most == 1:
+        yield f"95 %: over {drawn} alone, as every setting has one seed; other seeds may lie outside"
+        return
+    yield f"95 %: over seeds (Student's t) and {drawn}" + (
+        "" if min(map(len, scores)) > 1 else f"; over {drawn} alone of one seed"
+    )
+    if any(over_seeds(score, measure).seeds_differ for score in scores):
+        yield f"{DIFFER} seeds differ more than {drawn}"
+
+
 def notes(runs: Sequence[Run], along: Sequence[str]) -> Iterator[str]:
-    seen = [run.evaluation["seen_in_training"] for run in runs if run.evaluation]
-    if any(seen):
-        yield f"{between(seen, '{:.1%}')} of these episodes were seen in training"
+    seen: dict[str, list[float]] = {}
+    for run in runs:
+        if run.evaluation:
+            seen.setdefault(environment(run), []).append(run.evaluation["seen_in_training"])
+    for place, shares in seen.items():
+        if any(shares):
+            whose = f" of {place}" if len(seen) > 1 else ""
+            yield f"{between(shares, '{:.1%}')} of these episodes{whose} were seen in training"
     if along:
         more = f" and {len(along) - LISTED} more" if len(along) > LISTED else ""
         yield f"the settings also differ in {', '.join(along[:LISTED])}{more}"
     for run in runs:
         if run.status not in ("done", "running", "starting", "pending"):
             yield f"{run.status}: {run.folder}"
+
+
+def environment(run: Run) -> str:
+    """The environment by the name that people use: its id, or else its module."""
+    setting = run.setting
+    return setting.get("env.id") or setting.get("env.game") or setting.get("env._target_", ABSENT).split(".")[-2]
 
 
 def worth_showing(runs: Sequence[Run]) -> str:
@@ -223,7 +257,12 @@ def players(runs: Sequence[Run]) -> list[str]:
 def played(runs: Sequence[Run], player: str) -> list[Episodes]:
     """The episodes of one player in each run that has a score of him."""
     found = [run.evaluation.get("per_episode", {}).get(player) for run in runs]
-    return [{name: np.asarray(values, float) for name, values in score.items()} for score in found if score]
+    strata = [run.evaluation.get("task_of_stream") for run in runs]
+    return [
+        {name: np.asarray(values, float) for name, values in score.items()} | {"strata": tasks}
+        for score, tasks in zip(found, strata, strict=True)
+        if score
+    ]
 
 
 def between(values: Sequence[float], form: str) -> str:

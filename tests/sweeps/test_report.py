@@ -17,7 +17,7 @@ from helpers import ROOT
 
 from conf.folder import claim
 from sweeps.report import as_markdown, report
-from trainers.evaluate.intervals import wilson
+from trainers.evaluate.intervals import interval
 
 SWEEP = (
     *("-m", "policy=bc_mlp", "policy.hidden_dim=16,8", "seed=0,1", "hydra.sweep.dir=sweep", "logger=none"),
@@ -63,7 +63,7 @@ def test_the_sweep_ends_with_the_table(swept: tuple[Path, str]):
 
 def test_the_numbers_are_those_of_the_evaluations(sweep: Path):
     found = report(sweep)
-    words = ["hidden_dim", "acting", "success, seeds 0 1", "pooled (95 %)", "steps", "training s", "parameters"]
+    words = ["hidden_dim", "acting", "success, seeds 0 1", "mean (95 %)", "steps", "training s", "parameters"]
     assert found.header == words
     pooled = {}
     for width, rows in zip((8, 16), found.settings, strict=True):
@@ -73,11 +73,12 @@ def test_the_numbers_are_those_of_the_evaluations(sweep: Path):
             lengths = [file["per_episode"][acting]["length"] for file in files]
             both = each[0] + each[1]
             steps = [length for length, solved in zip(lengths[0] + lengths[1], both, strict=True) if solved]
-            low, high = wilson(sum(both), 40)
+            pooled_over = interval(each, share=True)
+            mark = "*" if pooled_over.seeds_differ else ""
             assert row[1:5] == [
                 acting,
                 f"{sum(each[0]) / 20:.3f} {sum(each[1]) / 20:.3f}",
-                f"{sum(both) / 40:.3f} ({low:.3f}-{high:.3f})",
+                f"{sum(both) / 40:.3f} ({pooled_over.low:.3f}-{pooled_over.high:.3f}){mark}",
                 f"{np.mean(steps):.1f}" if steps else "-",
             ]
             pooled[width, acting] = sum(both)
@@ -124,7 +125,7 @@ def test_returns_where_nobody_can_succeed(sweep: Path):
     found = report(sweep)
     assert found.header[2] == "return, seeds 0 1"
     assert found.settings[0][0][2] == "-1.500 -1.500"
-    assert re.fullmatch(r"-1\.500 \(-1\.6\d\d to -1\.3\d\d\)", found.settings[0][0][3])
+    assert re.fullmatch(r"-1\.500 \(-1\.7\d\d to -1\.2\d\d\)", found.settings[0][0][3])
 
 
 def test_references_without_episodes_show_what_is_expected_of_them(sweep: Path):
@@ -162,7 +163,7 @@ def test_a_policy_is_one_column_whatever_it_brings_along(request_for: Callable, 
         ["masked_dit", "3", "-", "pending"],
         ["masked_dit", "11", "-", "pending"],
     ]
-    assert found.notes == ["the settings also differ in trainer.max_steps"]
+    assert found.notes == ["the settings also differ in trainer.max_steps"]  # nothing was scored, so there are no intervals
 
 
 def test_values_of_one_policy_only_tell_its_settings_apart(request_for: Callable, tmp_path: Path):
@@ -180,14 +181,14 @@ def trained(request_for: Callable, folder: Path, seed: int, *words: str) -> dict
     return {**request_for("policy=bc_mlp").config, "mode": "eval", "ckpt_path": str(folder)}
 
 
-def scored(folder: Path, config: dict[str, Any], successes: list[bool], random: float = 0.0) -> None:
+def scored(folder: Path, config: dict[str, Any], successes: list[bool], random: float = 0.0, seen: float = 0.0) -> None:
     folder.mkdir(parents=True)
     claim(folder, config)
     count = len(successes)
     players = {"sampled": successes, "random": [number < random * count for number in range(count)]}
     episodes = {name: {"success": solved, "return": solved, "length": [3] * count} for name, solved in players.items()}
     means = {name: dict.fromkeys(("success", "return"), np.mean(solved)) for name, solved in players.items()}
-    record = {"seen_in_training": 0.0, "scores": means, "per_episode": episodes}
+    record = {"seen_in_training": seen, "scores": means, "per_episode": episodes}
     for name, value in (("status", {"status": "done"}), ("summary", {}), ("evaluation", record)):
         (folder / f"{name}.json").write_text(json.dumps(value))
 
@@ -238,7 +239,7 @@ def test_references_are_those_of_the_same_episodes(request_for: Callable, tmp_pa
 def test_markdown(sweep: Path):
     lines = cli("report", str(sweep), "--markdown").stdout.splitlines()
     assert lines[:2] == [
-        "| hidden_dim | acting | success, seeds 0 1 | pooled (95 %) | steps | training s | parameters |",
+        "| hidden_dim | acting | success, seeds 0 1 | mean (95 %) | steps | training s | parameters |",
         "|---|---|---|---|---|---|---|",
     ]
     table = [line for line in lines if line.startswith("|")]
@@ -267,3 +268,25 @@ def test_help_and_nothing_heavy(sweep: Path):
     script += "print({'torch', 'trainers.record.boards'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", script, str(sweep)], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "set()", done.stderr
+
+
+def test_notes_say_what_intervals_cover_and_where_seeds_differ(request_for: Callable, tmp_path: Path):
+    for seed, solved in enumerate((20, 60, 90)):
+        config = request_for("policy=bc_mlp", f"seed={seed}").config
+        scored(tmp_path / f"three/{seed}", config, [number < solved for number in range(100)])
+        if not seed:
+            scored(tmp_path / "one/0", config, [number < solved for number in range(100)])
+    found = report(tmp_path / "three")
+    assert found.settings[0][0][3].startswith("0.567 (0.0") and found.settings[0][0][3].endswith("1.000)*")
+    assert found.notes[:2] == ["95 %: over seeds (Student's t) and episodes", "* seeds differ more than episodes"]
+    [note] = report(tmp_path / "one").notes
+    assert note == "95 %: over episodes alone, as every setting has one seed; other seeds may lie outside"
+
+
+def test_what_was_seen_in_training_is_said_of_each_environment(request_for: Callable, tmp_path: Path):
+    for id, seen in (("MiniGrid-Empty-8x8-v0", 1.0), ("MiniGrid-FourRooms-v0", 0.25)):
+        scored(tmp_path / "sweep" / id, request_for("policy=bc_mlp", f"env.id={id}").config, [True, False], seen=seen)
+    assert report(tmp_path / "sweep").notes[1:] == [
+        "100.0% of these episodes of MiniGrid-Empty-8x8-v0 were seen in training",
+        "25.0% of these episodes of MiniGrid-FourRooms-v0 were seen in training",
+    ]

@@ -13,12 +13,13 @@ from rich.table import Table
 from envs.base import SPLITS, Family, Score
 from policies.base import Policy
 from policies.noise import Noise, Purpose, fold
-from trainers.evaluate.intervals import bootstrap, wilson
+from trainers.evaluate.intervals import interval
 from trainers.evaluate.pictures import Picture, film, unmasking
 from trainers.evaluate.rollout import ExpertPlayer, Player, PolicyPlayer, RandomPlayer, play
 from trainers.record.records import bar
 
 JUDGED_BY = ("success", "return")  # what chooses the best checkpoint, first things first
+COVERS = "95 %: over these episodes, for this one training seed"
 FILMED = 200  # steps of an episode in the film; whoever wanders longer has been seen wandering
 
 
@@ -131,13 +132,15 @@ def select(score: Score, episodes: np.ndarray) -> Score:
 
 
 def summary(score: Score) -> dict[str, Any]:
+    """With intervals over the episodes alone: another training seed may lie outside of them."""
     solved = score.success
+    success, returned = interval(solved, share=True), interval(score.returns)
     return {
         "episodes": len(solved),
-        "success": float(solved.mean()),
-        "success_interval": wilson(int(solved.sum()), len(solved)),
-        "return": float(score.returns.mean()),
-        "return_interval": bootstrap(score.returns),
+        "success": success.mean,
+        "success_interval": (success.low, success.high),
+        "return": returned.mean,
+        "return_interval": (returned.low, returned.high),
         "steps_when_solved": float(score.lengths[solved].mean()) if solved.any() else None,
     }
 
@@ -148,7 +151,8 @@ def table(record: dict[str, Any], headline: str) -> Table:
     held_out = "all seen in training: nothing is held out" if share == 1 else f"{share:.1%} seen in training"
     if not record["trained_here"]:
         held_out = "of an environment that the policy was not trained in"
-    shown = Table(title=f"{record['episodes']} {record['split']} episodes ({held_out})", title_justify="left")
+    title = f"{record['episodes']} {record['split']} episodes ({held_out})"
+    shown = Table(title=title, title_justify="left", caption=COVERS, caption_justify="left")
     for name in ("", "success", "95 %", "return", "95 %", "steps"):
         shown.add_column(name, justify="left" if not name else "right")
     rows = [(f"{headline}, {name}" if name in ("sampled", "greedy") else name, score) for name, score in record["scores"].items()]

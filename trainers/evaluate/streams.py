@@ -1,7 +1,8 @@
 """How good is a policy at getting better: many streams, each of many episodes of one held-out task, with frozen weights.
 
 The score is the return by episode, beside what random play, the source of the histories and the optimum reach on exactly these
-tasks. Intervals are over streams: they say nothing about another training seed.
+tasks. Intervals are over the streams of each task, as these tasks are what they are (over all streams, if each has a task of its
+own): they say nothing about another training seed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from envs.data import histories
 from policies.base import Memory, Policy, Window
 from policies.noise import Noise, Purpose, fold
 from trainers.evaluate.episodes import Config, Evaluation
-from trainers.evaluate.intervals import Z, bootstrap, wilson
+from trainers.evaluate.intervals import interval
 from trainers.evaluate.pictures import Curve, curves, film
 from trainers.evaluate.rollout import ExpertPlayer
 from trainers.evaluate.rollout import play as play_once
@@ -248,6 +249,11 @@ def evaluate(
             f"{scores['sampled'].last.mean():.2f}: exploring is a distribution, and its most likely action walks one way for ever"
         )
     seen = np.zeros(len(tasks), bool) if training is None else family.seen_in_training(tasks, training)
+    names = family.task_names(tasks)
+
+    def strata_of(score: Streams) -> list[str] | None:
+        return names if len(score.returns) == len(names) else None  # a source may play other streams
+
     record = {
         "headline": "return",  # what a table of many runs shows
         "split": config.split,
@@ -257,17 +263,18 @@ def evaluate(
         "first_seed": int(tasks[0]),
         "trained_here": training is not None,
         "seen_in_training": float(seen.mean()),
-        "scores": {name: summary(score) for name, score in scores.items()},
-        "by_episode": {name: by_episode(score) for name, score in scores.items()},
-        "by_task": by_task(family, tasks, headline, scores.get("optimum") or scores.get("expert")),
+        "scores": {name: summary(score, strata_of(score)) for name, score in scores.items()},
+        "by_episode": (lines := {name: by_episode(score, strata_of(score)) for name, score in scores.items()}),
+        "task_of_stream": names,
+        "by_task": by_task(names, headline, scores.get("optimum") or scores.get("expert")),
         "per_episode": {  # of each stream, over its last episodes
             name: {"success": score.found, "return": score.last, "length": score.last_lengths}
             for name, score in scores.items()
             if len(score.returns) == len(tasks) and not score.expected
         },
     }
-    lines = {name: Curve(**by_episode(score)) for name, score in scores.items()}
-    pictures = [curves(lines, f"return by episode, {len(tasks)} streams of {config.split} tasks")]
+    shown_curves = {name: Curve(**line) for name, line in lines.items()}
+    pictures = [curves(shown_curves, f"return by episode, {len(tasks)} streams of {config.split} tasks")]
     if config.media:
         shown = list(headline.actions)[: config.media]
         turns = np.array([turn for _, turn in shown])
@@ -284,33 +291,33 @@ def validate(policy: Policy, family: Family, streams: int, seed: int, device: to
     return Score(played.found, played.returns[:, -FOUND:].mean(1), played.lengths[:, -FOUND:].mean(1))
 
 
-def summary(score: Streams) -> dict[str, Any]:
+def summary(score: Streams, strata: list[str] | None = None) -> dict[str, Any]:
     last, found, mine, told = score.last, score.found, score.returns[:, -score.own :], not score.expected
+    success, returned = interval(found, True, strata), interval(last, strata=strata)
     return {
         "streams": len(last),
         "success": float(found.mean()) if told else None,  # streams that found out: solved one of their last episodes
-        "success_interval": wilson(int(found.sum()), len(found)) if told else None,
+        "success_interval": (success.low, success.high) if told else None,
         "return": float(last.mean()),  # of the last episodes
-        "return_interval": bootstrap(last) if told else None,
+        "return_interval": (returned.low, returned.high) if told else None,
         "first": float(mine[:, 0].mean()),
         "area": float(mine.mean()),  # mean over all episodes that it played: how soon it gets good counts too
     }
 
 
-def by_episode(score: Streams) -> dict[str, list[float]]:
+def by_episode(score: Streams, strata: list[str] | None = None) -> dict[str, list[float]]:
     """The mean return of each episode and its 95 % interval over streams, no wider than what occurred."""
-    mean = score.returns.mean(0)
-    half = Z * score.returns.std(0) / np.sqrt(len(score.returns))
-    low, high = np.maximum(mean - half, score.returns.min(0)), np.minimum(mean + half, score.returns.max(0))
-    return {"mean": mean.tolist(), "low": low.tolist(), "high": high.tolist()}
+    found = [interval(returns, strata=strata) for returns in score.returns.T]
+    low = np.maximum([one.low for one in found], score.returns.min(0))
+    high = np.minimum([one.high for one in found], score.returns.max(0))
+    return {"mean": [one.mean for one in found], "low": low.tolist(), "high": high.tolist()}
 
 
-def by_task(family: Family, tasks: np.ndarray, score: Streams, best: Streams | None) -> dict[str, dict[str, float | None]]:
+def by_task(names: list[str], score: Streams, best: Streams | None) -> dict[str, dict[str, float | None]]:
     """Of the headline's streams, for each hidden thing that they had to find."""
-    names = np.array(family.task_names(tasks))
     found = {}
-    for name in dict.fromkeys(names.tolist()):
-        mine = names == name
+    for name in dict.fromkeys(names):
+        mine = np.array(names) == name
         found[name] = {
             "streams": int(mine.sum()),
             "return": float(score.last[mine].mean()),
@@ -348,7 +355,10 @@ def _curve(record: dict[str, Any], named: dict[str, str], own: int, digits: int)
 
 def _totals(record: dict[str, Any], named: dict[str, str], own: int) -> Table:
     words = ("", f"last {min(LAST, own)}", "95 %", "first", "all", "found")
-    table = Table(*words, title=f"found: solved one of the last {min(FOUND, own)} episodes", title_justify="left")
+    title = f"found: solved one of the last {min(FOUND, own)} episodes"
+    drawn = "streams of each task" if len(record["by_task"]) < record["streams"] else "streams, each with a task of its own"
+    covers = f"95 %: over the {drawn}, for this one training seed"
+    table = Table(*words, title=title, title_justify="left", caption=covers, caption_justify="left")
     for name, score in record["scores"].items():
         interval, found = "", ""  # of an exact expectation
         if score["return_interval"]:

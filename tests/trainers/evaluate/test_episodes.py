@@ -4,7 +4,6 @@ import io
 import math
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
@@ -12,7 +11,6 @@ from envs.minigrid import Config as MiniGridConfig
 from envs.minigrid import MiniGrid
 from policies.bc_mlp import BCMLP
 from policies.bc_mlp import Config as BCConfig
-from trainers.evaluate import intervals
 from trainers.evaluate.episodes import Config, evaluate, table
 from trainers.evaluate.pictures import GAP
 from trainers.evaluate.rollout import ExpertPlayer, PolicyPlayer, RandomPlayer, play
@@ -22,25 +20,6 @@ CPU = torch.device("cpu")
 
 def family(id: str = "MiniGrid-DoorKey-5x5-v0", **values) -> MiniGrid:
     return MiniGrid(MiniGridConfig(id=id, **values))
-
-
-@pytest.mark.parametrize(
-    "successes, episodes, low, high",
-    [  # from R's binom::binom.wilson
-        (0, 10, 0.0, 0.2775),
-        (9, 10, 0.5958, 0.9821),
-        (10, 10, 0.7225, 1.0),
-        (250, 500, 0.4563, 0.5437),
-    ],
-)
-def test_wilson_is_the_published_interval(successes, episodes, low, high):
-    assert intervals.wilson(successes, episodes) == pytest.approx((low, high), abs=1e-4)
-
-
-def test_bootstrap_covers_the_mean_about_as_often_as_it_says():
-    random = np.random.default_rng(0)
-    inside = sum(low <= 0.5 <= high for low, high in (intervals.bootstrap(random.random(60)) for _ in range(200)))
-    assert 180 <= inside <= 200  # 95 % of 200 is 190; the binomial's standard deviation is 3
 
 
 def test_every_player_plays_exactly_the_same_episodes_whatever_the_lanes():

@@ -214,6 +214,8 @@ def test_an_evaluation_shows_the_curve_and_what_it_comes_to():
     ours, curve = record["scores"]["sampled"], record["by_episode"]["sampled"]["mean"]
     assert ours["return"] == pytest.approx(np.mean(curve[-10:])) and ours["area"] == pytest.approx(np.mean(curve))
     assert ours["return_interval"][0] < ours["return"] < ours["return_interval"][1]
+    best = record["scores"]["optimum"]  # the same for every stream of a goal, and the goals are what they are
+    assert best["return_interval"] == pytest.approx([best["return"]] * 2) and len(record["task_of_stream"]) == 24
     plot, film = result.pictures
     assert Image.open(io.BytesIO(plot.encoded)).size == plot.shape[::-1] and film.file == "episodes.gif"
     console = Console(width=120, record=True, file=io.StringIO())
