@@ -246,7 +246,7 @@ def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: T
     """Ask the environment whether it can do what the mode needs, then the policy whether it can live in those spaces, and
     the weights whether they are those of such a network."""
     family = targets["env"]
-    if sentence := family.accepts(sections["env"], needs_expert=top.mode != "eval"):
+    if sentence := family.accepts(sections["env"], "play" if top.mode == "eval" else "data"):
         raise BadRequest(sentence)
     made = family(sections["env"])
     spaces = made.spaces
@@ -259,12 +259,12 @@ def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: T
             policy = fit.hollow(targets["policy"], sections["policy"], spaces)
             fit.refuse_misfit(policy, Path(path), sections["policy"], spaces, made)
     learners = sections["env"].data.learners
-    if sections["eval"].primed and all(made.pool(source) > 1 for source in learners):
+    if sections["eval"].primed and all(made.lanes_per_learner(source) > 1 for source in learners):
         raise BadRequest(
             f"eval.primed={sections['eval'].primed} lets the source of the histories play first, and here none has streams that "
             f"learn each by itself (env.data.source={sections['env'].data.source}); add env.data.source=explorer"
         )
-    episodes, cycle = sections["eval"].episodes_per_task, made.cycle
+    episodes, cycle = sections["eval"].episodes_per_task, made.task_period
     if targets["policy"].memory_scope == "history" and episodes > cycle and episodes % cycle:
         raise BadRequest(
             f"eval.episodes_per_task={episodes} ends within a round of this environment's tasks, which have {cycle} episodes (a "

@@ -71,7 +71,7 @@ def _origin(folder: Path, family: Family | None) -> str:
             return f"env={target.split('.')[-2]}, as in its run"
 
         def spaces(other: Any) -> Any:
-            return cls.accepts(other, needs_expert=False) or cls(other).spaces.to_json()  # type: ignore[call-arg]
+            return cls.accepts(other) or cls(other).spaces.to_json()  # type: ignore[call-arg]
 
         if keys := _to_blame(env, family.config, "env", spaces):
             return f"{' '.join(f'{key}={then}' for key, then, _ in keys)}, as in its run"

@@ -6,14 +6,11 @@ goal found or not. Learners that explore teach more (see `envs/darkroom/explorer
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
-if TYPE_CHECKING:
-    from envs.base import Expert
+from envs.roles import Expert
 
 PURE = 0.9  # share of the history after which nothing is random any more
 
@@ -27,9 +24,9 @@ class AnnealedExpert:
         self.actions = int(vector.single_action_space.n)
         self.chance = np.maximum(0, 1 - np.arange(episodes) / max(1, PURE * (episodes - 1)))  # [episodes] of a random action
 
-    def act(self, observation: dict[str, np.ndarray], turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        best, chance = self.expert.act(self.vector), self.chance[turn]
-        draw = self.random.random((2, len(turn)))
+    def act(self, observation: dict[str, np.ndarray], episode: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        best, chance = self.expert.act(self.vector), self.chance[episode]
+        draw = self.random.random((2, len(episode)))
         action = np.where(draw[0] < chance, (draw[1] * self.actions).astype(best.dtype), best)
         return action, np.log(chance / self.actions + (1 - chance) * (action == best))
 

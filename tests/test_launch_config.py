@@ -55,7 +55,7 @@ THEIRS = {
                 self.config, self.spaces = config, Spaces(spaces.Dict(state=spaces.Box(0, 1, (2,))), spaces.Discrete(3))
 
             @classmethod
-            def accepts(cls, config, needs_expert):
+            def accepts(cls, config, needs="play"):
                 return None
 
             def signature(self):  # the first thing that is asked of it while the run is on

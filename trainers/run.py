@@ -274,7 +274,11 @@ def conclude(request: Request, family: Family, folder: Path, device: torch.devic
     headline = request.eval.decode[0]
     records.hyperparameters(
         dict(leaves(yaml.safe_load((folder / "config.yaml").read_text()))),
-        {f"{request.eval.split}/{name}": scores[headline][name] for name in ("success", "return")},
+        {
+            f"{request.eval.split}/{name}": value
+            for name in ("success", "return")
+            if (value := scores[headline][name]) is not None
+        },
     )
     for picture in result.pictures:
         records.media(f"{request.eval.split}/{picture.title}", picture.encoded, picture.shape, facts.get("steps", 0))

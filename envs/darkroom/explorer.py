@@ -35,16 +35,16 @@ class Explorer:
         self.goal = np.full(lanes * maps, -1)  # where it was rewarded
         self.slips = np.full(lanes * maps, SLIPS, np.float32)  # chance of a random action
         self.place = np.full(lanes, -1)  # [N] where it is walking to; -1: to be drawn
-        self.turn = np.full(lanes, -1)
+        self.episode = np.full(lanes, -1)
 
-    def act(self, observation: dict[str, np.ndarray], turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def act(self, observation: dict[str, np.ndarray], episode: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         cell, chart = self._read(observation)
-        draw = self.random.random((4, len(turn)), np.float32)
-        begins = turn != self.turn
+        draw = self.random.random((4, len(episode)), np.float32)
+        begins = episode != self.episode
         if begins.any():
             self.slips *= np.where(np.repeat(begins, self.maps) & (self.goal >= 0), np.float32(CONFIDENCE), np.float32(1))
             self.place[begins] = -1
-            self.turn = turn
+            self.episode = episode
         goal = self.goal[chart]
         known = goal >= 0
         lost = np.flatnonzero(~known & ((self.place < 0) | (self.place == cell)))

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
-from envs.base import SPLITS, DataConfig, Family, Learner, Score, Spaces
+from envs.base import SPLITS, Family, Needs, Score
 from envs.darkroom import ppo
 from envs.darkroom.explorer import Explorer
 from envs.darkroom.ppo import PPO
@@ -22,7 +22,10 @@ from envs.darkroom.render import film
 from envs.darkroom.rules import ACTIONS, GAMES, cell_of, door_optimum, door_random, room_optimum, room_random, split
 from envs.darkroom.vector import DarkRoomVector
 from envs.darkroom.walker import Walker
+from envs.data.config import DataConfig
 from envs.deal import Deal
+from envs.roles import Learner
+from envs.spaces import Spaces
 
 VERSION = 1  # of the rules and the learners; a change makes every dataset anew
 PUBLISHED_SIZE = 9
@@ -88,7 +91,7 @@ class Config:
 
 
 class DarkRoom(Family):
-    lanes = 65_536
+    record_batch = 65_536
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -102,24 +105,16 @@ class DarkRoom(Family):
             modalities[self.flag] = spaces.Discrete(2)
         self.spaces = Spaces(spaces.Dict(modalities), spaces.Discrete(ACTIONS))
         self.schedule = np.repeat(np.arange(len(config.schedule)) % 2, config.schedule)  # the cue of each episode of a task
-        self.cycle = len(self.schedule) if config.game == "recall" else 1
+        self.task_period = len(self.schedule) if config.game == "recall" else 1
 
     @classmethod
-    def accepts(cls, config: Config, needs_expert: bool) -> str | None:
+    def accepts(cls, config: Config, needs: Needs = "play") -> str | None:
         if config.data.detours:
             return "env.data.detours is for env=minigrid; in Dark Room env.data.source=explorer looks for the goal by itself."
-        return None  # Config has looked at everything else, and there is always an expert
+        return super().accepts(config, needs)  # Config has looked at everything else, and there is always an expert
 
-    def vector(
-        self,
-        num_envs: int,
-        split: str = "train",
-        tasks: np.ndarray | None = None,
-        seeds: np.ndarray | None = None,
-        episodes_per_task: int = 1,
-    ) -> DarkRoomVector:
+    def make_vector(self, deal: Deal) -> DarkRoomVector:
         """A task is named by a seed, as everywhere: `cells` says which goals it stands for."""
-        deal = Deal(num_envs, seeds, tasks, episodes_per_task, first=int(self.seeds(split, 1)[0]))
         return DarkRoomVector(self.config.game, self.size, self.max_steps, self.schedule, self.cells, deal, self.spaces)
 
     def cells(self, seeds: np.ndarray) -> np.ndarray:
@@ -151,7 +146,7 @@ class DarkRoom(Family):
                 return QLearning(states, self.state, lanes, episodes, random)
         return super().learner(source, vector, episodes, random)
 
-    def pool(self, source: str) -> int:
+    def lanes_per_learner(self, source: str) -> int:
         return self.config.data.ppo.pool if source == "ppo" else 1
 
     def state(self, observation: dict[str, np.ndarray]) -> np.ndarray:
@@ -163,25 +158,25 @@ class DarkRoom(Family):
         """Has been on the goal; has opened the door."""
         return terminated if self.config.game == "key_to_door" else reward > 0
 
-    def optimum(self, seeds: np.ndarray, turn: int = 0) -> Score:
-        """Of somebody who knows the goals. Whoever has to find them cannot reach it in the first episode."""
+    def optimum(self, seeds: np.ndarray, episode: int = 0) -> Score:
+        """Of a player that knows the goals. One that has to find them cannot reach it in the first episode."""
         first, second = self.cells(seeds).T
         if self.config.game == "key_to_door":
             returns, lengths = door_optimum(self.size, self.max_steps, first, second)
             return Score(returns == 2, returns, lengths)
-        returns = room_optimum(self.size, self.max_steps, self.goal(first, second, turn)).astype(float)
+        returns = room_optimum(self.size, self.max_steps, self.goal(first, second, episode)).astype(float)
         return Score(returns > 0, returns, np.full(len(seeds), self.max_steps))
 
-    def random_return(self, seeds: np.ndarray, turn: int = 0) -> np.ndarray:
+    def random_return(self, seeds: np.ndarray, episode: int = 0) -> np.ndarray:
         """The exact expectation [E] of what `RandomPlayer` scores."""
         first, second = self.cells(seeds).T
         if self.config.game == "key_to_door":
             return door_random(self.size, self.max_steps, first, second)
-        return room_random(self.size, self.max_steps, self.goal(first, second, turn))
+        return room_random(self.size, self.max_steps, self.goal(first, second, episode))
 
-    def goal(self, first: np.ndarray, second: np.ndarray, turn: int) -> np.ndarray:
+    def goal(self, first: np.ndarray, second: np.ndarray, episode: int) -> np.ndarray:
         """Which of their two goals pays in this episode of tasks."""
-        return second if self.config.game == "recall" and self.schedule[turn % self.cycle] else first
+        return second if self.config.game == "recall" and self.schedule[episode % self.task_period] else first
 
     def task_names(self, seeds: np.ndarray) -> list[str]:
         goals = 1 if self.config.game == "room" else 2
@@ -199,13 +194,13 @@ class DarkRoom(Family):
         game = f"{config.game}-{self.size}x{self.size}"
         return {"id": f"darkroom-{game}", "max_steps": self.max_steps, **split, **schedule, "version": VERSION}
 
-    def render(self, seeds: np.ndarray, actions: list[np.ndarray], turns: np.ndarray | None = None) -> list[np.ndarray]:
-        turns = np.zeros(len(seeds), int) if turns is None else turns
-        return [self._film(seed, episode, turn) for seed, episode, turn in zip(seeds, actions, turns, strict=True)]
+    def render(self, seeds: np.ndarray, actions: list[np.ndarray], episodes: np.ndarray | None = None) -> list[np.ndarray]:
+        episodes = np.zeros(len(seeds), int) if episodes is None else episodes
+        return [self._film(*episode) for episode in zip(seeds, actions, episodes, strict=True)]
 
-    def _film(self, seed: int, actions: np.ndarray, turn: int) -> np.ndarray:
-        vector = self.vector(1, seeds=np.array([seed]))
-        vector.schedule = np.roll(self.schedule, -turn)  # the one episode that is played has this turn's cue
+    def _film(self, seed: int, actions: np.ndarray, episode: int) -> np.ndarray:
+        vector = self.make_vector(Deal(1, seeds=np.array([seed])))
+        vector.schedule = np.roll(self.schedule, -episode)  # the one episode that is played has the cue of this one
         vector.reset()
         cells, rewards = [vector.cell[0]], [0.0]
         targets = [vector.target[0]]

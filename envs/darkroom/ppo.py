@@ -62,11 +62,11 @@ class PPO:
         self.steps: list[tuple[np.ndarray, ...]] = []  # since the last update
         self._look_up()
 
-    def act(self, observation: dict[str, np.ndarray], turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def act(self, observation: dict[str, np.ndarray], episode: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         row = self.table + self.state(observation)
         action = draw(self.cumulated[:, row], self.random)
         logp = self.logp.take(action * self.rows + row)
-        self.acted = row, action, logp, turn >= 0
+        self.acted = row, action, logp, episode >= 0
         return action, logp
 
     def learn(self, after: dict[str, np.ndarray], reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray) -> None:

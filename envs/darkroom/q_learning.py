@@ -29,11 +29,11 @@ class QLearning:
         done = np.arange(episodes) / max(1, ANNEALED * episodes)
         self.chance = np.maximum(LAST, FIRST - (FIRST - LAST) * done)  # [episodes] of a random action
 
-    def act(self, observation: dict[str, np.ndarray], turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def act(self, observation: dict[str, np.ndarray], episode: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         row = self.table + self.state(observation)
         value = self.value[row].T  # [A, N]
         best = value == value.max(0)  # all of them until something is known, so ties are drawn
-        chance = self.chance[turn]
+        chance = self.chance[episode]
         odds = chance / ACTIONS + (1 - chance) * best / best.sum(0)
         action = draw(odds.cumsum(0), self.random)
         self.acted = row, action

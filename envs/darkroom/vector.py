@@ -15,9 +15,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from envs.base import Spaces
 from envs.darkroom.rules import ACTIONS, GAMES, neighbours, start
 from envs.deal import Deal
+from envs.spaces import Spaces
 
 Observation = dict[str, np.ndarray]  # position [N,2] uint8 (row, column); key or cue [N] int64
 
@@ -71,7 +71,7 @@ class DarkRoomVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
         del seed, options
         self.deal.restart()
         self._begin(np.arange(self.num_envs))
-        return self._observe(), {"episode": self.episode.copy()}
+        return self._observe(), {"episode_index": self.episode.copy()}
 
     def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         actions = np.asarray(actions, np.int64)  # [N]
@@ -93,9 +93,9 @@ class DarkRoomVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
             done = truncated
         observation, reward = self._observe(), rewarded.astype(np.float32)
         if not done.any():
-            return observation, reward, terminated, truncated, {"episode": self.episode.copy()}
+            return observation, reward, terminated, truncated, {"episode_index": self.episode.copy()}
         self._begin(np.flatnonzero(done))
-        info = {"episode": self.episode.copy(), "final_obs": observation, "_final_obs": done}
+        info = {"episode_index": self.episode.copy(), "final_obs": observation, "_final_obs": done}
         return self._observe(), reward, terminated, truncated, info
 
     def _begin(self, lanes: np.ndarray) -> None:

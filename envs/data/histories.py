@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from envs.base import DataConfig, Family
+from envs.base import Family
+from envs.data.config import DataConfig
 from envs.data.store import OBSERVATION, Writer
+from envs.play import Observation, steps, succeeded
 
 Block = dict[str, np.ndarray]
 
@@ -30,8 +32,8 @@ def record_histories(
     with Writer(folder) as writer:
         for number, part in enumerate(np.array_split(seeds, len(data.learners))):
             source = data.learners[number]
-            pool = family.pool(source)
-            lanes = max(1, family.lanes // length // pool) * pool
+            pool = family.lanes_per_learner(source)
+            lanes = max(1, family.record_batch // length // pool) * pool
             for start in range(0, len(part), lanes):
                 tasks = part[np.arange(start, min(start + lanes, len(part))) // pool]
                 random = np.random.Generator(np.random.Philox(key=[data.seed, number << 48 | int(part[start])]))
@@ -72,19 +74,23 @@ def play(family: Family, source: str, tasks: np.ndarray, episodes: int, random: 
     which is the sum of -log pi over those actions (`known`) whose probability is known."""
     vector = family.vector(len(tasks), tasks=tasks, episodes_per_task=episodes)
     learner = family.learner(source, vector, episodes, random)
-    observation, info = vector.reset()
     moments: dict[str, list[np.ndarray]] = {}
-    while (playing := info["episode"] >= 0).any():
-        action, logp = learner.act(observation, np.where(playing, info["episode"] % episodes, -1))
-        step = {OBSERVATION + name: value for name, value in observation.items()}
-        step |= {"action": action.astype(family.spaces.action.dtype, copy=False), "logp": logp.astype(np.float32, copy=False)}
-        observation, reward, terminated, truncated, info = vector.step(action)
-        learner.learn(info.get("final_obs", observation), reward, terminated, truncated)
-        step |= {"reward": reward.astype(np.float32, copy=False), "terminated": terminated, "truncated": truncated}
-        step |= {"playing": playing, "success": family.success(reward, terminated, truncated, info)}
-        for name, value in step.items():
+
+    def keep(rows: dict[str, np.ndarray]) -> None:
+        for name, value in rows.items():
             moments.setdefault(name, []).append(value)
-    vector.close()
+
+    def act(observation: Observation, episode: np.ndarray) -> np.ndarray:
+        action, logp = learner.act(observation, np.where(episode >= 0, episode % episodes, -1))
+        keep({"logp": logp.astype(np.float32, copy=False)})
+        return action
+
+    for step in steps(vector, act):
+        learner.learn(step.after, step.reward, step.terminated, step.truncated)
+        keep({OBSERVATION + name: value for name, value in step.observation.items()})
+        keep({"action": step.action.astype(family.spaces.action.dtype, copy=False), "playing": step.episode >= 0})
+        keep({"reward": step.reward.astype(np.float32, copy=False), "terminated": step.terminated, "truncated": step.truncated})
+        keep({"success": succeeded(family, step)})
     playing = np.stack(moments.pop("playing")).T  # [H, T] idle lanes have no steps
     block = {}
     for name in list(moments):  # one column twice in memory, not all

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from gymnasium.vector.utils import batch_space
 
-from envs.base import DataConfig, Family
+from envs.base import Family
 from envs.data.cache import address, obtain
+from envs.data.config import DataConfig
 from envs.data.histories import record_histories
 from envs.data.store import OBSERVATION, Dataset, Writer
+from envs.play import Observation, Progress, steps, succeeded
 
 FORMAT = 2  # of the folder; a change makes every dataset anew
-
-Progress = Callable[[int, int], None]  # episodes done, episodes in all
 
 
 def dataset(
@@ -58,7 +58,7 @@ def _plan(family: Family, data: DataConfig, split: str) -> tuple[dict[str, Any],
     recipe = {
         "format": FORMAT,
         "family": {"class": f"{type(family).__module__}.{type(family).__qualname__}", **family.signature()},
-        "lanes": family.lanes,
+        "lanes": family.record_batch,
         "spaces": family.spaces.to_json(),
         "seeds": [int(seeds[0]), len(seeds)],
         **data.recipe(),
@@ -73,8 +73,8 @@ def _record(
     began, steps = time.perf_counter(), 0
     successes, returns = [], []
     with Writer(folder) as writer:
-        for start in range(0, len(seeds), family.lanes):
-            block = _play(family, data, seeds[start : start + family.lanes])
+        for start in range(0, len(seeds), family.record_batch):
+            block = _play(family, data, seeds[start : start + family.record_batch])
             lengths = block.pop("length")
             successes.append(block.pop("success"))
             returns.append(block.pop("return"))
@@ -82,7 +82,7 @@ def _record(
                 writer.append(name, rows)
             writer.append("episode_ends", steps + np.cumsum(lengths))
             steps += int(lengths.sum())
-            progress(min(start + family.lanes, len(seeds)), len(seeds))
+            progress(min(start + family.record_batch, len(seeds)), len(seeds))
         writer.close()
         seconds = time.perf_counter() - began
         writer.finish(
@@ -104,12 +104,17 @@ def _play(family: Family, data: DataConfig, seeds: np.ndarray) -> dict[str, np.n
     random = np.random.Generator(np.random.Philox(key=[data.seed, int(seeds[0])]))
     noise = batch_space(family.spaces.action, lanes)
     noise.seed(int(random.integers(1 << 32)))
-    observation, info = vector.reset()
     columns: dict[str, list[np.ndarray]] = {}
-    played, running = [], info["episode"] >= 0
+    played = []
     success, returns = np.zeros(lanes, bool), np.zeros(lanes)
-    while running.any():
+
+    def keep(rows: dict[str, np.ndarray], playing: np.ndarray) -> None:
+        for name, value in rows.items():
+            columns.setdefault(name, []).append(value[playing])
+
+    def act(observation: Observation, episode: np.ndarray) -> np.ndarray:
         label = expert.act(vector).astype(family.spaces.action.dtype, copy=False)  # [N] or [N, A]
+        keep({"action": label}, episode >= 0)
         executed = label
         if wanderer:
             astray = wanderer.act(vector)
@@ -117,18 +122,17 @@ def _play(family: Family, data: DataConfig, seeds: np.ndarray) -> dict[str, np.n
         if data.noise:
             slips = (random.random(lanes) < data.noise).reshape(lanes, *[1] * (label.ndim - 1))
             executed = np.where(slips, noise.sample(), executed)
-        step = {OBSERVATION + name: value for name, value in observation.items()} | {"action": label}
-        observation, reward, terminated, truncated, info = vector.step(executed)
-        step |= {"reward": reward.astype(np.float32), "terminated": terminated, "truncated": truncated}
+        return executed
+
+    for step in steps(vector, act):
+        playing = step.episode >= 0
+        keep({OBSERVATION + name: value for name, value in step.observation.items()}, playing)
+        keep({"reward": step.reward.astype(np.float32), "terminated": step.terminated, "truncated": step.truncated}, playing)
         if data.noise or data.detours:
-            step["executed_action"] = executed
-        for name, value in step.items():
-            columns.setdefault(name, []).append(value[running])
-        played.append(np.flatnonzero(running))
-        success |= running & family.success(reward, terminated, truncated, info)
-        returns += np.where(running, reward, 0.0)
-        running = running & (info["episode"] >= 0)
-    vector.close()
+            keep({"executed_action": step.action}, playing)
+        played.append(np.flatnonzero(playing))
+        success |= playing & succeeded(family, step)
+        returns += np.where(playing, step.reward, 0.0)
     lane = np.concatenate(played)  # [steps] moment by moment
     order = np.argsort(lane, kind="stable")  # episode by episode
     block = {name: np.concatenate(columns.pop(name))[order] for name in list(columns)}  # one column twice in memory, not all

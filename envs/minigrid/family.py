@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -22,13 +23,16 @@ from minigrid.envs.babyai.core.roomgrid_level import RoomGridLevel
 from minigrid.minigrid_env import MiniGridEnv
 
 from conf.errors import BadRequest
-from envs.base import DataConfig, Family, Score, Spaces
+from envs.base import Family, Needs, Score
+from envs.data.config import DataConfig
 from envs.deal import Deal
 from envs.minigrid.bank import bank, reset, simulator
 from envs.minigrid.engine import VERSION, VIEW
 from envs.minigrid.planner import Planner
 from envs.minigrid.vector import BatchedVector, LoopVector, MiniGridVector
 from envs.minigrid.wanderer import Wanderer
+from envs.play import ExpertPlayer, play
+from envs.spaces import Spaces
 from envs.text import VOCABULARY
 
 PLANNED = {  # classes that the planner solves, and how a user knows them
@@ -80,36 +84,34 @@ class MiniGrid(Family):
         self.spaces = Spaces(spaces.Dict(modalities), spaces.Discrete(len(Actions)))
 
     @classmethod
-    def accepts(cls, config: Config, needs_expert: bool) -> str | None:
+    def accepts(cls, config: Config, needs: Needs = "play") -> str | None:
         ids = [id for id in gymnasium.registry if id.startswith(("MiniGrid-", "BabyAI-"))]
         if config.id not in ids:
             close = difflib.get_close_matches(config.id, ids, n=1, cutoff=0.5)
             hint = f"Did you mean {close[0]}?" if close else "https://minigrid.farama.org lists them."
             return f"There is no MiniGrid or BabyAI id {config.id}. {hint}"
         entry = str(gymnasium.spec(config.id).entry_point)
+        if ".wfc" in entry and not any((Path(rules.__file__).parent / "wfc" / "patterns").glob("*.png")):
+            return (
+                f"{config.id} cannot be made: it builds its mazes from pictures (minigrid/envs/wfc/patterns/*.png) that the "
+                f"installed minigrid {minigrid.__version__} does not contain. Choose another id."
+            )
         if ".wfc" in entry and not all(importlib.util.find_spec(name) for name in ("imageio", "networkx")):
             return f'{config.id} builds its mazes with extra packages: pip install "minigrid[wfc]".'
+        needs_expert = needs == "expert" or (needs == "data" and config.data.needs_expert)
         if needs_expert and type(simulator(config.id)) not in PLANNED:
             return f"There is no expert for {config.id}. Ids that have one: {', '.join(PLANNED.values())}."
-        return None
+        return super().accepts(config, needs)
 
-    def vector(
-        self,
-        num_envs: int,
-        split: str = "train",
-        tasks: np.ndarray | None = None,
-        seeds: np.ndarray | None = None,
-        episodes_per_task: int = 1,
-    ) -> MiniGridVector:
-        """A task is a layout: with `tasks` (layout seeds) each is played `episodes_per_task` times in a row by one lane."""
-        deal = Deal(num_envs, seeds, tasks, episodes_per_task, first=int(self.seeds(split, 1)[0]))
+    def make_vector(self, deal: Deal) -> MiniGridVector:
+        """A task is a layout, named by its seed."""
         if self.batched:
             return BatchedVector(bank(self.config.id, self.config.max_steps), deal, self.spaces)
         return LoopVector(self.config.id, self.config.max_steps, deal, self.spaces)
 
     def expert(self) -> Planner:
         if not self.planned:
-            raise BadRequest(str(self.accepts(self.config, needs_expert=True)))
+            raise BadRequest(str(self.accepts(self.config, needs="expert")))
         return Planner(self.config.data.seed, self.config.straight)
 
     def wanderer(self) -> Wanderer:
@@ -118,21 +120,11 @@ class MiniGrid(Family):
     def success(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> np.ndarray:
         return terminated & (reward > 0)
 
-    def optimum(self, seeds: np.ndarray, turn: int = 0) -> Score | None:
+    def optimum(self, seeds: np.ndarray, episode: int = 0) -> Score | None:
         """The planner's own episodes: its plans are the shortest, and the shortest episode has the highest return."""
         if not self.planned:
             return None
-        score = Score(np.zeros(len(seeds), bool), np.zeros(len(seeds)), np.zeros(len(seeds), np.int64))
-        vector, expert = self.vector(min(len(seeds), 256), seeds=seeds), self.expert()
-        episode = vector.reset()[1]["episode"]
-        while (episode >= 0).any():
-            _, reward, terminated, truncated, info = vector.step(expert.act(vector))
-            playing = episode >= 0
-            score.returns[episode[playing]] += reward[playing]
-            score.lengths[episode[playing]] += 1
-            score.success[episode[playing]] |= self.success(reward, terminated, truncated, info)[playing]
-            episode = info["episode"]
-        return score
+        return play(ExpertPlayer(self), self, seeds, 256).score
 
     def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> np.ndarray:
         """Compares layouts. Each is made once a process: by MiniGrid in 0.05 ms (Empty) to 2 ms (BossLevel), so that the 6000
@@ -146,17 +138,17 @@ class MiniGrid(Family):
         expert = {"straight": True} if self.config.straight else {}
         return {"id": self.config.id, **limit, **expert, "minigrid": minigrid.__version__, "engine": VERSION}
 
-    def render(self, seeds: np.ndarray, actions: list[np.ndarray], turns: np.ndarray | None = None) -> list[np.ndarray]:
+    def render(self, seeds: np.ndarray, actions: list[np.ndarray], episodes: np.ndarray | None = None) -> list[np.ndarray]:
         """Frames [T+1,H,W,3] of each episode, drawn by MiniGrid itself."""
-        env, episodes = simulator(self.config.id), []
+        env, films = simulator(self.config.id), []
         for seed, episode in zip(seeds, actions, strict=True):
             reset(env, seed, self.config.max_steps)
             frames = [env.get_frame(tile_size=TILE)]
             for action in episode:
                 env.step(int(action))
                 frames.append(env.get_frame(tile_size=TILE))
-            episodes.append(np.stack(frames))
-        return episodes
+            films.append(np.stack(frames))
+        return films
 
 
 def engine_knows(env: MiniGridEnv) -> bool:

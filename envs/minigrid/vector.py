@@ -1,6 +1,6 @@
 """Vector environments over MiniGrid ids: the batched engine where it knows the rules, real MiniGrid stepped in a loop elsewhere.
 
-Both speak the same: observations, dealing of seeds, `info["episode"]`, `final_obs`. Each fills in how to load,
+Both speak the same: observations, dealing of seeds, `info["episode_index"]`, `final_obs`. Each fills in how to load,
 retire, play and observe lanes.
 """
 
@@ -13,10 +13,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from minigrid.core.actions import Actions
 
-from envs.base import Spaces
 from envs.deal import Deal
 from envs.minigrid.bank import Bank, reset, simulator
 from envs.minigrid.engine import Engine
+from envs.spaces import Spaces
 from envs.text import tokens
 
 Observation = dict[str, np.ndarray]  # grid [N,7,7,3] uint8, direction [N] int64, mission [N,L] uint8
@@ -44,7 +44,7 @@ class MiniGridVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
         del seed, options
         self.deal.restart()
         self._begin(np.arange(self.num_envs))
-        return self._observe(slice(None)), {"episode": self.episode.copy()}
+        return self._observe(slice(None)), {"episode_index": self.episode.copy()}
 
     def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         actions = np.array(actions, np.intp)  # [N], a copy
@@ -55,14 +55,14 @@ class MiniGridVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
         observation = self._observe(slice(None))
         done = terminated | truncated
         if not done.any():
-            return observation, reward, terminated, truncated, {"episode": self.episode.copy()}
+            return observation, reward, terminated, truncated, {"episode_index": self.episode.copy()}
         lanes = np.flatnonzero(done)
         self._begin(lanes)
         fresh, final = self._observe(lanes), observation
         observation = {name: array.copy() for name, array in final.items()}
         for name, array in fresh.items():
             observation[name][lanes] = array
-        info = {"episode": self.episode.copy(), "final_obs": final, "_final_obs": done}
+        info = {"episode_index": self.episode.copy(), "final_obs": final, "_final_obs": done}
         return observation, reward, terminated, truncated, info
 
     def _begin(self, lanes: np.ndarray) -> None:

@@ -45,9 +45,9 @@ def stepping_rate(family: DarkRoom, lanes: int, random: np.random.Generator) -> 
 
 def play_all(family: DarkRoom, source: str, histories: int, episodes: int) -> None:
     """In blocks, as the recorder does."""
-    pool = family.pool(source)
+    pool = family.lanes_per_learner(source)
     tasks = family.seeds("train", histories)[np.arange(histories) // pool]
-    block = max(1, family.lanes // episodes // pool) * pool
+    block = max(1, family.record_batch // episodes // pool) * pool
     for start in range(0, histories, block):
         play(family, source, tasks[start : start + block], episodes, np.random.default_rng(start))
 

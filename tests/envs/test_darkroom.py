@@ -11,7 +11,8 @@ import pytest
 from envs.darkroom import Config, DarkRoom
 from envs.darkroom.family import Data
 from envs.darkroom.rules import room_optimum, room_random
-from trainers.evaluate.rollout import ExpertPlayer, RandomPlayer, play
+from envs.play import ExpertPlayer, play
+from trainers.evaluate.rollout import RandomPlayer
 from trainers.run import taught
 
 GAMES = ["room", "key_to_door", "recall"]
@@ -72,21 +73,21 @@ def test_the_rules_are_those_of_a_slow_reference(game: str, size: int):
         played.append(episode)
         return Slow(game, size, place.max_steps, goals[task], [0, 0, 1][repeat] if game == "recall" else 0)
 
-    slow = [begin(episode) for episode in info["episode"]]
+    slow = [begin(episode) for episode in info["episode_index"]]
     flag = {"room": None, "key_to_door": "key", "recall": "cue"}[game]
     while any(slow):
         actions = generator.integers(0, 5, lanes)
         observation, reward, terminated, truncated, info = vector.step(actions)
         for lane, one in enumerate(slow):
             if one is None:
-                assert (reward[lane], terminated[lane], truncated[lane], info["episode"][lane]) == (0, False, False, -1)
+                assert (reward[lane], terminated[lane], truncated[lane], info["episode_index"][lane]) == (0, False, False, -1)
                 continue
             assert one.step(actions[lane]) == (reward[lane], terminated[lane], truncated[lane])
             ended = terminated[lane] or truncated[lane]
             seen = info["final_obs"] if ended else observation
             assert (*seen["position"][lane], seen[flag][lane] if flag else 0) == one.seen()
             if ended:
-                slow[lane] = begin(info["episode"][lane])
+                slow[lane] = begin(info["episode_index"][lane])
                 if slow[lane]:
                     assert (*observation["position"][lane], observation[flag][lane] if flag else 0) == slow[lane].seen()
     assert sorted(played) == list(range(30)), "each task's episodes, all of them, each once"
@@ -117,20 +118,20 @@ def test_exact_returns_are_the_published_ones():
 def test_references_are_what_players_score(game: str, size: int):
     place = family(game, size=size)
     seeds = place.seeds("test", 200)
-    best, optimum = play(ExpertPlayer(place), place, "test", seeds, 64).score, place.optimum(seeds)
+    best, optimum = play(ExpertPlayer(place), place, seeds, 64).score, place.optimum(seeds)
     for ours, exact in zip(
         (best.success, best.returns, best.lengths), (optimum.success, optimum.returns, optimum.lengths), strict=True
     ):
         assert np.array_equal(ours, exact)
     many = place.seeds("test", 8000)
-    scored = play(RandomPlayer(place, 0), place, "test", many, 2000).score.returns
+    scored = play(RandomPlayer(place, 0), place, many, 2000).score.returns
     assert scored.mean() == pytest.approx(place.random_return(many).mean(), abs=5 * scored.std() / 8000**0.5)
 
 
 def test_a_door_that_is_too_far_is_no_success():
     place = family("key_to_door", max_steps=9)
     seeds = place.seeds("test", 200)
-    best, optimum = play(ExpertPlayer(place), place, "test", seeds, 64).score, place.optimum(seeds)
+    best, optimum = play(ExpertPlayer(place), place, seeds, 64).score, place.optimum(seeds)
     assert np.array_equal(best.returns, optimum.returns) and np.array_equal(best.success, optimum.success)
     assert set(optimum.returns.tolist()) == {1.0, 2.0} and 0 < optimum.success.mean() < 1
 
@@ -163,7 +164,7 @@ def test_returned_arrays_are_never_written_again():
     for step in range(120):
         kept.append((observation, {name: value.copy() for name, value in observation.items()}))
         observation, _, _, _, info = vector.step(np.full(8, step % 5))
-        kept.append(({"episode": info["episode"]}, {"episode": info["episode"].copy()}))
+        kept.append(({"episode": info["episode_index"]}, {"episode": info["episode_index"].copy()}))
     for given, copy in kept:
         assert all(np.array_equal(given[name], copy[name]) for name in given)
 

@@ -13,8 +13,9 @@ import torch
 from conf.errors import BadRequest
 from envs.data import record
 from envs.data.windows import Windows
+from envs.play import play
 from policies.noise import Noise
-from trainers.evaluate.rollout import PolicyPlayer, play
+from trainers.evaluate.rollout import PolicyPlayer
 
 
 @pytest.mark.parametrize(
@@ -59,5 +60,5 @@ def test_policies_take_the_other_games(request_for: Callable, data_dir: Path, ga
     windows = Windows(record.dataset(family, asked.env.data, "train", data_dir), policy.window)
     loss = policy(windows.batch(np.arange(0, len(windows), 7)), Noise(0, 0, torch.arange(80)))
     assert (loss.total / loss.count).item() == pytest.approx(np.log(5), rel=1e-4)
-    score = play(PolicyPlayer(policy.eval(), False, 0, torch.device("cpu")), family, "test", family.seeds("test", 50), 16).score
+    score = play(PolicyPlayer(policy.eval(), False, 0, torch.device("cpu")), family, family.seeds("test", 50), 16).score
     assert (score.lengths > 0).all() and (score.returns <= family.optimum(family.seeds("test", 50)).returns).all()

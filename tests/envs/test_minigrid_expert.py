@@ -133,7 +133,7 @@ def test_expert_recovers_from_noise(id):
     made, rng = MiniGrid(Config(id=id, max_steps=600)), np.random.default_rng(0)
     vector, expert, solved = made.vector(20, seeds=np.arange(60)), made.expert(), 0
     _, info = vector.reset()
-    while (info["episode"] >= 0).any():
+    while (info["episode_index"] >= 0).any():
         actions = np.where(rng.random(20) < 0.3, rng.integers(0, 7, 20), expert.act(vector))
         _, reward, terminated, truncated, info = vector.step(actions)
         solved += int(made.success(reward, terminated, truncated, info).sum())
@@ -157,8 +157,8 @@ def plans(seed: int, lanes: int, episodes: int = 40) -> list[list[int]]:
     vector, expert = made.vector(lanes, seeds=np.arange(episodes)), made.expert()
     actions: list[list[int]] = [[] for _ in range(episodes)]
     _, info = vector.reset()
-    while (info["episode"] >= 0).any():
-        playing, chosen = info["episode"], expert.act(vector)
+    while (info["episode_index"] >= 0).any():
+        playing, chosen = info["episode_index"], expert.act(vector)
         for lane in np.flatnonzero(playing >= 0):
             actions[playing[lane]].append(int(chosen[lane]))
         *_, info = vector.step(chosen)

@@ -91,18 +91,18 @@ def test_exactly_the_listed_episodes_are_played_and_then_lanes_idle(id):
     for (_, _, _, _, before), (_, reward, terminated, truncated, after) in itertools.pairwise(trace):
         done = terminated | truncated
         assert ("_final_obs" in after) == done.any()
-        assert (reward[before["episode"] < 0] == 0).all() and not done[before["episode"] < 0].any()
+        assert (reward[before["episode_index"] < 0] == 0).all() and not done[before["episode_index"] < 0].any()
         for lane in np.flatnonzero(done):
-            finished[lane].append(int(before["episode"][lane]))
+            finished[lane].append(int(before["episode_index"][lane]))
     assert finished == [[0, 3, 6], [1, 4], [2, 5]]
-    assert trace[-1][4]["episode"].tolist() == [-1, -1, -1]
+    assert trace[-1][4]["episode_index"].tolist() == [-1, -1, -1]
 
 
 @pytest.mark.parametrize("id", ["MiniGrid-DoorKey-5x5-v0", "MiniGrid-Unlock-v0"])
 def test_more_lanes_than_episodes(id):
     vector = family(id, max_steps=4).vector(9, seeds=np.arange(2))
     trace = rollout(vector, np.full((6, 9), 2))
-    assert trace[0][4]["episode"].tolist() == [0, 1] + [-1] * 7
+    assert trace[0][4]["episode_index"].tolist() == [0, 1] + [-1] * 7
     assert sum(int((step[2] | step[3]).sum()) for step in trace[1:]) == 2
     assert trace[-1][0] in vector.observation_space
 
@@ -122,14 +122,14 @@ def test_reset_deals_from_the_top_again():
     first, second = rollout(vector, actions), rollout(vector, actions)
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one[0]["grid"], other[0]["grid"])
-        np.testing.assert_array_equal(one[4]["episode"], other[4]["episode"])
+        np.testing.assert_array_equal(one[4]["episode_index"], other[4]["episode_index"])
 
 
 def test_without_seeds_the_stream_follows_the_split():
     for split, (low, high) in SPLITS.items():
         vector = family(max_steps=2).vector(3, split=split)
         trace = rollout(vector, np.full((10, 3), 6))
-        assert trace[-1][4]["episode"].tolist() == [15, 16, 17]
+        assert trace[-1][4]["episode_index"].tolist() == [15, 16, 17]
         assert ((low <= vector.seeds) & (vector.seeds < high)).all()
 
 
@@ -189,19 +189,20 @@ def test_rendering_replays_an_episode(id, size):
 
 
 @pytest.mark.parametrize(
-    "id, needs_expert, sentence",
+    "id, needs, sentence",
     [
-        ("MiniGrid-DoorKey-8x8-v0", True, None),
-        ("MiniGrid-Unlock-v0", False, None),
-        ("BabyAI-BossLevel-v0", False, None),
-        ("MiniGrid-Unlock-v0", True, "no expert for MiniGrid-Unlock-v0. Ids that have one: MiniGrid-Empty-"),
-        ("MiniGrid-Playground-v0", True, "MiniGrid-DoorKey-"),
-        ("MiniGrid-DorKey-8x8-v0", False, "Did you mean MiniGrid-DoorKey-8x8-v0?"),
-        ("CartPole-v1", False, "no MiniGrid or BabyAI id CartPole-v1. https://"),
+        ("MiniGrid-DoorKey-8x8-v0", "data", None),
+        ("MiniGrid-Unlock-v0", "play", None),
+        ("BabyAI-BossLevel-v0", "play", None),
+        ("MiniGrid-Unlock-v0", "data", "no expert for MiniGrid-Unlock-v0. Ids that have one: MiniGrid-Empty-"),
+        ("MiniGrid-Playground-v0", "data", "MiniGrid-DoorKey-"),
+        ("MiniGrid-DorKey-8x8-v0", "play", "Did you mean MiniGrid-DoorKey-8x8-v0?"),
+        ("MiniGrid-WFC-MazeSimple-v0", "play", "does not contain"),
+        ("CartPole-v1", "play", "no MiniGrid or BabyAI id CartPole-v1. https://"),
     ],
 )
-def test_what_cannot_run_is_refused_in_a_sentence(id, needs_expert, sentence):
-    answer = MiniGrid.accepts(Config(id=id), needs_expert)
+def test_what_cannot_run_is_refused_in_a_sentence(id, needs, sentence):
+    answer = MiniGrid.accepts(Config(id=id), needs)
     assert answer is None if sentence is None else sentence in answer
 
 

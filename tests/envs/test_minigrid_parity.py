@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is out of date")  # deprecated
 
 def batched_ids() -> list[str]:
     ids = [id for id in gymnasium.registry if id.startswith("MiniGrid-")]
-    return [id for id in ids if engine_knows(simulator(id)) and MiniGrid.accepts(Config(id=id), needs_expert=False) is None]
+    return [id for id in ids if engine_knows(simulator(id)) and MiniGrid.accepts(Config(id=id)) is None]
 
 
 class Judge:
@@ -105,7 +105,7 @@ def drive(id: str, steps: int, max_steps: int = 0, seed: int = 0) -> Counter[str
                 events["autoreset"] += 1
             check(lane, real, observation)
             assert vector.missions[lane] == judge.env.mission
-        np.testing.assert_array_equal(info["episode"], played)
+        np.testing.assert_array_equal(info["episode_index"], played)
     return sum((judge.events for judge in judges), events)
 
 

@@ -13,7 +13,7 @@ from envs.minigrid.bank import simulator
 
 def ids() -> list[str]:
     ids = [id for id in gymnasium.registry if id.startswith(("MiniGrid-", "BabyAI-"))]
-    return [id for id in ids if MiniGrid.accepts(Config(id=id), needs_expert=False) is None]
+    return [id for id in ids if MiniGrid.accepts(Config(id=id)) is None]
 
 
 def missions(id: str, samples: int) -> set[str]:

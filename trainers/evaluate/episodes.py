@@ -11,12 +11,13 @@ import torch
 from rich.table import Table
 
 from envs.base import SPLITS, Family, Score
+from envs.play import ExpertPlayer, Player, play
 from policies.base import Policy
 from policies.noise import Noise, Purpose, fold
 from trainers.evaluate.intervals import interval
 from trainers.evaluate.pictures import Picture, film, unmasking
-from trainers.evaluate.rollout import ExpertPlayer, Player, PolicyPlayer, RandomPlayer, play
-from trainers.record.records import bar
+from trainers.evaluate.rollout import PolicyPlayer, RandomPlayer
+from trainers.record.records import bar, say
 
 JUDGED_BY = ("success", "return")  # what chooses the best checkpoint, first things first
 COVERS = "95 %: over these episodes, for this one training seed"
@@ -71,19 +72,19 @@ def evaluate(
     for decode in config.decode:
         player = PolicyPlayer(policy, decode == "greedy", seed, device)
         with bar(f"evaluate, {decode}", len(seeds)) as progress:
-            played = play(player, family, config.split, seeds, config.num_envs, config.media, progress)
+            played = play(player, family, seeds, config.num_envs, config.media, progress)
         scores[decode] = played.score
         kept = kept or played.actions
     references: dict[str, Player] = {"random": RandomPlayer(family, seed)}
-    if family.accepts(family.config, needs_expert=True) is None:
+    if family.accepts(family.config, needs="expert") is None:
         references["expert"] = ExpertPlayer(family)
     for name, reference in references.items():
         with bar(f"evaluate, {name}", len(seeds)) as progress:
-            scores[name] = play(reference, family, config.split, seeds, config.num_envs, progress=progress).score
+            scores[name] = play(reference, family, seeds, config.num_envs, progress=progress).score
     if (optimum := family.optimum(seeds)) is not None:
         scores["optimum"] = optimum
     seen = np.zeros(len(seeds), bool) if training is None else family.seen_in_training(seeds, training)
-    record = {
+    record: dict[str, Any] = {
         "split": config.split,
         "episodes": len(seeds),
         "first_seed": int(seeds[0]),
@@ -94,13 +95,18 @@ def evaluate(
         "unseen_in_training": summary(select(scores[config.decode[0]], ~seen)) if seen.any() and not seen.all() else None,
         "per_episode": {
             "seen_in_training": seen,
-            **{n: {"success": s.success, "return": s.returns, "length": s.lengths} for n, s in scores.items()},
+            **{n: by_episode(score) for n, score in scores.items()},
         },
     }
+    if not family.has_success:
+        record["headline"] = "return"  # what a table of many runs shows
     if not kept:
         return Evaluation(record, [])
     shown = seeds[: len(kept)]
     episodes = family.render(shown, [kept[index][:FILMED] for index in range(len(kept))])
+    if episodes is None:
+        say(f"no pictures: {type(family).__name__} does not render (eval.media=0 leaves them out)")
+        return Evaluation(record, [])
     pictures = [film(episodes)]
     if (rounds := first_plans(policy, family, config, shown, seed, device)) is not None:
         pictures += unmasking([frames[0] for frames in episodes], rounds, family.action_names)
@@ -112,7 +118,7 @@ def first_plans(
     policy: Policy, family: Family, config: Config, seeds: np.ndarray, seed: int, device: torch.device
 ) -> np.ndarray | None:
     """The plans [K+1, N, H] with which the headline's player began the episodes `seeds`, after each round of their making."""
-    vector = family.vector(len(seeds), config.split, seeds=seeds)
+    vector = family.vector(len(seeds), seeds=seeds)
     observation = {name: torch.from_numpy(value).to(device) for name, value in vector.reset()[0].items()}
     vector.close()
     noise = Noise(fold(seed, Purpose.ACTING), 0, torch.arange(len(seeds), device=device))  # as PolicyPlayer's at moment 0
@@ -124,24 +130,31 @@ def validate(policy: Policy, family: Family, episodes: int, seed: int, device: t
     """What chooses `best` during training: the val split, sampled acting, no references."""
     policy.eval()
     seeds = family.seeds("val", episodes)
-    return play(PolicyPlayer(policy, False, seed, device), family, "val", seeds, episodes).score
+    return play(PolicyPlayer(policy, False, seed, device), family, seeds, episodes).score
 
 
 def select(score: Score, episodes: np.ndarray) -> Score:
-    return Score(score.success[episodes], score.returns[episodes], score.lengths[episodes])
+    success = None if score.success is None else score.success[episodes]
+    return Score(success, score.returns[episodes], score.lengths[episodes])
+
+
+def by_episode(score: Score) -> dict[str, Any]:
+    success = [None] * len(score.returns) if score.success is None else score.success
+    return {"success": success, "return": score.returns, "length": score.lengths}
 
 
 def summary(score: Score) -> dict[str, Any]:
     """With intervals over the episodes alone: another training seed may lie outside of them."""
     solved = score.success
-    success, returned = interval(solved, share=True), interval(score.returns)
+    success = None if solved is None else interval(solved, share=True)
+    returned = interval(score.returns)
     return {
-        "episodes": len(solved),
-        "success": success.mean,
-        "success_interval": (success.low, success.high),
+        "episodes": len(score.returns),
+        "success": None if success is None else success.mean,
+        "success_interval": None if success is None else (success.low, success.high),
         "return": returned.mean,
         "return_interval": (returned.low, returned.high),
-        "steps_when_solved": float(score.lengths[solved].mean()) if solved.any() else None,
+        "steps_when_solved": float(score.lengths[solved].mean()) if solved is not None and solved.any() else None,
     }
 
 
@@ -161,8 +174,8 @@ def table(record: dict[str, Any], headline: str) -> Table:
     for name, score in rows:
         shown.add_row(
             name,
-            f"{score['success']:.3f}",
-            "{:.3f}-{:.3f}".format(*score["success_interval"]),
+            "-" if score["success"] is None else f"{score['success']:.3f}",
+            "-" if score["success"] is None else "{:.3f}-{:.3f}".format(*score["success_interval"]),
             f"{score['return']:.3f}",
             "{:.3f}-{:.3f}".format(*score["return_interval"]),
             "-" if score["steps_when_solved"] is None else f"{score['steps_when_solved']:.1f}",

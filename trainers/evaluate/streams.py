@@ -19,13 +19,13 @@ from rich.table import Table
 
 from envs.base import Family, Learner, Score
 from envs.data import histories
+from envs.play import ExpertPlayer, ended_in
+from envs.play import play as play_once
 from policies.base import Memory, Policy, Window
 from policies.noise import Noise, Purpose, fold
 from trainers.evaluate.episodes import Config, Evaluation
 from trainers.evaluate.intervals import interval
 from trainers.evaluate.pictures import Curve, curves, film
-from trainers.evaluate.rollout import ExpertPlayer
-from trainers.evaluate.rollout import play as play_once
 from trainers.record.records import bar, say
 
 SHOWN = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100)  # episodes in the table
@@ -86,7 +86,7 @@ class Course:
 
     def source(self, vector: VectorEnv, seed: int) -> Learner:
         """Whom the policy watches first. It draws for all lanes at once, so what it shows a stream depends on `num_envs`."""
-        alone = [source for source in self.family.config.data.learners if self.family.pool(source) == 1]
+        alone = [source for source in self.family.config.data.learners if self.family.lanes_per_learner(source) == 1]
         random = np.random.Generator(np.random.Philox(key=[seed & 0xFFFFFFFF, Purpose.ACTING]))
         return self.family.learner(alone[0], vector, self.episodes, random)
 
@@ -102,8 +102,9 @@ def play(
 ) -> Streams:
     """The whole course. Of the first `keep` streams, the actions of their first and last episodes are kept."""
     parts, streams = [], len(course.tasks)
-    for start in range(0, streams, course.num_envs):
-        rows = np.arange(start, min(start + course.num_envs, streams))
+    num_envs = min(course.num_envs, course.family.max_lanes or course.num_envs)
+    for start in range(0, streams, num_envs):
+        rows = np.arange(start, min(start + num_envs, streams))
         before = start * course.episodes
         parts.append(_play(policy, course, rows, greedy, fold(seed, Purpose.ACTING), device, keep))
         progress(before + len(rows) * course.episodes, streams * course.episodes)
@@ -131,7 +132,7 @@ def _play(policy: Policy, course: Course, rows: np.ndarray, greedy: bool, seed: 
     }
     lanes, step = np.arange(len(rows)), 0  # those that still play; whoever is done never comes back
     while len(lanes):
-        turn = info["episode"][lanes] % course.episodes
+        turn = info["episode_index"][lanes] % course.episodes
         # Of what is shown to it, it watches every k-th episode and the last one, as in training.
         watches = (turn >= course.primed) | ((course.primed - 1 - turn) % policy.window.every == 0)
         awake = lanes[watches]
@@ -146,21 +147,22 @@ def _play(policy: Policy, course: Course, rows: np.ndarray, greedy: bool, seed: 
             action[awake] = chosen.cpu().numpy()
             memory = part if watches.all() else {name: value.index_put((kept,), part[name]) for name, value in memory.items()}
         if source:
-            now_playing = np.where(info["episode"] >= 0, info["episode"] % course.episodes, -1)
+            now_playing = np.where(info["episode_index"] >= 0, info["episode_index"] % course.episodes, -1)
             shown, _ = source.act(observation, now_playing)
             action = np.where(now_playing < course.primed, shown, action)
         for row, episode in taken:
-            if info["episode"][row - rows[0]] == (row - rows[0]) * course.episodes + episode:
+            if info["episode_index"][row - rows[0]] == (row - rows[0]) * course.episodes + episode:
                 taken[row, episode].append(int(action[row - rows[0]]))
         observation, reward, terminated, truncated, info = vector.step(action)
         if source:
-            source.learn(info.get("final_obs", observation), reward, terminated, truncated)
+            source.learn(ended_in(observation, info), reward, terminated, truncated)
         found.returns[lanes, turn] += reward[lanes]
         found.lengths[lanes, turn] += 1
-        found.success[lanes, turn] |= course.family.success(reward, terminated, truncated, info)[lanes]
+        if course.family.has_success:
+            found.success[lanes, turn] |= course.family.success(reward, terminated, truncated, info)[lanes]
         told["previous_action"][awake], told["previous_reward"][awake] = action[awake], reward[awake]
         first, step = terminated | truncated, step + 1
-        plays = info["episode"][lanes] >= 0
+        plays = info["episode_index"][lanes] >= 0
         if not plays.all():
             lanes, memory = lanes[plays], {name: value[torch.from_numpy(plays).to(device)] for name, value in memory.items()}
     vector.close()
@@ -189,9 +191,9 @@ class RandomActions(Policy):
 
 def references(course: Course, seed: int) -> dict[str, Streams]:
     """Random play, whoever the histories come from, and the best there can be, on exactly these tasks."""
-    family, split, tasks = course.family, course.split, course.tasks
+    family, tasks = course.family, course.tasks
     scores = {}
-    turns = range(course.episodes if family.cycle > 1 else 1)  # elsewhere one episode stands for all
+    turns = range(course.episodes if family.task_period > 1 else 1)  # elsewhere one episode stands for all
     exact = [family.random_return(tasks, turn) for turn in turns]
     if exact[0] is None:
         scores["random"] = play(RandomActions(family), course, False, fold(seed, Purpose.RANDOM_PLAY), torch.device("cpu"))
@@ -200,7 +202,7 @@ def references(course: Course, seed: int) -> dict[str, Streams]:
         scores["random"] = Streams(returns, np.zeros_like(returns, bool), np.zeros_like(returns), {}, course.own, True)
     data = family.config.data
     for number, source in enumerate(data.learners):
-        played = pooled(family, tasks, family.pool(source))
+        played = pooled(family, tasks, family.lanes_per_learner(source))
         random = np.random.Generator(np.random.Philox(key=[seed, fold(Purpose.HEALTH, number)]))
         block = histories.play(family, source, played, data.episodes_per_history, random)
         shown = slice(0, course.episodes)  # a longer history is judged by what the policy is judged by
@@ -212,8 +214,8 @@ def references(course: Course, seed: int) -> dict[str, Streams]:
             np.stack([getattr(one, x) for one in best], axis=1) for x in ("returns", "success", "lengths")
         )
         scores["optimum"] = Streams(returns, success, lengths, {}, course.own)
-    elif family.accepts(family.config, needs_expert=True) is None:
-        scores["expert"] = _once(play_once(ExpertPlayer(family), family, split, tasks, len(tasks)).score)
+    elif family.accepts(family.config, needs="expert") is None:
+        scores["expert"] = _once(play_once(ExpertPlayer(family), family, tasks, len(tasks)).score)
     return scores
 
 
@@ -226,7 +228,8 @@ def pooled(family: Family, tasks: np.ndarray, pool: int) -> np.ndarray:
 
 
 def _once(score: Score) -> Streams:
-    return Streams(score.returns[:, None], score.success[:, None], score.lengths[:, None], {})
+    success = np.zeros(len(score.returns), bool) if score.success is None else score.success
+    return Streams(score.returns[:, None], success[:, None], score.lengths[:, None], {})
 
 
 def evaluate(
@@ -263,7 +266,7 @@ def evaluate(
         "first_seed": int(tasks[0]),
         "trained_here": training is not None,
         "seen_in_training": float(seen.mean()),
-        "scores": {name: summary(score, strata_of(score)) for name, score in scores.items()},
+        "scores": {name: summary(score, strata_of(score), family.has_success) for name, score in scores.items()},
         "by_episode": (lines := {name: by_episode(score, strata_of(score)) for name, score in scores.items()}),
         "task_of_stream": names,
         "by_task": by_task(names, headline, scores.get("optimum") or scores.get("expert")),
@@ -279,25 +282,29 @@ def evaluate(
         shown = list(headline.actions)[: config.media]
         turns = np.array([turn for _, turn in shown])
         films = family.render(tasks[[row for row, _ in shown]], [headline.actions[key] for key in shown], turns)
-        pictures.append(film(films))
+        if films is None:
+            say(f"no pictures of episodes: {type(family).__name__} does not render (eval.media=0 leaves them out)")
+        else:
+            pictures.append(film(films))
     return Evaluation(record, pictures)
 
 
 def validate(policy: Policy, family: Family, streams: int, seed: int, device: torch.device) -> Score:
     """What chooses `best` during training: the last episodes of short streams of val tasks, sampled."""
     policy.eval()
-    episodes = -(-VALIDATION // family.cycle) * family.cycle
+    episodes = -(-VALIDATION // family.task_period) * family.task_period
     played = play(policy, Course(family, "val", family.seeds("val", streams), episodes, streams), False, seed, device)
     return Score(played.found, played.returns[:, -FOUND:].mean(1), played.lengths[:, -FOUND:].mean(1))
 
 
-def summary(score: Streams, strata: list[str] | None = None) -> dict[str, Any]:
+def summary(score: Streams, strata: list[str] | None = None, has_success: bool = True) -> dict[str, Any]:
     last, found, mine, told = score.last, score.found, score.returns[:, -score.own :], not score.expected
     success, returned = interval(found, True, strata), interval(last, strata=strata)
     return {
         "streams": len(last),
-        "success": float(found.mean()) if told else None,  # streams that found out: solved one of their last episodes
-        "success_interval": (success.low, success.high) if told else None,
+        # Streams that found out: solved one of their last episodes.
+        "success": float(found.mean()) if told and has_success else None,
+        "success_interval": (success.low, success.high) if told and has_success else None,
         "return": float(last.mean()),  # of the last episodes
         "return_interval": (returned.low, returned.high) if told else None,
         "first": float(mine[:, 0].mean()),
@@ -362,7 +369,8 @@ def _totals(record: dict[str, Any], named: dict[str, str], own: int) -> Table:
     for name, score in record["scores"].items():
         interval, found = "", ""  # of an exact expectation
         if score["return_interval"]:
-            interval, found = "{:.2f}-{:.2f}".format(*score["return_interval"]), f"{score['success']:.1%}"
+            interval = "{:.2f}-{:.2f}".format(*score["return_interval"])
+            found = "" if score["success"] is None else f"{score['success']:.1%}"
         table.add_row(named[name], f"{score['return']:.2f}", interval, f"{score['first']:.2f}", f"{score['area']:.2f}", found)
     return table
 

@@ -45,7 +45,9 @@ class Validation:
         values = means("val", sums)
         if self.play:
             played = self.play(policy)
-            values |= {"val/success": float(played.success.mean()), "val/return": float(played.returns.mean())}
+            values["val/return"] = float(played.returns.mean())
+            if played.success is not None:
+                values["val/success"] = float(played.success.mean())
         return values
 
     def score(self, values: Mapping[str, float]) -> list[float]:

@@ -31,7 +31,7 @@ def recorded(root: Path, game: str = "room", split: str = "train", **data) -> Da
 @pytest.mark.parametrize("game", ["room", "key_to_door"])
 def test_a_history_is_one_task_replayed(tmp_path, monkeypatch, game):
     """Whatever the blocks, playing the recorded actions again pays the recorded rewards."""
-    monkeypatch.setattr(DarkRoom, "lanes", 100)
+    monkeypatch.setattr(DarkRoom, "record_batch", 100)
     data = recorded(tmp_path, game, episodes=130, episodes_per_history=10)
     assert (len(data.history_ends), len(data.ends), data.meta["histories"]) == (13, 130, 13)
     assert np.array_equal(data.history_ends, data.ends[9::10]) and data.history_ends[-1] == len(data)

@@ -23,16 +23,16 @@ BOX = spaces.Box(np.array([-1, 0], np.float32), np.array([1, 5], np.float32))
 class Walks(VectorEnv):
     """An episode lasts 1 + seed mod 4 steps and shows its seed and its moment; solved if `info` says so."""
 
-    def __init__(self, num_envs: int, seeds: np.ndarray, spaces: Spaces):
+    def __init__(self, deal: Deal, spaces: Spaces):
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
-        self.num_envs, self.deal = num_envs, Deal(num_envs, seeds)
-        self.single_action_space, self.action_space = spaces.action, batch_space(spaces.action, num_envs)
+        self.num_envs, self.deal = deal.num_envs, deal
+        self.single_action_space, self.action_space = spaces.action, batch_space(spaces.action, deal.num_envs)
 
     def reset(self, *, seed=None, options=None):
         self.moment = np.zeros(self.num_envs, np.int64)
         self.hand = self.deal.next(np.arange(self.num_envs))
         self.alive = self.hand.episode >= 0
-        return self.seen(), {"episode": self.hand.episode}
+        return self.seen(), {"episode_index": self.hand.episode}
 
     def seen(self):
         state = np.stack([self.hand.seed % 1000 / 7, self.moment / 3], 1).astype(np.float32)
@@ -45,7 +45,7 @@ class Walks(VectorEnv):
         terminated = self.alive & (self.moment > self.hand.seed % 4)
         self.alive = self.alive & ~terminated
         episode = np.where(self.alive, self.hand.episode, -1)
-        info = {"episode": episode, "is_success": terminated & (self.hand.seed % 2 == 0)}
+        info = {"episode_index": episode, "is_success": terminated & (self.hand.seed % 2 == 0)}
         return self.seen(), np.ones(self.num_envs), terminated, np.zeros(self.num_envs, bool), info
 
 
@@ -60,15 +60,15 @@ class Expert:
 
 
 class WalksFamily(Family):
-    lanes = 3
+    record_batch = 3
 
     def __init__(self, action: spaces.Space = BOX, id: str = "ALE/Walks-v5"):
         self.config, self.id = None, id
         image, state = spaces.Box(0, 255, (84, 84, 3), np.uint8), spaces.Box(-1e3, 1e3, (2,), np.float32)
         self.spaces = Spaces(spaces.Dict({"state": state, "image": image}), action)
 
-    def vector(self, num_envs, split="train", tasks=None, seeds=None, episodes_per_task=1):
-        return Walks(num_envs, seeds, self.spaces)
+    def make_vector(self, deal):
+        return Walks(deal, self.spaces)
 
     def seeds(self, split, episodes):
         return np.arange(episodes)

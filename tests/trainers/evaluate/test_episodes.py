@@ -9,11 +9,12 @@ from PIL import Image
 
 from envs.minigrid import Config as MiniGridConfig
 from envs.minigrid import MiniGrid
+from envs.play import ExpertPlayer, play
 from policies.bc_mlp import BCMLP
 from policies.bc_mlp import Config as BCConfig
 from trainers.evaluate.episodes import Config, evaluate, table
 from trainers.evaluate.pictures import GAP
-from trainers.evaluate.rollout import ExpertPlayer, PolicyPlayer, RandomPlayer, play
+from trainers.evaluate.rollout import PolicyPlayer, RandomPlayer
 
 CPU = torch.device("cpu")
 
@@ -25,7 +26,7 @@ def family(id: str = "MiniGrid-DoorKey-5x5-v0", **values) -> MiniGrid:
 def test_every_player_plays_exactly_the_same_episodes_whatever_the_lanes():
     place, seeds = family(), family().seeds("test", 30)
     for make in (lambda: ExpertPlayer(place), lambda: RandomPlayer(place, 0)):
-        scores = [play(make(), place, "test", seeds, lanes).score for lanes in (1, 7, 64)]
+        scores = [play(make(), place, seeds, lanes).score for lanes in (1, 7, 64)]
         for score in scores[1:]:
             assert np.array_equal(score.success, scores[0].success)
             assert np.array_equal(score.lengths, scores[0].lengths)
@@ -36,8 +37,7 @@ def test_a_sampled_policy_does_not_depend_on_the_lanes():
     place = family(max_steps=30)
     policy = BCMLP(BCConfig(), place.spaces).eval()
     runs = [
-        play(PolicyPlayer(policy, False, 0, CPU), place, "test", place.seeds("test", 24), lanes, keep=24).actions
-        for lanes in (24, 5)
+        play(PolicyPlayer(policy, False, 0, CPU), place, place.seeds("test", 24), lanes, keep=24).actions for lanes in (24, 5)
     ]
     for index in range(24):
         assert np.array_equal(runs[0][index], runs[1][index])
@@ -45,7 +45,7 @@ def test_a_sampled_policy_does_not_depend_on_the_lanes():
 
 def test_kept_actions_replay_to_the_same_end():
     place, seeds = family(), family().seeds("test", 6)
-    played = play(ExpertPlayer(place), place, "test", seeds, 6, keep=6)
+    played = play(ExpertPlayer(place), place, seeds, 6, keep=6)
     vector = place.vector(6, seeds=seeds)
     for index in range(6):
         assert len(played.actions[index]) == played.score.lengths[index]

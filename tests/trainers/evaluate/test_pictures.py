@@ -14,9 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from envs.base import Family
 from envs.minigrid import Config as MiniGridConfig
 from envs.minigrid import MiniGrid
+from envs.play import play
 from policies.masked_dit import Config, MaskedDiT
 from trainers.evaluate import episodes, pictures
-from trainers.evaluate.rollout import PolicyPlayer, play
+from trainers.evaluate.rollout import PolicyPlayer
 
 CPU = torch.device("cpu")
 TINY = (
@@ -148,7 +149,7 @@ def test_the_plan_that_is_drawn_is_the_plan_that_was_carried_out(decode: str):
     rounds = episodes.first_plans(policy, place, config, seeds[:3], 5, CPU)
     assert rounds is not None and rounds.shape[1:] == (3, policy.config.horizon)
     assert (rounds[0] == policy.MASK).all() and (rounds[-1] < policy.MASK).all()
-    played = play(PolicyPlayer(policy, decode == "greedy", 5, CPU), place, "test", seeds, 4, keep=3)
+    played = play(PolicyPlayer(policy, decode == "greedy", 5, CPU), place, seeds, 4, keep=3)
     for index in range(3):
         plan = rounds[-1, index]
         begun = plan[: policy.config.execute][plan[: policy.config.execute] < policy.END]

@@ -1,0 +1,71 @@
+"""`env.data.*`: what is recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+EPISODES_PER_DATA_SEED = 1_000_000  # train episodes of `env.data.seed=s` start at s times this
+
+
+@dataclass
+class DataConfig:
+    """Everything that decides which episodes are recorded (and so the dataset's address).
+
+    `expert` records single episodes. Learners get better from episode to episode of one task: they record whole histories, and
+    as many of them as fit into `episodes` (at least one, if need be a shorter one). Imported data were recorded elsewhere.
+    """
+
+    SOURCES: ClassVar[tuple[str, ...]] = ("annealed_expert",)  # learners; families that have more add them
+    IMPORTED: ClassVar[tuple[str, ...]] = ()  # sources whose episodes exist already; families that have any add them
+
+    # Who chooses the actions: the expert, a learner, or several learners in equal shares (explorer+ppo+ppo: a third and two).
+    source: str = "expert"
+    episodes: int = 6000  # training episodes
+    val_episodes: int = 200  # episodes for the validation loss
+    episodes_per_history: int = 40  # how long a learner stays with one task; the expert has no histories
+    noise: float = 0.0  # share of steps that execute a random action; the label stays the expert's
+    detours: int = 0  # up to so many random places are visited before the expert is followed; its action is the label throughout
+    seed: int = 0  # another seed, other training layouts and other tie-breaks
+
+    def __post_init__(self) -> None:
+        known = ("expert", *self.IMPORTED, *self.SOURCES)
+        if self.source not in known and not set(self.learners) <= set(self.SOURCES):
+            several = f", or several of {', '.join(self.SOURCES)} joined by +" if len(self.SOURCES) > 1 else ""
+            raise ValueError(f"data.source must be one of {', '.join(known)}{several}, got {self.source}")
+        for name in ("episodes", "val_episodes", "episodes_per_history"):
+            if not 1 <= getattr(self, name) <= EPISODES_PER_DATA_SEED:
+                raise ValueError(f"data.{name} must be between 1 and {EPISODES_PER_DATA_SEED}, got {getattr(self, name)}")
+        if not 0 <= self.noise < 1:
+            raise ValueError(f"data.noise is a probability below 1, got {self.noise}")
+        if (self.noise or self.detours) and self.learners:
+            raise ValueError(f"data.source={self.source} explores by itself; data.noise and data.detours are for the expert")
+        if (self.noise or self.detours) and self.imported:
+            raise ValueError(f"data.source={self.source} is recorded already; data.noise and data.detours are for the expert")
+        if not 0 <= self.detours <= 100:
+            raise ValueError(f"data.detours must be between 0 and 100, got {self.detours}")
+        if not 0 <= self.seed < 1000:
+            raise ValueError(f"data.seed must be between 0 and 999, got {self.seed}")
+
+    @property
+    def imported(self) -> bool:
+        return self.source in self.IMPORTED
+
+    @property
+    def learners(self) -> list[str]:
+        """The sources of learning histories; none where single episodes are recorded."""
+        return [] if self.source == "expert" or self.imported else self.source.split("+")
+
+    @property
+    def needs_expert(self) -> bool:
+        """Whether the episodes cannot be recorded without the family's expert."""
+        return self.source == "expert" or "annealed_expert" in self.learners
+
+    def histories(self, episodes: int) -> tuple[int, int]:
+        """How many histories, and of how many episodes each, are made of so many episodes: of each learner one at least."""
+        length = max(1, min(self.episodes_per_history, episodes // max(1, len(self.learners))))
+        return episodes // length, length
+
+    def recipe(self) -> dict[str, Any]:
+        """What of this decides how an episode looks; their number is told by the seeds."""
+        return {"source": self.source, "noise": self.noise, "detours": self.detours, "seed": self.seed}

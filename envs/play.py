@@ -1,0 +1,123 @@
+"""Playing dealt episodes in a vector environment: the one loop behind recording, references and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from envs.base import Family, Score
+
+Observation = dict[str, np.ndarray]
+Progress = Callable[[int, int], None]  # episodes done, episodes in all
+
+
+class Step(NamedTuple):
+    """One step of all lanes [N]."""
+
+    observation: Observation  # before the action
+    episode: np.ndarray  # [N] index into the dealt episodes; -1 in a lane that has run out
+    action: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    info: dict[str, Any]
+    after: Observation  # what the step ended in, also where the next episode has begun
+
+    @property
+    def done(self) -> np.ndarray:
+        return self.terminated | self.truncated
+
+
+def steps(vector: VectorEnv, act: Callable[[Observation, np.ndarray], np.ndarray]) -> Iterator[Step]:
+    """Step until every lane has run out of episodes, then close. `act(observation, episode)` gives the actions of all lanes."""
+    observation, info = vector.reset()
+    while ((episode := info["episode_index"]) >= 0).any():
+        action = act(observation, episode)
+        following, reward, terminated, truncated, info = vector.step(action)
+        yield Step(observation, episode, action, reward, terminated, truncated, info, ended_in(following, info))
+        observation = following
+    vector.close()
+
+
+def ended_in(observation: Observation, info: dict[str, Any]) -> Observation:
+    """What a step ended in: the observation, but for lanes whose next episode has begun, their last one."""
+    return info.get("final_obs", observation)
+
+
+def succeeded(family: Family, step: Step) -> np.ndarray:
+    """Which lanes [N] have just solved their episode; none in a family that knows no success."""
+    if not family.has_success:
+        return np.zeros(len(step.reward), bool)
+    return family.success(step.reward, step.terminated, step.truncated, step.info)
+
+
+class Player(Protocol):
+    def start(self, vector: VectorEnv) -> None: ...
+
+    def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, moment: np.ndarray) -> np.ndarray:
+        """Actions [n] of the lanes [n] that still play, from their observations {name: [n, ...]}. `moment` [n] counts the steps
+        of the episode from 0."""
+        ...
+
+
+class ExpertPlayer:
+    """The family's expert, which may look behind the observation."""
+
+    def __init__(self, family: Family):
+        self.expert = family.expert()
+
+    def start(self, vector: VectorEnv) -> None:
+        self.vector = vector
+
+    def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, moment: np.ndarray) -> np.ndarray:
+        return self.expert.act(self.vector)[lanes]
+
+
+@dataclass
+class Played:
+    score: Score
+    actions: dict[int, np.ndarray]  # those of the episodes that were to be kept
+
+
+def play(
+    player: Player,
+    family: Family,
+    seeds: np.ndarray,
+    num_envs: int,
+    keep: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> Played:
+    """Exactly the episodes `seeds`, each once. The actions of the first `keep` are kept, to be rendered."""
+    num_envs = min(num_envs, len(seeds), family.max_lanes or num_envs)
+    vector = family.vector(num_envs, seeds=seeds)
+    success = np.zeros(len(seeds), bool) if family.has_success else None
+    score = Score(success, np.zeros(len(seeds)), np.zeros(len(seeds), np.int64))
+    actions: dict[int, list[np.ndarray]] = {index: [] for index in range(min(keep, len(seeds)))}
+    finished, moment = 0, np.zeros(num_envs, np.int64)
+    player.start(vector)
+
+    def act(observation: Observation, episode: np.ndarray) -> np.ndarray:
+        lanes = np.flatnonzero(episode >= 0)  # a lane that ran out of episodes costs nothing more
+        chosen = player.act({name: x[lanes] for name, x in observation.items()}, lanes, episode[lanes], moment[lanes])
+        for lane in np.flatnonzero(episode[lanes] < keep):
+            actions[int(episode[lanes[lane]])].append(chosen[lane])
+        action = np.zeros((num_envs, *chosen.shape[1:]), chosen.dtype)
+        action[lanes] = chosen
+        return action
+
+    for step in steps(vector, act):
+        playing = step.episode >= 0
+        played = step.episode[playing]
+        score.returns[played] += step.reward[playing]
+        score.lengths[played] += 1
+        if success is not None:
+            success[played] |= succeeded(family, step)[playing]
+        moment = np.where(step.done, 0, moment + 1)
+        if step.done.any():
+            finished += int(step.done[playing].sum())
+            progress(finished, len(seeds))
+    return Played(score, {index: np.array(taken) for index, taken in actions.items()})

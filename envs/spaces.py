@@ -1,0 +1,65 @@
+"""Observation and action spaces: kept as JSON beside data and weights, and random actions in any of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """What a policy sees and does: one entry a modality (`grid`, `direction`, `mission`, `image`, `state`), and the action."""
+
+    observation: spaces.Dict
+    action: spaces.Space
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "observation": {name: _to_json(space) for name, space in self.observation.items()},
+            "action": _to_json(self.action),
+        }
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Spaces:
+        observation = spaces.Dict({name: _from_json(space) for name, space in record["observation"].items()})
+        return cls(observation, _from_json(record["action"]))
+
+
+def random_actions(space: spaces.Space, uniform: np.ndarray) -> np.ndarray:
+    """Actions [N, *A] out of numbers in [0, 1) [N, *A], distributed as by Gymnasium's `sample`: uniform where a coordinate has
+    two bounds, exponential where it has one, and normal where it has none."""
+    if isinstance(space, spaces.Discrete):
+        return (uniform * np.float32(space.n)).astype(np.int64) + space.start
+    assert isinstance(space, spaces.Box), f"no random actions in a {type(space).__name__}"
+    below, above = space.bounded_below, space.bounded_above
+    low, high = np.where(below, space.low, 0), np.where(above, space.high, 0)
+    inner = np.maximum(uniform, np.float32(2**-25))  # keeps the logarithm and the quantile finite
+    waiting = -np.log(inner)
+    quantile = torch.special.ndtri(torch.from_numpy(np.asarray(inner, np.float64))).numpy()
+    one_sided = np.where(below, low + waiting, np.where(above, high - waiting, quantile))
+    return np.where(below & above, low + uniform * (high - low), one_sided).astype(space.dtype)
+
+
+def _to_json(space: spaces.Space) -> dict[str, Any]:
+    if isinstance(space, spaces.Discrete):
+        return {"type": "discrete", "n": int(space.n)} | ({"start": int(space.start)} if space.start else {})
+    if isinstance(space, spaces.Box):
+        shape, dtype = list(space.shape), str(space.dtype)
+        bounds = {}
+        for name, bound in (("low", space.low), ("high", space.high)):
+            first = bound.flat[0].item()
+            bounds[name] = first if (bound == first).all() else bound.tolist()
+        return {"type": "box", "shape": shape, "dtype": dtype, **bounds}
+    raise TypeError(f"a space of type {type(space).__name__} has no JSON form; use Box or Discrete")
+
+
+def _from_json(record: dict[str, Any]) -> spaces.Space:
+    if record["type"] == "discrete":
+        return spaces.Discrete(record["n"], start=record.get("start", 0))
+    dtype = np.dtype(record["dtype"])
+    low, high = (np.broadcast_to(np.asarray(record[name], dtype), record["shape"]) for name in ("low", "high"))
+    return spaces.Box(low, high, dtype=dtype.type)
