@@ -248,6 +248,8 @@ def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: T
     family = targets["env"]
     if sentence := family.accepts(sections["env"], "play" if top.mode == "eval" else "data"):
         raise BadRequest(sentence)
+    if top.mode == "collect":  # no policy takes part, and the default one need not fit
+        return
     made = family(sections["env"])
     spaces = made.spaces
     if top.mode == "eval" and top.ckpt_path is not None:  # first: what else is wrong may come of it

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers import IN_CONTEXT, ROOT, options, pair
+from helpers import CONTINUOUS, IN_CONTEXT, ROOT, options, pair
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TINY = (
@@ -32,6 +32,8 @@ def pairs() -> Iterator:
     """Every pair; every day only each policy where it belongs (tests/policies/test_contract.py makes and trains them all)."""
     for policy in options("policy"):
         for env in options("env"):
+            if env == "push" and policy not in CONTINUOUS:
+                continue
             home = "darkroom" if policy in IN_CONTEXT else "minigrid"
             yield pytest.param(policy, env, marks=() if env == home else pytest.mark.slow)
 

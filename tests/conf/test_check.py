@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import re
 import subprocess
@@ -63,6 +64,10 @@ def dotted(values: dict[str, Any], path: str = "") -> Iterator[str]:
 
 def beside(choice: str) -> list[str]:
     """What an option does not go without."""
+    if choice == "env=push":
+        if importlib.util.find_spec("pybullet") is None:
+            pytest.skip("needs pip install 'iolaus[push]'")
+        return ["mode=collect"]  # the default policy acts in discrete spaces
     return ["env=darkroom"] if choice in ("policy=ad", "policy=compressed_ad") else []
 
 

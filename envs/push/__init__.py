@@ -1,0 +1,3 @@
+from envs.push.family import Config, Push
+
+__all__ = ["Config", "Push"]

@@ -1,0 +1,114 @@
+"""Push: a robot arm pushes a cube to a goal that it sees on an 84x84 image (panda-gym's PandaPush-v3 on PyBullet).
+
+The action is the hand's movement, the state its place, and the goal is nowhere but in the image. Write-up 004 is about this task.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import sys
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+
+from envs.base import Family, Spaces
+from envs.deal import Deal
+from envs.processes import ProcessVector
+from envs.push.config import Config
+
+VERSION = 1  # of the scene and the expert; a change makes every dataset anew
+LANES = 32  # more make nothing faster: two cores play two at a time
+PICTURE = 240  # pixels of a film's frames
+
+
+class Push(Family):
+    lanes = LANES
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.max_steps = config.max_steps
+        size = config.image_size
+        modalities: dict[str, spaces.Space] = {"state": spaces.Box(-10, 10, (3 if config.image else 9,), np.float32)}
+        if config.image:
+            modalities["image"] = spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.spaces = Spaces(spaces.Dict(modalities), spaces.Box(-1, 1, (3,), np.float32))
+
+    @classmethod
+    def accepts(cls, config: Config, needs_expert: bool) -> str | None:
+        if not all(importlib.util.find_spec(name) for name in ("pybullet", "panda_gym")):
+            return missing()
+        if config.data.detours:
+            return "env.data.detours is for env=minigrid; env=push has env.data.noise."
+        return None
+
+    def vector(
+        self,
+        num_envs: int,
+        split: str = "train",
+        tasks: np.ndarray | None = None,
+        seeds: np.ndarray | None = None,
+        episodes_per_task: int = 1,
+    ) -> ProcessVector:
+        """A task is where cube and goal lie at first: with `tasks` each is played `episodes_per_task` times in a row."""
+        deal = Deal(num_envs, seeds, tasks, episodes_per_task, first=int(self.seeds(split, 1)[0]))
+        return ProcessVector(partial(simulator, self.config), deal, self.spaces, self.config.num_workers)
+
+    def expert(self) -> Expert:
+        return Expert()
+
+    def success(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+        return terminated
+
+    def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> np.ndarray:
+        """Places are real numbers: other seeds, other episodes."""
+        return np.isin(seeds, training)
+
+    def signature(self) -> dict[str, Any]:
+        config = self.config
+        camera = {"camera": asdict(config.camera)} if config.image else {}
+        packages = {name: version(name) for name in ("panda_gym", "pybullet")}
+        return {"id": f"push-{config.task}", "max_steps": config.max_steps, **camera, **packages, "version": VERSION}
+
+    def render(self, seeds: np.ndarray, actions: list[np.ndarray], turns: np.ndarray | None = None) -> list[np.ndarray]:
+        film, episodes = simulator(self.config), []
+        for seed, episode in zip(seeds.tolist(), actions, strict=True):
+            film.reset(seed, seed)
+            frames = [film.picture(PICTURE)]
+            for action in episode:
+                film.step(action)
+                frames.append(film.picture(PICTURE))
+            episodes.append(np.stack(frames))
+        film.close()
+        return episodes
+
+
+class Expert:
+    """Asks the lanes' simulators, which know where everything is."""
+
+    def act(self, vector: VectorEnv) -> np.ndarray:
+        assert isinstance(vector, ProcessVector)
+        idle = np.zeros(3, np.float32)
+        return np.stack([idle if action is None else action for action in vector.call("expert")])
+
+
+def simulator(config: Config) -> Any:
+    """Made where it plays, so that nothing but that needs PyBullet."""
+    from envs.push.simulator import Simulator
+
+    return Simulator(config)
+
+
+def missing() -> str:
+    if sys.version_info >= (3, 12) or (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        here = f"Python {platform.python_version()} on {sys.platform} {platform.machine()}"
+        return (
+            f"env=push needs PyBullet, and there is no ready-made package of it for {here}. Use Python 3.11 on Linux x86_64, or, "
+            "with a C++ compiler, pip install 'iolaus[push]'."
+        )
+    return "env=push needs PyBullet and panda-gym: pip install 'iolaus[push]' (in a checkout: pip install -e '.[push]')."

@@ -1,0 +1,221 @@
+"""One worker of `envs/processes.py`: a fresh interpreter that plays some lanes, in memory that it shares with its parent.
+
+Not a fork: a fork of a process that has started PyTorch's threads or a GPU can hang. Arrays lie in a file without a name, and a
+pipe carries nothing but commands. A worker exits when its pipe closes, so it cannot outlive its parent, however that dies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection, Pipe
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from conf.errors import BadRequest
+
+Observation = dict[str, np.ndarray]
+Layout = dict[str, tuple[tuple[int, ...], str]]  # name -> shape and dtype of an array
+
+ALIGNMENT = 64  # bytes: two arrays never share a cache line
+PATIENCE = 5.0  # seconds that a worker has to leave by itself before it is killed
+PR_SET_PDEATHSIG = 1
+
+
+class Simulator(Protocol):
+    """One episode at a time. What it shows is a function of the seed, the task and the actions, whatever it played before."""
+
+    def reset(self, seed: int, task: int) -> Observation: ...
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, float]]:
+        """Observation, reward, terminated, truncated, and the numbers that the vector environment was told of (`infos`)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class WorkerError(RuntimeError):
+    """A simulator raised, or its process died; the text has the worker's own traceback."""
+
+
+class Task(NamedTuple):
+    """What a worker is told first; everything in it can be pickled."""
+
+    make: Callable[[], Simulator]
+    layout: Layout
+    observations: tuple[str, ...]
+    infos: tuple[str, ...]
+    lanes: tuple[int, int]  # its lanes: from, and up to but without
+    discrete: bool
+
+
+class Lanes:
+    """Some lanes of the arrays, and their simulators, in whichever process."""
+
+    def __init__(self, task: Task, arrays: Mapping[str, np.ndarray]):
+        self.task, self.arrays = task, arrays
+        self.simulators = {lane: task.make() for lane in range(*task.lanes)}
+
+    def reset(self) -> None:
+        for lane in self.simulators:
+            self._begin(lane)
+
+    def step(self) -> None:
+        """One step in every lane that plays; where an episode ends, the lane's next one begins."""
+        array = self.arrays
+        for lane, simulator in self.simulators.items():
+            array["reward"][lane] = 0
+            array["terminated"][lane] = array["truncated"][lane] = array["failed"][lane] = False
+            if not array["playing"][lane]:
+                continue
+            action = array["action"][lane]
+            if not np.isfinite(action).all():  # no simulator survives it: the episode is over
+                array["truncated"][lane] = array["failed"][lane] = True
+            else:
+                observation, reward, terminated, truncated, info = simulator.step(
+                    int(action) if self.task.discrete else action.copy()
+                )
+                array["reward"][lane], array["terminated"][lane], array["truncated"][lane] = reward, terminated, truncated
+                for name in self.task.infos:
+                    array["info." + name][lane] = info[name]
+                self._show(lane, observation)
+            if array["terminated"][lane] or array["truncated"][lane]:
+                for name in self.task.observations:
+                    array["final." + name][lane] = array["observation." + name][lane]
+                self._begin(lane)
+
+    def call(self, name: str, arguments: tuple[Any, ...]) -> list[Any]:
+        """The method `name` of every simulator that plays; None of the others."""
+        playing = self.arrays["playing"]
+        return [getattr(simulator, name)(*arguments) if playing[lane] else None for lane, simulator in self.simulators.items()]
+
+    def close(self) -> None:
+        for simulator in self.simulators.values():
+            simulator.close()
+        self.simulators = {}
+
+    def _begin(self, lane: int) -> None:
+        seed, task = int(self.arrays["seed"][lane]), int(self.arrays["task"][lane])
+        self.arrays["playing"][lane] = seed >= 0
+        if seed >= 0:
+            self._show(lane, self.simulators[lane].reset(seed, task))
+
+    def _show(self, lane: int, observation: Observation) -> None:
+        for name in self.task.observations:
+            self.arrays["observation." + name][lane] = observation[name]
+
+
+class Worker:
+    """A process that plays some lanes, seen from the one that asks it to."""
+
+    def __init__(self, memory: int, task: Task):
+        self.lanes = task.lanes
+        self.connection, theirs = Pipe()
+        main = threading.current_thread() is threading.main_thread()
+        code = f"from envs.workers import serve; serve({theirs.fileno()}, {memory}, {main})"
+        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", code],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # simulators are chatty; what they complain of on stderr is shown
+                pass_fds=(theirs.fileno(), memory),
+                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
+        self.send(task)
+
+    def send(self, message: Any) -> None:
+        try:
+            self.connection.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._death() from None
+
+    def receive(self) -> Any:
+        try:
+            error, value = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            raise self._death() from None
+        if isinstance(error, BadRequest):
+            raise error
+        if error:
+            raise WorkerError(f"a simulator of lanes {self.lanes[0]} to {self.lanes[1] - 1} failed:\n{error}")
+        return value
+
+    def stop(self) -> None:
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _death(self) -> WorkerError:
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(PATIENCE)
+        code = self.process.poll()
+        how = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"exited with code {code}"
+        hint = "; out of memory? try fewer env.num_workers" if code == -signal.SIGKILL else ""
+        return WorkerError(f"the process that plays lanes {self.lanes[0]} to {self.lanes[1] - 1} {how}{hint}")
+
+
+def serve(connection: int, memory: int, with_parent: bool) -> None:
+    """A worker's whole life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
+    if with_parent and sys.platform == "linux":  # for simulators that hang; the signal comes when the parent's thread ends
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    pipe = Connection(connection)
+    lanes: Lanes | None = None
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            message = pipe.recv()
+            try:
+                if lanes is None:
+                    lanes, value = Lanes(message, map_arrays(message.layout, memory)), None
+                else:
+                    value = getattr(lanes, message[0])(*message[1:])
+                pipe.send((None, value))
+            except BadRequest as error:
+                pipe.send((error, None))
+            except Exception:
+                pipe.send((traceback.format_exc(), None))
+    if lanes:
+        lanes.close()
+    os._exit(0)  # the parent waits; taking an interpreter apart would cost more than ending it
+
+
+def size(layout: Layout) -> int:
+    return sum(_padded(*entry) for entry in layout.values())
+
+
+def _padded(shape: tuple[int, ...], dtype: str) -> int:
+    return -(-int(np.prod(shape)) * np.dtype(dtype).itemsize // ALIGNMENT) * ALIGNMENT
+
+
+def shared_file(size: int) -> int:
+    """A file without a name, in memory where the system offers it: nothing is left behind, however the processes end."""
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("iolaus")
+    else:
+        file, name = tempfile.mkstemp()
+        os.unlink(name)
+    os.ftruncate(file, size)
+    return file
+
+
+def map_arrays(layout: Layout, file: int | None) -> dict[str, np.ndarray]:
+    """The arrays of a layout, one behind the other in a file's memory, or of this process alone."""
+    block = np.frombuffer(mmap.mmap(-1 if file is None else file, size(layout)), np.uint8)
+    arrays, offset = {}, 0
+    for name, (shape, dtype) in layout.items():
+        arrays[name] = np.ndarray(shape, dtype, block, offset)
+        offset += _padded(shape, dtype)
+    return arrays

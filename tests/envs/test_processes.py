@@ -1,0 +1,178 @@
+"""Worker processes: exactly the dealt episodes, in any number of processes, and nothing left behind however they end."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from counting import vector
+from gymnasium.error import ResetNeeded
+
+from conf.errors import BadRequest
+from envs.processes import ProcessVector
+from envs.workers import WorkerError
+
+ROOT = Path(__file__).parents[2]
+
+
+def play(lanes: ProcessVector, steps: int = 12) -> list[Any]:
+    """Everything that a few steps return."""
+    observation, info = lanes.reset()
+    told: list[Any] = [observation, info]
+    for step in range(steps):
+        told += lanes.step(np.full((lanes.num_envs, 1), step / 100, np.float32))
+    lanes.close()
+    return told
+
+
+def test_workers_return_what_one_process_does():
+    for one, other in zip(play(vector(workers=0)), play(vector(workers=2)), strict=True):
+        np.testing.assert_equal(one, other)
+
+
+def test_each_dealt_episode_is_played_once_and_lanes_run_out():
+    lanes = vector(lanes=3, episodes=7)
+    _, info = lanes.reset()
+    ended: list[int] = []
+    episode = info["episode"]
+    while (episode >= 0).any():
+        observation, _, terminated, _, info = lanes.step(np.zeros((3, 1), np.float32))
+        assert not terminated[episode < 0].any()
+        for lane in np.flatnonzero(terminated):
+            ended.append(int(episode[lane]))
+            seed, steps = info["final_obs"]["state"][lane]
+            assert seed == 100 + episode[lane] and steps == seed % 3 + 2
+            if info["episode"][lane] >= 0:
+                assert observation["state"][lane].tolist() == [100 + info["episode"][lane], 0]
+        episode = info["episode"]
+    assert sorted(ended) == list(range(7))
+    assert lanes.call("best") == [None, None, None]
+    lanes.close()
+
+
+def test_methods_of_the_simulators_and_their_infos_can_be_asked_for():
+    lanes = vector()
+    lanes.reset()
+    _, reward, _, _, info = lanes.step(np.full((4, 1), 0.5, np.float32))
+    assert lanes.call("best", 10.0) == [10.0] * 4
+    assert info["twice"].tolist() == [2.0] * 4 and reward.tolist() == [0.5] * 4
+    lanes.close()
+
+
+def test_returned_arrays_are_never_written_again():
+    lanes = vector()
+    first, _ = lanes.reset()
+    before = {name: array.copy() for name, array in first.items()}
+    lanes.step(np.zeros((4, 1), np.float32))
+    np.testing.assert_equal(first, before)
+    lanes.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_action_that_is_not_finite_ends_its_episode(workers: int):
+    lanes = vector(workers=workers)
+    lanes.reset()
+    _, _, terminated, truncated, info = lanes.step(np.array([[0.0], [np.nan], [0.0], [0.0]], np.float32))
+    assert truncated.tolist() == info["failed"].tolist() == [False, True, False, False] and not terminated.any()
+    assert info["episode"][1] == 5
+    lanes.close()
+
+
+def test_misuse_is_an_error():
+    lanes = vector()
+    with pytest.raises(ResetNeeded):
+        lanes.step(np.zeros((4, 1), np.float32))
+    lanes.reset()
+    with pytest.raises(ValueError, match="shape"):
+        lanes.step(np.zeros(4, np.float32))
+    lanes.close()
+    with pytest.raises(ResetNeeded):
+        lanes.step(np.zeros((4, 1), np.float32))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_request_stays_one(workers: int):
+    with pytest.raises(BadRequest, match="install something"):
+        vector(workers=workers, fault="unwilling")
+
+
+def test_an_exception_in_a_worker_keeps_its_traceback():
+    lanes = vector(fault="raise")
+    lanes.reset()
+    with pytest.raises(WorkerError, match="nothing here"):
+        lanes.step(np.zeros((4, 1), np.float32))
+    assert not running(lanes)
+
+
+def test_a_worker_that_dies_is_named_and_the_others_end():
+    lanes = vector(fault="die")
+    lanes.reset()
+    with pytest.raises(WorkerError, match="lanes 0 to 1 was killed by SIGKILL"):
+        lanes.step(np.zeros((4, 1), np.float32))
+    assert not running(lanes)
+
+
+def test_workers_end_with_their_vector_environment():
+    lanes = vector()
+    lanes.reset()
+    workers = lanes.workers
+    del lanes
+    gc.collect()
+    assert all(worker.process.returncode == 0 for worker in workers)
+
+
+PARENT = """
+import sys, time
+sys.path[:0] = {path!r}
+from counting import vector
+lanes = vector(fault={fault!r})
+lanes.reset()
+print(*[worker.process.pid for worker in lanes.workers], flush=True)
+import numpy as np
+while True:
+    lanes.step(np.zeros((4, 1), np.float32))
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("fault", ["", "hang"])
+def test_no_worker_outlives_its_parent(how: signal.Signals, fault: str):
+    if fault and sys.platform != "linux":
+        pytest.skip("only Linux kills a worker that hangs inside a simulator")
+    code = PARENT.format(path=[str(ROOT), str(ROOT / "tests")], fault=fault)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    assert parent.stdout
+    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(workers) == 2 and all(alive(pid) for pid in workers)
+    if how is signal.SIGINT:
+        os.killpg(parent.pid, how)  # as a terminal does it
+    else:
+        parent.send_signal(how)
+    parent.wait(20)
+    parent.stdout.close()
+    deadline = time.monotonic() + 20
+    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(alive(pid) for pid in workers)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def running(lanes: ProcessVector) -> list[int]:
+    return [worker.process.pid for worker in lanes.workers if worker.process.poll() is None]
