@@ -18,7 +18,7 @@ from yaml import MarkedYAMLError
 from conf.build import join, unknown
 from conf.errors import BadRequest, Exit
 
-CHOICES = ("encoder", "experiment", "debug", "cluster")  # chosen at the top, though no key stands there
+CHOICES = ("encoder", "experiment", "study", "debug", "cluster")  # chosen at the top, though no key stands there
 NO_PLACE = {errno.ENOSPC: "no space left", errno.EDQUOT: "over quota", errno.EROFS: "read-only", errno.EACCES: "not permitted"}
 
 

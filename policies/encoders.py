@@ -38,7 +38,7 @@ class GridMLP(nn.Module):
     """Embed each cell's code, mix all cells in an MLP, read out a few tokens.
 
     An egocentric view is not translation invariant: what matters is *which* cell holds the key, so every cell has its own
-    weights. Measured five times faster and better than convolutions on MiniGrid (experiment=state).
+    weights. Measured five times faster and better than convolutions on MiniGrid (study=attend_or_average).
     """
 
     def __init__(self, config: Config, space: spaces.Box, width: int):

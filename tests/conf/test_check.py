@@ -36,7 +36,9 @@ def options(group: str) -> list[str]:
 
 
 CHOICES = [f"{group}={option}" for group in SECTION_GROUPS for option in options(group)]
+STUDIES = sorted(path.stem for path in (ROOT / "sweeps" / "study").glob("*.yaml"))
 RECIPES = [f"{group}={option}" for group in ("experiment", "debug", "cluster") for option in options(group)]
+RECIPES += [f"study={study}" for study in STUDIES]
 
 Ask = Callable[..., Request]
 
@@ -86,6 +88,8 @@ def runs_of(recipe: str) -> list[list[str]]:
     """The overrides of each run that a recipe stands for; of its seeds, one says as much as all."""
     cfg = compose("config", [recipe], return_hydra_config=True)
     params = {key: values for key, values in (cfg.hydra.sweeper.get("params") or {}).items() if key != "seed"}
+    if cfg.skip_invalid:  # some of its runs are meant to be refused
+        return []
     asked = OverridesParser.create().parse_overrides([f"{key}={values}" for key, values in params.items()])
     [grid] = BasicSweeper.split_arguments(asked, None)
     # An evaluation needs a checkpoint; what it asks of the policy can be typed without one.
@@ -99,15 +103,30 @@ def test_every_run_of_a_recipe_is_typed(ask: Ask, recipe: str) -> None:
 
 
 def test_every_recipe_that_is_named_exists() -> None:
-    texts = [ROOT / "README.md", *CONF.rglob("*.yaml"), *(ROOT / "policies").glob("*.py")]
-    named = {match for text in texts for match in re.findall(r"\b(experiment|debug)=(\w+)", text.read_text())}
-    assert named and {f"{group}={option}" for group, option in named} - {"experiment=NAME"} <= {*RECIPES}
+    texts = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "policies").glob("*.py")]
+    texts += [*CONF.rglob("*.yaml"), *(ROOT / "sweeps").rglob("*.yaml")]
+    named = {match for text in texts for match in re.findall(r"\b(experiment|study|debug)=(\w+)", text.read_text())}
+    assert named and {f"{group}={option}" for group, option in named} - {"experiment=NAME", "study=NAME"} <= {*RECIPES}
 
 
-def test_the_readme_says_what_every_experiment_is_for() -> None:
-    table = [line.split("|")[1] for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `")]
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_study_says_what_it_asks_and_what_came_of_it(study: str) -> None:
+    text = (ROOT / "sweeps" / "study" / f"{study}.yaml").read_text()
+    header = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    assert all(f"# {word}: " in header for word in ("Question", "Cost", "Result"))
+    assert f"study={study}" in header
+    assert yaml.safe_load(text)["hydra"]["mode"] == "MULTIRUN"
+
+
+def test_recipes_are_single_runs() -> None:
+    for path in (CONF / "experiment").glob("*.yaml"):
+        assert "hydra" not in yaml.safe_load(path.read_text()), f"{path.stem} is a grid: those are studies"
+
+
+def test_the_docs_say_what_every_experiment_and_study_is_for() -> None:
+    table = [line.split("|")[1] for line in (ROOT / "docs" / "experiments.md").read_text().splitlines() if line.startswith("| `")]
     explained = set(re.findall(r"`(\w+)`", " ".join(table)))
-    assert {path.stem for path in (CONF / "experiment").glob("*.yaml")} <= explained
+    assert {path.stem for path in (CONF / "experiment").glob("*.yaml")} | {*STUDIES} <= explained
 
 
 def test_values_inline_in_config_yaml_are_all_the_fields(ask: Ask) -> None:
