@@ -18,8 +18,8 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from envs.base import Spaces
 from envs.deal import Deal
+from envs.spaces import Spaces
 from envs.workers import Lanes, Layout, Observation, Simulator, Task, Worker, WorkerError, map_arrays, shared_file, size
 
 
@@ -74,7 +74,7 @@ class ProcessVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
         self._command("reset")
         self._ahead = self._deal(np.arange(self.num_envs))
         self._ready = True
-        return self._copy("observation."), {"episode": self.episode.copy()}
+        return self._copy("observation."), {"episode_index": self.episode.copy()}
 
     def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """A lane whose action is not finite ends its episode there: truncated, and `info["failed"]` says so."""
@@ -98,7 +98,7 @@ class ProcessVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
             for name in self._names:
                 final[name][lanes] = self._arrays["final." + name][lanes]
             info |= {"final_obs": final, "_final_obs": done}
-        info["episode"] = self.episode.copy()
+        info["episode_index"] = self.episode.copy()
         return self._copy("observation."), self._arrays["reward"].copy(), terminated, truncated, info
 
     def call(self, name: str, *arguments: Any) -> list[Any]:

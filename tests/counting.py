@@ -11,9 +11,9 @@ import numpy as np
 from gymnasium import spaces
 
 from conf.errors import BadRequest
-from envs.base import Spaces
 from envs.deal import Deal
 from envs.processes import ProcessVector
+from envs.spaces import Spaces
 
 SPACES = Spaces(
     spaces.Dict({"image": spaces.Box(0, 255, (4, 4, 3), np.uint8), "state": spaces.Box(-1e9, 1e9, (2,), np.float32)}),

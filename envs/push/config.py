@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from envs.base import DataConfig
+from envs.data.config import DataConfig
 
 TASKS = ("push", "language")
 

@@ -17,10 +17,11 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
-from envs.base import Family, Spaces
+from envs.base import Family, Needs
 from envs.deal import Deal
 from envs.processes import ProcessVector
 from envs.push.config import Config
+from envs.spaces import Spaces
 
 VERSION = 1  # of the scene and the expert; a change makes every dataset anew
 LANES = 32  # more make nothing faster: two cores play two at a time
@@ -28,7 +29,7 @@ PICTURE = 240  # pixels of a film's frames
 
 
 class Push(Family):
-    lanes = LANES
+    max_lanes = record_batch = LANES
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -40,23 +41,13 @@ class Push(Family):
         self.spaces = Spaces(spaces.Dict(modalities), spaces.Box(-1, 1, (3,), np.float32))
 
     @classmethod
-    def accepts(cls, config: Config, needs_expert: bool) -> str | None:
+    def accepts(cls, config: Config, needs: Needs = "play") -> str | None:
         if not all(importlib.util.find_spec(name) for name in ("pybullet", "panda_gym")):
             return missing()
-        if config.data.detours:
-            return "env.data.detours is for env=minigrid; env=push has env.data.noise."
-        return None
+        return super().accepts(config, needs)
 
-    def vector(
-        self,
-        num_envs: int,
-        split: str = "train",
-        tasks: np.ndarray | None = None,
-        seeds: np.ndarray | None = None,
-        episodes_per_task: int = 1,
-    ) -> ProcessVector:
-        """A task is where cube and goal lie at first: with `tasks` each is played `episodes_per_task` times in a row."""
-        deal = Deal(num_envs, seeds, tasks, episodes_per_task, first=int(self.seeds(split, 1)[0]))
+    def make_vector(self, deal: Deal) -> ProcessVector:
+        """A task is where cube and goal lie at first."""
         return ProcessVector(partial(simulator, self.config), deal, self.spaces, self.config.num_workers)
 
     def expert(self) -> Expert:
@@ -75,17 +66,17 @@ class Push(Family):
         packages = {name: version(name) for name in ("panda_gym", "pybullet")}
         return {"id": f"push-{config.task}", "max_steps": config.max_steps, **camera, **packages, "version": VERSION}
 
-    def render(self, seeds: np.ndarray, actions: list[np.ndarray], turns: np.ndarray | None = None) -> list[np.ndarray]:
-        film, episodes = simulator(self.config), []
-        for seed, episode in zip(seeds.tolist(), actions, strict=True):
+    def render(self, seeds: np.ndarray, actions: list[np.ndarray], episodes: np.ndarray | None = None) -> list[np.ndarray]:
+        film, films = simulator(self.config), []
+        for seed, taken in zip(seeds.tolist(), actions, strict=True):
             film.reset(seed, seed)
             frames = [film.picture(PICTURE)]
-            for action in episode:
+            for action in taken:
                 film.step(action)
                 frames.append(film.picture(PICTURE))
-            episodes.append(np.stack(frames))
+            films.append(np.stack(frames))
         film.close()
-        return episodes
+        return films
 
 
 class Expert:

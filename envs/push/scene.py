@@ -100,6 +100,7 @@ class Scene:
         bullet._bodies_idx = {}
         self.arm = CoarsePanda(bullet, block_gripper=True, base_position=np.array(BASE), control_type="ee")
         bullet.create_plane(z_offset=-0.4)
+        client.changeVisualShape(bullet._bodies_idx["plane"], -1, rgbaColor=(0, 0, 0, 0))  # a third of the time, for a corner
         bullet.create_table(length=1.1, width=0.7, height=0.4, x_offset=-0.3)
         half = np.full(3, CUBE / 2)
         for colour in cubes:

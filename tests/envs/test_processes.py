@@ -42,7 +42,7 @@ def test_each_dealt_episode_is_played_once_and_lanes_run_out():
     lanes = vector(lanes=3, episodes=7)
     _, info = lanes.reset()
     ended: list[int] = []
-    episode = info["episode"]
+    episode = info["episode_index"]
     while (episode >= 0).any():
         observation, _, terminated, _, info = lanes.step(np.zeros((3, 1), np.float32))
         assert not terminated[episode < 0].any()
@@ -50,9 +50,9 @@ def test_each_dealt_episode_is_played_once_and_lanes_run_out():
             ended.append(int(episode[lane]))
             seed, steps = info["final_obs"]["state"][lane]
             assert seed == 100 + episode[lane] and steps == seed % 3 + 2
-            if info["episode"][lane] >= 0:
-                assert observation["state"][lane].tolist() == [100 + info["episode"][lane], 0]
-        episode = info["episode"]
+            if info["episode_index"][lane] >= 0:
+                assert observation["state"][lane].tolist() == [100 + info["episode_index"][lane], 0]
+        episode = info["episode_index"]
     assert sorted(ended) == list(range(7))
     assert lanes.call("best") == [None, None, None]
     lanes.close()
@@ -82,7 +82,7 @@ def test_an_action_that_is_not_finite_ends_its_episode(workers: int):
     lanes.reset()
     _, _, terminated, truncated, info = lanes.step(np.array([[0.0], [np.nan], [0.0], [0.0]], np.float32))
     assert truncated.tolist() == info["failed"].tolist() == [False, True, False, False] and not terminated.any()
-    assert info["episode"][1] == 5
+    assert info["episode_index"][1] == 5
     lanes.close()
 
 

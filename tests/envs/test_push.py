@@ -28,7 +28,7 @@ def episodes(family: Push, seeds: np.ndarray, lanes: int) -> dict[int, np.ndarra
     observation, info = vector.reset()
     shown: dict[int, list[np.ndarray]] = {int(seed): [] for seed in seeds}
     for _ in range(400):
-        episode = info["episode"]
+        episode = info["episode_index"]
         if (episode < 0).all():
             break
         for lane in np.flatnonzero(episode >= 0):
@@ -74,7 +74,7 @@ def test_the_expert_solves_it_and_no_episode_begins_solved():
     assert (np.linalg.norm(state[:, 3:6] - state[:, 6:9], axis=1) > 0.1).all()
     solved = np.zeros(8, bool)
     for _ in range(family.max_steps):
-        playing = info["episode"] >= 0
+        playing = info["episode_index"] >= 0
         _, reward, terminated, truncated, info = vector.step(expert.act(vector))
         solved |= playing & family.success(reward, terminated, truncated, info)
     assert solved.all()
