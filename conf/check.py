@@ -40,8 +40,8 @@ class Section:
 SECTIONS = {
     "policy": Section(base="policies.base.Policy"),
     "env": Section(base="envs.base.Family"),
-    "trainer": Section(base="builtins.object"),
-    "eval": Section(module="trainers.evaluate.episodes"),
+    "trainer": Section(base="trainers.base.Trainer"),
+    "eval": Section(module="trainers.evaluate.base"),
     "logger": Section(module="trainers.record.boards"),
 }
 ADDS_NO_KEYS = ("experiment", "study", "debug", "cluster")  # groups that only change values of the sections

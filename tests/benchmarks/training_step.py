@@ -24,6 +24,7 @@ from envs.data import record
 from envs.data.windows import Windows
 from policies.base import Policy
 from policies.noise import Noise
+from trainers.base import Run
 from trainers.loop.optim import Average, make_optimizer
 from trainers.offline import Offline
 from trainers.record.boards import Config as Logger
@@ -92,15 +93,16 @@ def loop(name: str) -> Callable[[int], object]:
         policy,
         windows,
         windows,
-        folder=folder,
-        seed=0,
-        device=torch.device("cpu"),
-        save_policy=lambda into, acting: None,
-        play=None,
-        make_records=lambda offset, step: Records(folder, Logger(), offset, step),
+        Run(
+            folder,
+            seed=0,
+            device=torch.device("cpu"),
+            save_policy=lambda into, acting: None,
+            make_records=lambda offset, step: Records(folder, Logger(), offset, step),
+        ),
     )
     trainer.begin()
-    return trainer.advance
+    return lambda number: trainer.advance()
 
 
 if __name__ == "__main__":

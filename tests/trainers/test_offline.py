@@ -19,7 +19,11 @@ from conf.errors import BadRequest
 from envs.data import record
 from envs.data.statistics import Floor
 from envs.data.windows import Windows
+from policies.base import Batch
 from policies.store import write_tensors
+from trainers.base import Run
+from trainers.loop import saving
+from trainers.loop.step import Taken
 from trainers.offline import Offline
 from trainers.record.boards import Config as Logger
 from trainers.record.records import Records
@@ -44,40 +48,42 @@ def trainer(request_for: Callable, data_dir: Path, tmp_path: Path) -> Iterator[C
             policy,
             windows,
             windows,
-            folder=place,
-            seed=0,
-            device=torch.device("cpu"),
-            save_policy=lambda into, acting: write_tensors(into / "policy.safetensors", acting.state_dict()),
-            play=None,
-            floor=floor,
-            make_records=lambda offset, step: Records(place, Logger("none"), offset, step),
+            Run(
+                place,
+                seed=0,
+                device=torch.device("cpu"),
+                save_policy=lambda into, acting: write_tensors(into / "policy.safetensors", acting.state_dict()),
+                make_records=lambda offset, step: Records(place, Logger("none"), offset, step),
+                floor=floor,
+            ),
         )
         trainers.append(made)
         return made
 
     yield make
     for made in trainers:
-        if hasattr(made, "records"):
-            made.records.close()
+        if hasattr(made, "journal"):
+            made.journal.records.close()
 
 
 def rows(trainer: Offline) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (trainer.folder / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (trainer.run.folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def break_steps(trainer: Offline, steps: set[int]) -> None:
     """Weights that overflow in some steps, as after a too large step; they are put back behind it."""
-    step, head = trainer.step, trainer.policy.mlp[-1]
+    take, head = trainer.step.take, trainer.policy.mlp[-1]  # type: ignore[index]
 
-    def broken(number: int) -> None:
+    def broken(batch: Batch, number: int) -> Taken:
         kept = head.weight.detach().clone()
         if number in steps:
             head.weight.data[0, 0] = math.inf
-        step(number)
+        taken = take(batch, number)
         if number in steps:
             head.weight.data.copy_(kept)
+        return taken
 
-    trainer.step = broken  # type: ignore[method-assign]
+    trainer.step.take = broken  # type: ignore[method-assign]
 
 
 def test_a_step_is_the_optimiser_step_on_the_mean_loss(trainer):
@@ -85,11 +91,11 @@ def test_a_step_is_the_optimiser_step_on_the_mean_loss(trainer):
     by_hand = trainer("trainer.grad_clip=0", folder="other")
     ours.begin()
     for step in range(3):
-        ours.advance(step)
-        loss = by_hand.loss(by_hand.batch(step), torch.arange(32), step)
-        by_hand.optimizer.zero_grad()
+        ours.advance()
+        loss = by_hand.step.loss(by_hand.batch(step), torch.arange(32), step)
+        by_hand.step.optimizer.zero_grad()
         (loss.total / loss.count).backward()
-        by_hand.optimizer.step()
+        by_hand.step.optimizer.step()
     for a, b in zip(ours.policy.parameters(), by_hand.policy.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
@@ -98,7 +104,7 @@ def test_accumulation_gives_the_same_step(trainer):
     whole, parts = trainer(), trainer("trainer.accumulate=4", folder="parts")
     for made in (whole, parts):
         made.begin()
-        made.advance(0)
+        made.advance()
     for a, b in zip(whole.policy.parameters(), parts.policy.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-7)
 
@@ -109,11 +115,11 @@ def test_gradients_are_clipped_and_the_norm_is_logged_before(trainer):
     norms = []
     for made in (free, clipped):
         made.begin()
-        made.advance(0)
-        norms.append(torch.nn.utils.get_total_norm([p.grad for p in made.parameters]).item())
+        made.advance()
+        norms.append(torch.nn.utils.get_total_norm([p.grad for p in made.step.parameters]).item())
     assert norms[0] > 0.05 and norms[1] == pytest.approx(0.01, rel=1e-3)
     for made in (free, clipped):
-        made.records.close()
+        made.journal.records.close()
         assert rows(made)[0]["train/grad_norm"] == pytest.approx(norms[0], rel=1e-4)
 
 
@@ -123,17 +129,17 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(trainer, capsy
     made.begin()
     for step in range(6):
         before = [parameter.clone() for parameter in made.policy.parameters()]
-        count = made.average.count
-        made.advance(step)
+        count = made.step.average.count
+        made.advance()
         same = all(torch.equal(a, b) for a, b in zip(before, made.policy.parameters(), strict=True))
         assert same == (step in {2, 4})
-        assert made.average.count == count + (step not in {2, 4})
-    made.records.close()
+        assert made.step.average.count == count + (step not in {2, 4})
+    made.journal.records.close()
     (row,) = rows(made)
     assert row["train/skipped"] == 2 and math.isfinite(row["train/loss"])
     said = capsys.readouterr().out
     assert "step 3" in said and "step 5" in said and said.count("trainer.optimizer.lr") == 1
-    found = json.loads((made.folder / "health.json").read_text())["during_training"]
+    found = json.loads((made.run.folder / "health.json").read_text())["during_training"]
     assert "at step 3 the " in found["skipped"]
 
 
@@ -142,9 +148,9 @@ def test_several_in_a_row_end_the_run_and_keep_the_evidence(trainer):
     break_steps(made, {5, 7, 8, 9})
     outcome = made.fit()
     assert (outcome.status, outcome.step) == ("diverged", 10)
-    batch = load_file(made.folder / "diverged/batch.safetensors")
+    batch = load_file(made.run.folder / "diverged/batch.safetensors")
     assert torch.equal(batch["observation.grid"], made.batch(9)["observation"]["grid"])
-    weights = load_file(made.folder / "diverged/weights.safetensors")
+    weights = load_file(made.run.folder / "diverged/weights.safetensors")
     assert all(torch.equal(weights[name], value) for name, value in made.policy.state_dict().items())
 
 
@@ -169,13 +175,13 @@ def test_a_stop_right_after_a_checkpoint_is_a_stop(trainer, monkeypatch):
     save = made.save
 
     def signalled() -> None:
-        first = made.saved < made.state["step"]
+        first = made.saved < made.state.step
         save()
-        if made.state["step"] == 4 and first:
+        if made.state.step == 4 and first:
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(made, "save", signalled)
-    assert (made.fit().status, made.state["step"]) == ("preempted", 4)
+    assert (made.fit().status, made.state.step) == ("preempted", 4)
 
 
 def test_rows_after_a_resume_follow_the_rows_before(trainer, tmp_path):
@@ -200,18 +206,18 @@ def test_a_finished_overfit_run_can_be_asked_again(trainer):
     first = trainer(*words)
     assert first.fit().status == "done"
     again = trainer(*words, folder="again")
-    again.folder = first.folder
-    again.resume()
-    assert again.state["step"] == first.state["step"] < 60 and again.fit().status == "done"  # it stops where it has learned
+    again.run = first.run
+    again.begin()
+    again.journal.records.close()
+    assert again.state.step == first.state.step < 60 and again.fit().status == "done"  # it stops where it has learned
 
 
 def test_other_data_is_not_gone_on_with(trainer):
     made = trainer("trainer.max_steps=3")
     made.fit()
     other = trainer("trainer.max_steps=3", "env.data.seed=1", folder="other")
-    other.folder = made.folder
     with pytest.raises(BadRequest, match="data"):
-        other.resume()
+        saving.resume(made.checkpoints, other.state.data, other.step)
 
 
 def test_epochs_are_a_budget(trainer):
@@ -231,22 +237,22 @@ def test_what_was_said_is_kept_and_not_said_again(trainer, capsys):
     first = trainer(*words)
     first.begin()
     shown: list[tuple[str, dict[str, float]]] = []
-    first.records.health = lambda markdown, values: shown.append((markdown, values))  # type: ignore[method-assign]
-    for step in range(220):
-        first.advance(step)
+    first.journal.records.health = lambda markdown, values: shown.append((markdown, values))  # type: ignore[method-assign]
+    for _ in range(220):
+        first.advance()
     first.save()
-    first.records.close()
+    first.journal.records.close()
     assert "still at chance" in capsys.readouterr().out
     (board,) = shown
     assert "still at chance" in board[0]
-    written = first.folder / "health.json"
+    written = first.run.folder / "health.json"
     before = json.loads(written.read_text())["during_training"]
     assert list(before) == ["chance"]
 
     written.write_text("{}")  # as the checks before the first step leave it: without what was found since
     again = trainer(*words, folder="again")
-    again.folder = first.folder
-    assert again.fit().status == "done" and again.state["step"] == 260
+    again.run = first.run
+    assert again.fit().status == "done" and again.state.step == 260
     assert "still at chance" not in capsys.readouterr().out
     assert json.loads(written.read_text())["during_training"] == before
 
@@ -270,16 +276,16 @@ def test_a_floor_stands_beside_the_loss_that_it_is_of(trainer, capsys, overrides
     assert training.get("train/floor") == train and validation.get("val/action_floor") == action
     line = re.sub(r"(loss) \d\.\d{3}", r"\1 #.###", capsys.readouterr().out)
     assert all(word in line for word in words), line
-    assert ("floor 0.123" in made.words) == (train is not None) and "chance" in made.words
+    assert ("floor 0.123" in made.journal.words) == (train is not None) and "chance" in made.journal.words
 
 
 def test_bf16_steps_stay_near_the_plain_ones(trainer):
     plain, half = trainer("trainer.log_every=1"), trainer("trainer.precision=bf16", "trainer.log_every=1", folder="half")
     for made in (plain, half):
         made.begin()
-        for step in range(5):
-            made.advance(step)
-        made.records.close()
+        for _ in range(5):
+            made.advance()
+        made.journal.records.close()
     for a, b in zip(rows(plain), rows(half), strict=True):
         assert a["train/loss"] == pytest.approx(b["train/loss"], rel=0.05)
     assert rows(plain) != rows(half)

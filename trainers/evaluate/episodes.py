@@ -3,61 +3,24 @@ the optimum score on exactly the same episodes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from rich.table import Table
 
-from envs.base import SPLITS, Family, Score
+from envs.base import Family, Score
 from envs.play import ExpertPlayer, Player, play
 from policies.base import Policy
 from policies.noise import Noise, Purpose, fold
+from trainers.evaluate.base import Config, Evaluation, Evaluator
 from trainers.evaluate.intervals import interval
-from trainers.evaluate.pictures import Picture, film, unmasking
+from trainers.evaluate.pictures import film, unmasking
 from trainers.evaluate.rollout import PolicyPlayer, RandomPlayer
 from trainers.record.records import bar, say
 
-JUDGED_BY = ("success", "return")  # what chooses the best checkpoint, first things first
 COVERS = "95 %: over these episodes, for this one training seed"
 FILMED = 200  # steps of an episode in the film; whoever wanders longer has been seen wandering
-
-
-@dataclass
-class Config:
-    """`eval.*`: the final evaluation, and all of `mode=eval`."""
-
-    episodes: int = 500  # ten episodes cannot tell .60 from .98; five hundred give +-1 to 4 points
-    episodes_per_task: int = 50  # of policies that learn in context: they play `episodes` tasks, each so many times in a row
-    primed: int = 0  # of these, so many at first are played by the source of the histories, and the policy only watches
-    num_envs: int = 512  # lanes played at once
-    split: str = "test"  # test | val | train
-    decode: list[str] = field(default_factory=lambda: ["sampled", "greedy"])  # the first is the headline
-    media: int = 4  # episodes in the pictures; 0 for none
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.episodes <= 1_000_000:
-            raise ValueError(f"episodes must be between 1 and 1000000, got {self.episodes}")
-        for name in ("episodes_per_task", "num_envs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.primed < self.episodes_per_task:
-            raise ValueError(f"primed must be at least 0 and below episodes_per_task={self.episodes_per_task}, got {self.primed}")
-        if self.split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {self.split}")
-        if sorted(self.decode) not in (["sampled"], ["greedy"], ["greedy", "sampled"]):
-            raise ValueError(f"decode must be a list of sampled, greedy or both, got {self.decode}")
-        if self.media < 0:
-            raise ValueError(f"media must be at least 0, got {self.media}")
-
-
-@dataclass
-class Evaluation:
-    """Everybody's score on the same episodes; `record` is what evaluation.json holds."""
-
-    record: dict[str, Any]
-    pictures: list[Picture]
 
 
 def evaluate(
@@ -181,3 +144,6 @@ def table(record: dict[str, Any], headline: str) -> Table:
             "-" if score["steps_when_solved"] is None else f"{score['steps_when_solved']:.1f}",
         )
     return shown
+
+
+EVALUATOR = Evaluator(("success", "return"), evaluate, validate, table)

@@ -12,31 +12,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from rich.table import Table
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, record_function
 
+from trainers.base import Trainer
+from trainers.loop.config import PROFILED_TRACE as TRACED
+from trainers.loop.config import PROFILED_WARM_UP as WARM_UP
 from trainers.record.records import bar, console, say, write_json
 
-if TYPE_CHECKING:
-    from trainers.offline import Offline
-
-WARM_UP = 5  # steps that do not count: memory is laid out, kernels are chosen, a model may be compiled
-TRACED = 5  # steps in the trace: enough to see what repeats, few enough to open quickly
-LEAST = WARM_UP + 1 + 1 + TRACED  # steps of a whole profile
 OPERATORS = 10  # lines of their table
 REST = "the rest"
 
 
-def profile(trainer: Offline) -> None:
+def profile(trainer: Trainer) -> None:
     """Run all of the trainer's steps, measured; then show and write where their time went. Computes what `fit` computes."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library would print two lines of its own
-    wait = torch.get_device_module(trainer.device).synchronize
+    wait = torch.get_device_module(trainer.run.device).synchronize
     steps = (trainer.max_steps - WARM_UP - TRACED) // 2
-    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (trainer.device.type == "cuda")
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (trainer.run.device.type == "cuda")
     trainer.begin()
     try:
         with bar("profile", trainer.max_steps) as progress:
@@ -45,8 +42,9 @@ def profile(trainer: Offline) -> None:
                 """Milliseconds per step."""
                 wait()
                 began = time.perf_counter()
-                for step in range(trainer.state["step"], trainer.state["step"] + count):
-                    progress(step + 1, note=trainer.advance(step))
+                for _ in range(count):
+                    trainer.advance()
+                    progress(trainer.state.step, note=trainer.journal.words)
                 wait()
                 return 1000 * (time.perf_counter() - began) / count
 
@@ -59,49 +57,50 @@ def profile(trainer: Offline) -> None:
             with torch.profiler.profile(activities=activities) as profiler, wrapped(trainer, labelled):
                 speeds["traced"] = run(TRACED)
     finally:
-        trainer.records.close()
+        trainer.journal.records.close()
 
     parts = shares({name: 1000 * seconds / steps for name, seconds in watch.seconds.items()})
-    operators = operators_by_time(profiler, trainer.device)
+    operators = operators_by_time(profiler, trainer.run.device)
     busy = sum(operator["milliseconds"] for operator in operators)
-    trace = trainer.folder / "profile" / "trace.json.gz"
+    trace = trainer.run.folder / "profile" / "trace.json.gz"
     trace.parent.mkdir(exist_ok=True)
     profiler.export_chrome_trace(str(trace))
-    facts = {"device": str(trainer.device), "threads": trainer.state["threads"], "steps": steps, "traced_steps": TRACED}
+    facts = {"device": str(trainer.run.device), "threads": trainer.state.threads, "steps": steps, "traced_steps": TRACED}
     report = {**facts, "milliseconds_per_step": speeds, "parts": parts, "operators": operators}
     write_json(trace.with_name("profile.json"), report)
 
     console.print(table("part of a step", parts))
-    console.print(table(f"operator, by its own {trainer.device.type.upper()} time", operators[:OPERATORS]))
+    console.print(table(f"operator, by its own {trainer.run.device.type.upper()} time", operators[:OPERATORS]))
     say(
         f"a step takes {speeds['plain']:.2f} ms ({1000 / speeds['plain']:,.1f} steps/s, over {steps} steps)\n"
         f"{speeds['timed']:.2f} ms while its parts are timed (over {steps} more): that is the first table, and its named parts "
-        f"cover {1 - parts[-1]['share']:.1%} of it" + waits(trainer.device) + "\n"
+        f"cover {1 - parts[-1]['share']:.1%} of it" + waits(trainer.run.device) + "\n"
         f"{speeds['traced']:.2f} ms under PyTorch's profiler (over {TRACED} more), {busy:.2f} ms of it in operators: that is the "
         f"second table, and the trace\n"
         f"trace        {trace}\n             open it at https://ui.perfetto.dev, or in Chrome at chrome://tracing"
     )
 
 
-def parts_of(trainer: Offline) -> list[tuple[str, Any, str]]:
+def parts_of(trainer: Trainer) -> list[tuple[str, Any, str]]:
     """What a step calls, in its order: (part, owner, method). A part's time is without that of the parts it calls."""
+    step = trainer.step
     parts: list[tuple[str, Any, str]] = [
-        ("fetch the batch", trainer.batches, "samples"),
-        ("fetch the batch", trainer.data, "batch"),
-        ("to device", trainer, "batch"),
-        ("forward", trainer, "loss"),
-        ("backward", trainer, "backward"),
-        ("gradient norm and clipping", trainer, "clip"),
-        ("optimiser", trainer.optimizer, "zero_grad"),
-        ("optimiser", trainer.optimizer, "step"),
-        ("records", trainer, "add"),
-        ("records", trainer, "log"),
+        ("fetch the batch", trainer.source.batches, "samples"),
+        ("fetch the batch", trainer.source.windows, "batch"),
+        ("to device", trainer.source, "batch"),
+        ("forward", step, "loss"),
+        ("backward", step, "backward"),
+        ("gradient norm and clipping", step, "clip"),
+        ("optimiser", step.optimizer, "zero_grad"),
+        ("optimiser", step.optimizer, "step"),
+        ("records", trainer.journal, "add"),
+        ("records", trainer.journal, "log"),
     ]
-    return parts + ([("averaging", trainer.average, "update")] if trainer.average else [])
+    return parts + ([("averaging", step.average, "update")] if step.average else [])
 
 
 @contextmanager
-def wrapped(trainer: Offline, wrap: Callable[[str, Callable], Callable]) -> Iterator[None]:
+def wrapped(trainer: Trainer, wrap: Callable[[str, Callable], Callable]) -> Iterator[None]:
     parts = parts_of(trainer)
     for name, owner, method in parts:
         setattr(owner, method, wrap(name, getattr(owner, method)))

@@ -12,7 +12,8 @@ from envs.minigrid import MiniGrid
 from envs.play import ExpertPlayer, play
 from policies.bc_mlp import BCMLP
 from policies.bc_mlp import Config as BCConfig
-from trainers.evaluate.episodes import Config, evaluate, table
+from trainers.evaluate.base import Config
+from trainers.evaluate.episodes import evaluate, table
 from trainers.evaluate.pictures import GAP
 from trainers.evaluate.rollout import PolicyPlayer, RandomPlayer
 

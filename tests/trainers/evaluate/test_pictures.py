@@ -17,6 +17,7 @@ from envs.minigrid import MiniGrid
 from envs.play import play
 from policies.masked_dit import Config, MaskedDiT
 from trainers.evaluate import episodes, pictures
+from trainers.evaluate.base import Config as Evaluation
 from trainers.evaluate.rollout import PolicyPlayer
 
 CPU = torch.device("cpu")
@@ -145,7 +146,7 @@ def test_the_plan_that_is_drawn_is_the_plan_that_was_carried_out(decode: str):
     policy = MaskedDiT(Config(), place.spaces).eval()
     torch.nn.init.normal_(policy.head.weight)  # else all actions are equally likely
     seeds = place.seeds("test", 12)
-    config = episodes.Config(episodes=12, media=3, decode=[decode])
+    config = Evaluation(episodes=12, media=3, decode=[decode])
     rounds = episodes.first_plans(policy, place, config, seeds[:3], 5, CPU)
     assert rounds is not None and rounds.shape[1:] == (3, policy.config.horizon)
     assert (rounds[0] == policy.MASK).all() and (rounds[-1] < policy.MASK).all()
@@ -175,7 +176,7 @@ def test_a_run_of_masked_dit_shows_its_unmasking(launch: Callable, here: Path):
 def test_there_are_no_pictures_where_there_is_nothing_to_show(launch: Callable, here: Path):
     place = MiniGrid(MiniGridConfig(id="MiniGrid-DoorKey-5x5-v0", max_steps=10))
     policy = MaskedDiT(Config(), place.spaces)
-    config = episodes.Config(episodes=2, media=0, decode=["greedy"])
+    config = Evaluation(episodes=2, media=0, decode=["greedy"])
     assert episodes.evaluate(policy, place, config, None, 0, CPU).pictures == []
     launch("policy=bc_mlp", *TINY, "eval.media=1", "hydra.run.dir=run")
     assert [path.name for path in (here / "run/media").iterdir()] == ["episodes.gif"]

@@ -24,8 +24,8 @@ from envs.minigrid import MiniGrid
 from policies.ad import AD
 from policies.ad import Config as ADConfig
 from policies.base import Memory, Policy
-from trainers.evaluate import streams
-from trainers.evaluate.episodes import Config
+from trainers.evaluate import in_context, stream_references, stream_tables, streams
+from trainers.evaluate.base import Config
 from trainers.health import checks
 
 CPU = torch.device("cpu")
@@ -143,14 +143,14 @@ def test_a_source_that_cannot_show_a_single_stream_is_refused(request_for: Calla
 def test_references_are_of_the_same_tasks():
     family = darkroom()
     tasks = family.seeds("test", 16)
-    scores = streams.references(streams.Course(family, "test", tasks, 40, 16), 0)
+    scores = stream_references.references(streams.Course(family, "test", tasks, 40, 16), 0)
     assert list(scores) == ["random", "explorer", "optimum"]
     assert scores["random"].returns.mean() == pytest.approx(0.325, abs=0.001)
     assert scores["optimum"].returns.mean() == 17.25
     source = scores["explorer"].returns
     assert source.shape == (16, 40) and source[:, 0].mean() < 8 < 15 < source[:, -10:].mean()
     mixed = darkroom(data=type(family.config.data)(source="ppo+q_learning"))
-    scores = streams.references(streams.Course(mixed, "test", tasks, 40, 16), 0)
+    scores = stream_references.references(streams.Course(mixed, "test", tasks, 40, 16), 0)
     assert {"ppo", "q_learning"} <= scores.keys() and len(scores["ppo"].returns) == 8 * 10  # one pool for each of the goals
 
 
@@ -158,17 +158,17 @@ def test_random_play_has_as_many_episodes_as_everybody():
     """Whoever solves one episode of six by chance has solved one of the last five more often than not."""
     family = MiniGrid(MiniGridConfig(id="MiniGrid-Empty-Random-5x5-v0", max_steps=20, data=DataConfig(source="annealed_expert")))
     course = streams.Course(family, "test", family.seeds("test", 40), 10, 64)
-    random = streams.references(course, 0)["random"]
+    random = stream_references.references(course, 0)["random"]
     assert random.returns.shape == (40, 10) and random.success.mean() < random.found.mean()
 
 
 def test_what_it_only_watched_does_not_stand_under_its_name():
     family = darkroom(data=Data(source="explorer", episodes_per_history=8))
     config = Config(episodes=8, episodes_per_task=8, primed=5, decode=["sampled"], media=0)
-    result = streams.evaluate(Finder(), family, config, None, 0, CPU)
+    result = in_context.evaluate(Finder(), family, config, None, 0, CPU)
     record = json.loads(json.dumps(result.record, default=lambda x: x.tolist()))
     console = Console(width=160, record=True, file=io.StringIO())
-    console.print(streams.table(record, "finder"))
+    console.print(stream_tables.table(record, "finder"))
     rows: dict[str, list[str]] = {}
     for line in console.export_text(clear=False).splitlines():
         if "│" in line:
@@ -182,7 +182,7 @@ def test_what_it_only_watched_does_not_stand_under_its_name():
 def test_learners_who_share_play_each_task_as_often_as_its_streams():
     family = darkroom()
     for count, pool, each in ((500, 100, 100), (512, 10, 70), (8, 10, 10), (16, 1, 2)):
-        played = family.task_names(streams.pooled(family, family.seeds("test", count), pool))
+        played = family.task_names(stream_references.pooled(family, family.seeds("test", count), pool))
         assert {played.count(name) for name in played} == {each} and len(set(played)) == 8
         assert all(len(set(played[k : k + pool])) == 1 for k in range(0, len(played), pool))
 
@@ -191,17 +191,17 @@ def test_whoever_is_watched_first_is_judged_by_the_same_episodes():
     """In recall the source's own first episodes are a search; those that the policy plays come back to what was found."""
     family = darkroom(game="recall", schedule=[10, 10, 2, 2], data=Data(source="explorer", episodes_per_history=24))
     course = streams.Course(family, "test", family.seeds("test", 56), 24, 64, primed=20)
-    source = streams.references(course, 0)["explorer"]
-    told = streams.summary(source)
+    source = stream_references.references(course, 0)["explorer"]
+    told = stream_tables.summary(source)
     assert told["return"] == pytest.approx(source.returns[:, 20:].mean()) and told["first"] > 15
-    short = streams.references(streams.Course(family, "test", family.seeds("test", 56), 12, 64), 0)["explorer"]
+    short = stream_references.references(streams.Course(family, "test", family.seeds("test", 56), 12, 64), 0)["explorer"]
     assert short.returns.shape == (56, 12)
 
 
 def test_an_evaluation_shows_the_curve_and_what_it_comes_to():
     family = darkroom()
     config = Config(episodes=24, episodes_per_task=12, decode=["sampled"], media=3)
-    result = streams.evaluate(Finder(), family, config, family.seeds("train", 1000), 0, CPU)
+    result = in_context.evaluate(Finder(), family, config, family.seeds("train", 1000), 0, CPU)
     record = json.loads(json.dumps(result.record, default=lambda x: x.tolist()))
     assert record["headline"] == "return" and record["seen_in_training"] == 0
     expected = record["scores"]["random"]  # nothing was played
@@ -219,14 +219,14 @@ def test_an_evaluation_shows_the_curve_and_what_it_comes_to():
     plot, film = result.pictures
     assert Image.open(io.BytesIO(plot.encoded)).size == plot.shape[::-1] and film.file == "episodes.gif"
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(streams.table(result.record, "finder"))
+    console.print(stream_tables.table(result.record, "finder"))
     shown = console.export_text()
     for words in ("finder, sampled", "explorer", "optimum", "17.2", "best possible", "last 10"):
         assert words in shown, words
 
 
 def test_greedy_acting_alone_is_named(capsys: pytest.CaptureFixture):
-    streams.evaluate(Finder(), darkroom(), Config(episodes=8, episodes_per_task=2, decode=["greedy"], media=0), None, 0, CPU)
+    in_context.evaluate(Finder(), darkroom(), Config(episodes=8, episodes_per_task=2, decode=["greedy"], media=0), None, 0, CPU)
     assert "first of eval.decode is greedy" in capsys.readouterr().out.replace("\n", " ")
 
 
@@ -256,7 +256,7 @@ def test_acting_that_collapses_is_named(capsys: pytest.CaptureFixture):
             action, memory = super().act(observation, memory, noise)
             return action * (not greedy), memory
 
-    streams.evaluate(Stands(), darkroom(), Config(episodes=16, episodes_per_task=12, media=0), None, 0, CPU)
+    in_context.evaluate(Stands(), darkroom(), Config(episodes=16, episodes_per_task=12, media=0), None, 0, CPU)
     assert "most likely action" in capsys.readouterr().out.replace("\n", " ")
 
 

@@ -14,9 +14,11 @@ from conf.errors import BadRequest
 from envs.data import record
 from envs.data.windows import Windows
 from policies.store import write_tensors
+from trainers.base import Run
+from trainers.loop.config import PROFILED_LEAST as LEAST
 from trainers.offline import Offline
 from trainers.record.boards import Config as Logger
-from trainers.record.profile import LEAST, Stopwatch, profile, shares
+from trainers.record.profile import Stopwatch, profile, shares
 from trainers.record.records import Records
 
 PARTS = {
@@ -96,19 +98,22 @@ def test_profiling_changes_no_weight(request_for: Callable, data_dir: Path, tmp_
             fresh,
             windows,
             windows,
-            folder=folder,
-            seed=0,
-            device=torch.device("cpu"),
-            save_policy=lambda into, acting: write_tensors(into / "policy.safetensors", acting.state_dict()),
-            play=None,
-            make_records=lambda offset, step: Records(folder, Logger("none"), offset, step),
+            Run(
+                folder,
+                seed=0,
+                device=torch.device("cpu"),
+                save_policy=lambda into, acting: write_tensors(into / "policy.safetensors", acting.state_dict()),
+                make_records=lambda offset, step: Records(folder, Logger("none"), offset, step),
+            ),
         )
 
     profiled, trained = trainer("profiled"), trainer("trained")
     profile(profiled)
     trained.fit()
-    assert profiled.state["step"] == trained.state["step"]
-    assert profiled.average and trained.average
-    for one, other in ((profiled.policy, trained.policy), (profiled.average.policy, trained.average.policy)):
+    assert profiled.state.step == trained.state.step
+    assert profiled.step.average and trained.step.average
+    for one, other in ((profiled.policy, trained.policy), (profiled.step.average.policy, trained.step.average.policy)):
         torch.testing.assert_close(one.state_dict(), other.state_dict(), rtol=0, atol=0)
-    assert not {"step", "batch", "loss"} & (vars(profiled).keys() | vars(profiled.optimizer).keys())  # all unwrapped
+    assert not {"batch", "loss", "step", "clip"} & (
+        vars(profiled.source).keys() | vars(profiled.step).keys() | vars(profiled.step.optimizer).keys()
+    )  # all unwrapped

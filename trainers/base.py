@@ -1,0 +1,197 @@
+"""The contract of a trainer, and the loop that all of them share.
+
+A trainer is one file in `trainers/` with a dataclass `Config` (derived from `trainers.loop.config.Config`) and one subclass of
+`Trainer`, which says where its batches come from. A run that was killed and resumed is bit for bit the run that was not: all that
+a step does is a function of (seed, step) and of the state that a checkpoint holds.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from conf.errors import BadRequest
+from envs.base import Score
+from envs.data.statistics import Floor
+from envs.data.windows import Windows
+from policies.base import Batch, Policy
+from policies.noise import Purpose, fold
+from policies.store import write_tensors
+from trainers.health.bounds import Bounds
+from trainers.health.report import Report
+from trainers.loop import saving
+from trainers.loop.batches import flattened
+from trainers.loop.config import Config
+from trainers.loop.journal import Journal
+from trainers.loop.source import Source
+from trainers.loop.state import State
+from trainers.loop.step import Step
+from trainers.loop.stop import StopRequest
+from trainers.loop.validation import Validation
+from trainers.record.records import Records, bar, say
+
+SMALLEST_CAP = 1024  # a batch up to this size may repeat the samples of a tiny dataset
+OVERFIT_TO = 0.3  # share of the chance loss under which one batch counts as learned
+
+
+@dataclass
+class Outcome:
+    status: str  # done | preempted | diverged | failed (debug=overfit alone)
+    step: int
+    seconds: float  # of training, validations included, over all of the run's processes
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a trainer knows of the run that it belongs to."""
+
+    folder: Path
+    seed: int
+    device: torch.device
+    save_policy: Callable[[Path, Policy], None]  # writes what acts, and its configuration, into a checkpoint's folder
+    make_records: Callable[[int, int], Records]  # (offset into metrics.jsonl, step) -> records
+    play: Callable[[Policy], Score] | None = None  # the val episodes, played by a policy
+    judged_by: tuple[str, ...] = ("success", "return")  # what of the played episodes chooses `best`, before the loss
+    floor: Floor | None = None  # entropy of the next action given a window, where it can be counted
+
+
+class Trainer(ABC):
+    """`fit()` trains from wherever the run folder's newest checkpoint is."""
+
+    def __init__(self, config: Config, policy: Policy, data: Windows, held_out: Windows, run: Run):
+        self.config, self.policy, self.data, self.run = config, policy, data, run
+        self._refuse()
+        self.max_steps = config.max_steps
+        if config.max_epochs:
+            self.max_steps = math.ceil(config.max_epochs * len(data) / config.batch_size)
+        self.source = self.make_source()
+        self.step = Step(config, policy, self.max_steps, run.seed, run.device)
+        size = config.batch_size // config.accumulate  # what is known to fit into memory
+        self.validation = Validation(held_out, run.play, run.judged_by, size, fold(run.seed, Purpose.VALIDATION), run.device)
+        self.bounds = Bounds(policy.window, run.floor)
+        self.report = Report()  # what was found before the first step; findings of the training are added
+        self.state = State(self.source.fingerprint, torch.get_num_threads())
+        self.saved = -1  # the step of the newest checkpoint
+
+    @abstractmethod
+    def make_source(self) -> Source:
+        """Where the batches come from."""
+
+    def _refuse(self) -> None:
+        config, samples = self.config, len(self.data)
+        if config.batch_size > max(samples, SMALLEST_CAP):
+            raise BadRequest(
+                f"trainer.batch_size={config.batch_size} exceeds the {samples} samples of the data; lower it, or raise "
+                "env.data.episodes"
+            )
+        if config.compile and config.precision == "bf16" and self.run.device.type == "cpu":
+            raise BadRequest(
+                "trainer.compile=true with trainer.precision=bf16 needs a GPU: what PyTorch writes for it on a CPU does not "
+                "compile. Leave out one of them"
+            )
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def fit(self) -> Outcome:
+        self.begin()
+        try:
+            with bar("train", self.max_steps) as progress, StopRequest() as stop:
+                while self.state.step < self.max_steps and not stop.signal and not self.overfitted:
+                    self.advance()
+                    progress(self.state.step, note=self.journal.words)
+                    if self.state.bad_in_row >= self.config.bad_steps:
+                        self.keep_evidence(self.state.step - 1)
+                        return self.outcome("diverged")
+                    self.validate_and_save()
+                if stop.signal:
+                    self.save()
+                    return self.outcome("preempted")
+            return self.outcome("done" if not self.config.overfit or self.learned() else "failed")
+        finally:
+            self.journal.records.close()
+
+    def begin(self) -> None:
+        """Takes up the newest checkpoint, if there is one, and opens the records."""
+        if found := saving.resume(self.checkpoints, self.state.data, self.step):
+            self.state, self.saved = found, found.step
+            say(f"resumed from step-{found.step}, {self.max_steps - found.step} steps to go")
+        records = self.run.make_records(self.state.metrics_offset, self.state.step)
+        self.bounds.chance = self.policy.chance_loss(self.batch(0))
+        self.journal = Journal(self.config, self.state, self.bounds, self.report, records, self.run.folder, self.max_steps)
+        self.policy.train()
+
+    def advance(self) -> None:
+        """One step, and what is recorded of it."""
+        step = self.state.step
+        self.source.prepare(step, self.step.acting)
+        self.journal.add(step + 1, self.step.take(self.batch(step), step))
+        self.state.step = step + 1
+        if self.state.step % self.config.log_every == 0 or self.state.step == self.max_steps:
+            self.journal.log(self.state.step)
+
+    def batch(self, step: int) -> Batch:
+        return self.source.batch(0 if self.config.overfit else step)
+
+    def validate_and_save(self) -> None:
+        """Where the step that was just taken asks for it."""
+        config, step = self.config, self.state.step
+        last = step == self.max_steps or self.overfitted
+        validates = (last or (config.eval_every and step % config.eval_every == 0)) and not config.overfit
+        if validates:
+            self.validate()
+        if last or validates or (config.save_every and step % config.save_every == 0):
+            self.save()
+
+    def validate(self) -> None:
+        """Measures the acting weights, tells the schedule, and remembers the best."""
+        self.policy.eval()
+        values = self.validation.measure(self.step.acting)
+        self.policy.train()
+        self.step.schedule.observe(values["val/loss"])
+        self.journal.validated(self.state.step, values)
+        score = self.validation.score(values)
+        if self.state.best is None or score > self.state.best:
+            self.state.best, self.state.best_step = score, self.state.step
+
+    def outcome(self, status: str) -> Outcome:
+        return Outcome(status, self.state.step, self.journal.seconds)
+
+    # --- debug=overfit -----------------------------------------------------------------------------------------------
+
+    @property
+    def overfitted(self) -> bool:
+        """`overfit`: whether the one batch is learned, as far as the last row of metrics tells."""
+        return self.config.overfit and self.state.loss is not None and self.state.loss < OVERFIT_TO * self.bounds.chance
+
+    def learned(self) -> bool:
+        """Says whether the one batch was learned, and in how many steps."""
+        limit, learned = OVERFIT_TO * self.bounds.chance, self.overfitted
+        verdict = "learned" if learned else "NOT learned: the policy, its loss or the learning rate is at fault, not the data"
+        say(f"one batch, {self.state.step} steps: loss {self.state.loss:.4f}, to be below {limit:.4f}; {verdict}")
+        return learned
+
+    # --- what stays on disc ------------------------------------------------------------------------------------------
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.run.folder / "checkpoints"
+
+    def save(self) -> None:
+        if self.state.step == self.saved:
+            return
+        self.saved = self.state.step
+        self.state.metrics_offset = self.journal.records.flush()
+        self.state.seconds = self.journal.seconds
+        saving.save(self.checkpoints, self.state, self.step, self.run.save_policy)
+
+    def keep_evidence(self, step: int) -> None:
+        """What a diverged run leaves behind: the batch that broke it and the weights it broke on."""
+        folder = self.run.folder / "diverged"
+        folder.mkdir(exist_ok=True)
+        write_tensors(folder / "batch.safetensors", flattened(self.batch(step)))
+        write_tensors(folder / "weights.safetensors", self.policy.state_dict())

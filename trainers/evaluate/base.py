@@ -1,0 +1,62 @@
+"""The contract of an evaluation: its values `eval.*`, what it returns, and what every kind of evaluation can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import RenderableType
+
+from envs.base import SPLITS, Family, Score
+from policies.base import Policy
+from trainers.evaluate.pictures import Picture
+
+
+@dataclass
+class Config:
+    """`eval.*`: the final evaluation, and all of `mode=eval`."""
+
+    episodes: int = 500  # ten episodes cannot tell .60 from .98; five hundred give +-1 to 4 points
+    episodes_per_task: int = 50  # of policies that learn in context: they play `episodes` tasks, each so many times in a row
+    primed: int = 0  # of these, so many at first are played by the source of the histories, and the policy only watches
+    num_envs: int = 512  # lanes played at once
+    split: str = "test"  # test | val | train
+    decode: list[str] = field(default_factory=lambda: ["sampled", "greedy"])  # the first is the headline
+    media: int = 4  # episodes in the pictures; 0 for none
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.episodes <= 1_000_000:
+            raise ValueError(f"episodes must be between 1 and 1000000, got {self.episodes}")
+        for name in ("episodes_per_task", "num_envs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.primed < self.episodes_per_task:
+            raise ValueError(f"primed must be at least 0 and below episodes_per_task={self.episodes_per_task}, got {self.primed}")
+        if self.split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {self.split}")
+        if sorted(self.decode) not in (["sampled"], ["greedy"], ["greedy", "sampled"]):
+            raise ValueError(f"decode must be a list of sampled, greedy or both, got {self.decode}")
+        if self.media < 0:
+            raise ValueError(f"media must be at least 0, got {self.media}")
+
+
+@dataclass
+class Evaluation:
+    """Everybody's score on the same episodes; `record` is what evaluation.json holds."""
+
+    record: dict[str, Any]
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """One way to evaluate policies. `evaluate/episodes.py` and `evaluate/in_context.py` have one each."""
+
+    judged_by: tuple[str, ...]  # what chooses the best checkpoint, the most important first
+    # (policy, family, config, episode seeds that it was trained on or None if trained elsewhere, seed, device)
+    evaluate: Callable[[Policy, Family, Config, np.ndarray | None, int, torch.device], Evaluation]
+    validate: Callable[[Policy, Family, int, int, torch.device], Score]  # (policy, family, val episodes, seed, device)
+    table: Callable[[dict[str, Any], str], RenderableType]  # (an evaluation's record, the policy's name)

@@ -1,0 +1,85 @@
+"""The final evaluation of a run, and all of `mode=eval`: play, write down, show."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from conf.build import build
+from conf.check import Request
+from conf.folder import leaves
+from envs.base import Family
+from policies.base import Policy
+from trainers.evaluate import episodes, in_context
+from trainers.evaluate.base import Evaluator
+from trainers.record.records import Records, console, say, write_json
+
+
+def evaluator_of(policy: Policy) -> Evaluator:
+    """By single episodes, or, for a policy that remembers earlier ones, by many episodes of one task."""
+    return in_context.EVALUATOR if policy.memory_scope == "history" else episodes.EVALUATOR
+
+
+def evaluate_and_report(
+    request: Request, family: Family, folder: Path, device: torch.device, policy: Policy, facts: dict[str, Any]
+) -> None:
+    """Evaluate on the held-out episodes, write it down, and show it."""
+    began = time.perf_counter()
+    training = training_seeds(request, family)
+    evaluator = evaluator_of(policy)
+    result = evaluator.evaluate(policy, family, request.eval, training, request.seed, device)
+    facts["evaluation_seconds"] = time.perf_counter() - began
+    write_json(folder / "evaluation.json", result.record)
+    saved = [picture.save(folder / "media") for picture in result.pictures]
+    scores = result.record["scores"]
+    write_json(
+        folder / "summary.json",
+        {"status": "done", **facts, "seen_in_training": result.record["seen_in_training"], "scores": scores},
+    )
+    records = Records(folder, request.logger)
+    headline = request.eval.decode[0]
+    records.hyperparameters(
+        dict(leaves(yaml.safe_load((folder / "config.yaml").read_text()))),
+        {
+            f"{request.eval.split}/{name}": value
+            for name in ("success", "return")
+            if (value := scores[headline][name]) is not None
+        },
+    )
+    for picture in result.pictures:
+        records.media(f"{request.eval.split}/{picture.title}", picture.encoded, picture.shape, facts.get("steps", 0))
+    for name, curve in result.record.get("by_episode", {}).items():
+        records.curve(f"{request.eval.split}/return_by_episode/{name}", curve["mean"])
+    records.close()
+
+    console.print(evaluator.table(result.record, request.config["policy"]["_target_"].split(".")[-2]))
+    words = f"{facts['parameters']:,} parameters"
+    if "seconds" in facts:
+        words += f", trained for {facts['seconds']:.0f} s ({facts['steps']} steps, {facts['samples_per_second']:,.0f} samples/s)"
+    say(f"{words}, evaluated in {facts['evaluation_seconds']:.0f} s\nrun folder   {folder}")
+    if request.logger.name == "tensorboard":
+        say(f"TensorBoard  {Path(sys.executable).name} -m tensorboard.main --logdir {folder}")
+    for path in saved:
+        say(f"picture      {path}")
+
+
+def training_seeds(request: Request, family: Family) -> np.ndarray | None:
+    """The episodes (of histories: the tasks) that the policy was trained on, or None if that was in another environment."""
+    if request.mode == "train":
+        return recorded_seeds(family)
+    trained = yaml.safe_load((Path(str(request.ckpt_path)) / "config.yaml").read_text())["env"]
+    if trained.pop("_target_") != request.config["env"]["_target_"]:
+        return None
+    other = request.targets["env"](build(type(request.env), trained))
+    return recorded_seeds(other) if other.signature() == family.signature() else None
+
+
+def recorded_seeds(family: Family) -> np.ndarray:
+    data = family.config.data
+    return family.seeds("train", data.histories(data.episodes)[0] if data.learners else data.episodes)

@@ -1,0 +1,76 @@
+"""What the streams of a policy are compared with: random play, the source of its histories, and the optimum or the expert."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from envs.base import Family, Score
+from envs.data import histories
+from envs.play import ExpertPlayer
+from envs.play import play as play_once
+from policies.base import Memory, Policy, Window
+from policies.noise import Noise, Purpose, fold
+from trainers.evaluate.streams import Course, Streams, play
+
+
+class RandomActions(Policy):
+    """Uniformly random, whatever it is told."""
+
+    memory_scope = "history"
+    window = Window()
+
+    def __init__(self, family: Family):
+        super().__init__()
+        self.count = int(family.spaces.action.n)  # type: ignore[attr-defined]
+
+    def start(self, num_envs: int, device: torch.device) -> Memory:
+        return {}
+
+    def act(
+        self, observation: dict[str, torch.Tensor], memory: Memory, noise: Noise, greedy: bool = False
+    ) -> tuple[torch.Tensor, Memory]:
+        return (noise.uniform() * self.count).long(), memory
+
+
+def references(course: Course, seed: int) -> dict[str, Streams]:
+    """Random play, whoever the histories come from, and the best there can be, on exactly these tasks."""
+    family, tasks = course.family, course.tasks
+    scores = {}
+    turns = range(course.episodes if family.task_period > 1 else 1)  # elsewhere one episode stands for all
+    exact = [family.random_return(tasks, turn) for turn in turns]
+    if exact[0] is None:
+        scores["random"] = play(RandomActions(family), course, False, fold(seed, Purpose.RANDOM_PLAY), torch.device("cpu"))
+    else:
+        returns = np.stack(exact, axis=1)  # type: ignore[arg-type]  # a family knows all of them or none
+        scores["random"] = Streams(returns, np.zeros_like(returns, bool), np.zeros_like(returns), {}, course.own, True)
+    data = family.config.data
+    for number, source in enumerate(data.learners):
+        played = pooled(family, tasks, family.lanes_per_learner(source))
+        random = np.random.Generator(np.random.Philox(key=[seed, fold(Purpose.HEALTH, number)]))
+        block = histories.play(family, source, played, data.episodes_per_history, random)
+        shown = slice(0, course.episodes)  # a longer history is judged by what the policy is judged by
+        lengths = block["episode_length"].reshape(len(played), -1)[:, shown]
+        own = max(1, lengths.shape[1] - course.primed)
+        scores[source] = Streams(block["return"][:, shown], block["success"][:, shown], lengths, {}, own)
+    if best := [optimum for turn in turns if (optimum := family.optimum(tasks, turn)) is not None]:
+        returns, success, lengths = (
+            np.stack([getattr(one, x) for one in best], axis=1) for x in ("returns", "success", "lengths")
+        )
+        scores["optimum"] = Streams(returns, success, lengths, {}, course.own)
+    elif family.accepts(family.config, needs="expert") is None:
+        scores["expert"] = _once(play_once(ExpertPlayer(family), family, tasks, len(tasks)).score)
+    return scores
+
+
+def pooled(family: Family, tasks: np.ndarray, pool: int) -> np.ndarray:
+    """The tasks for learners that learn `pool` neighbouring lanes together: whole pools, as many a task as it has streams."""
+    if pool == 1:
+        return tasks
+    _, first, count = np.unique(family.task_names(tasks), return_index=True, return_counts=True)
+    return np.repeat(tasks[first], -(-count // pool) * pool)
+
+
+def _once(score: Score) -> Streams:
+    success = np.zeros(len(score.returns), bool) if score.success is None else score.success
+    return Streams(score.returns[:, None], success[:, None], score.lengths[:, None], {})

@@ -1,0 +1,56 @@
+"""`trainer.*`: the values that every trainer has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trainers.loop.optim import OptimizerConfig, ScheduleConfig
+
+PROFILED_WARM_UP = 5  # steps of a profile that do not count: memory is laid out, kernels are chosen, a model may be compiled
+PROFILED_TRACE = 5  # steps in its trace: enough to see what repeats, few enough to open quickly
+PROFILED_LEAST = PROFILED_WARM_UP + 1 + 1 + PROFILED_TRACE  # steps of a whole profile
+
+
+@dataclass
+class Config:
+    max_steps: int = 2000  # the budget in optimiser steps
+    max_epochs: int = 0  # if above 0: the budget in passes over the data, instead of max_steps
+    batch_size: int = 256  # samples of one optimiser step
+    accumulate: int = 1  # parts the batch is cut into, for memory; the result is the same but for rounding
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    grad_clip: float = 1.0  # largest gradient norm; 0 for no clipping. Losses are never clipped
+    ema: float = 0.999  # decay of the averaged weights, which are the ones that act; 0 for none
+    precision: str = "fp32"  # fp32 | bf16 (autocast)
+    compile: bool = False  # torch.compile; on a CPU a minute of it, for steps some 15 % faster
+    threads: int = 0  # CPU threads; 0 leaves PyTorch's choice. Recorded: the last bits depend on it
+    log_every: int = 50  # steps between rows of metrics.jsonl
+    eval_every: int = 500  # steps between validations (loss, and success on the val split); 0: only at the end
+    eval_episodes: int = 100  # episodes of a validation; 0: loss only
+    save_every: int = 500  # steps between checkpoints, beside those at every validation; 0: only those
+    bad_steps: int = 5  # non-finite steps in a row that end the run
+    overfit: bool = False  # train on one fixed batch and fail unless it is learned (debug=overfit)
+    profile: bool = False  # train for max_steps to see where their time goes, and stop (debug=profile)
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate", "log_every", "bad_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("max_steps", "max_epochs", "threads", "eval_every", "eval_episodes", "save_every", "grad_clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if not self.max_steps and not self.max_epochs:
+            raise ValueError("max_steps and max_epochs are both 0: give one of them a budget")
+        if self.eval_episodes > 100_000:
+            raise ValueError(f"eval_episodes cannot exceed 100000, got {self.eval_episodes}")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate must divide batch_size={self.batch_size}, got {self.accumulate}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be at least 0 and below 1, got {self.ema}")
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision must be fp32 or bf16, got {self.precision}")
+        if self.profile and (self.max_epochs or self.max_steps < PROFILED_LEAST):
+            raise ValueError(
+                f"max_steps must be at least {PROFILED_LEAST} for a profile, and max_epochs 0, got {self.max_steps} and "
+                f"{self.max_epochs}: it takes {PROFILED_WARM_UP} steps to warm up, {PROFILED_TRACE} to trace, and some to time"
+            )

@@ -1,0 +1,74 @@
+"""What a run needs before it can begin: recorded data, and a trainer with its policy."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from gymnasium import spaces
+
+from conf.check import Request
+from envs.base import Family, Score
+from envs.data import record, statistics
+from envs.data.store import Dataset
+from envs.data.windows import Windows
+from policies import store
+from policies.base import Policy
+from trainers.base import Run, Trainer
+from trainers.evaluate.final import evaluator_of
+from trainers.record.records import Records, bar, say
+
+
+def build_trainer(request: Request, family: Family, folder: Path, device: torch.device) -> Trainer:
+    """A trainer with its policy and data, ready for the first step."""
+    data, validation = (load_or_record(request, family, split) for split in ("train", "val"))
+    torch.manual_seed(request.seed)
+    policy: Policy = request.targets["policy"](request.policy, family.spaces)
+    policy.fit(data.meta)
+    if request.init_from:
+        warm_start(policy, Path(request.init_from), request, family)
+    policy.to(device)
+    windows, held_out = (Windows(dataset, policy.window) for dataset in (data, validation))
+    floor = statistics.floor(windows, policy.modalities) if isinstance(family.spaces.action, spaces.Discrete) else None
+
+    def play(acting: Policy) -> Score:
+        return evaluator_of(acting).validate(acting, family, request.trainer.eval_episodes, request.seed, device)
+
+    def save_policy(into: Path, acting: Policy) -> None:
+        store.save(into, request.config["policy"]["_target_"], request.policy, family.spaces, acting.state_dict())
+        shutil.copy(folder / "config.yaml", into)
+
+    run = Run(
+        folder,
+        request.seed,
+        device,
+        save_policy,
+        make_records=lambda offset, step: Records(folder, request.logger, offset, step),
+        play=play if request.trainer.eval_episodes else None,
+        judged_by=evaluator_of(policy).judged_by,
+        floor=floor,
+    )
+    return request.targets["trainer"](request.trainer, policy, windows, held_out, run)
+
+
+def warm_start(policy: Policy, folder: Path, request: Request, family: Family) -> None:
+    if store.target_of(folder) == request.config["policy"]["_target_"]:
+        store.load_weights(policy, folder, request.policy, family.spaces)
+        return
+    taken = store.load_parts(policy, folder, request.policy, family.spaces)
+    new = [name for name, _ in policy.named_children() if name not in taken]
+    say(f"weights of {', '.join(taken)} are those of {folder}; {', '.join(new)} start anew")
+
+
+def load_or_record(request: Request, family: Family, split: str) -> Dataset:
+    data = request.env.data
+    with bar(f"record {split} episodes", data.episodes if split == "train" else data.val_episodes) as progress:
+        return record.dataset(
+            family,
+            request.env.data,
+            split,
+            Path(request.data_dir),
+            progress,
+            waiting=lambda: say(f"another run is making the {split} data; waiting for it"),
+        )
