@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from helpers import ROOT
