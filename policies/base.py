@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.base import DataConfig, Spaces
+from envs.data.statistics import Statistics
 from envs.data.windows import Window
 from policies.noise import Noise
 
@@ -29,7 +30,7 @@ from policies.noise import Noise
 Batch = dict[str, Any]
 Memory = dict[str, Tensor]  # lane first
 
-__all__ = ["Batch", "Loss", "Memory", "Policy", "Window"]
+__all__ = ["Batch", "Loss", "Memory", "Policy", "Window", "check_dropout", "check_temperature"]
 
 
 class Loss(NamedTuple):
@@ -40,6 +41,18 @@ class Loss(NamedTuple):
     # name -> (sum, count). `first_action_loss`, in eval mode: what of it is about the next action alone, where `total` is about
     # more; only that can be compared with other policies and with the entropy floor of the data.
     metrics: dict[str, tuple[Tensor, Tensor]]
+
+
+def check_temperature(temperature: float) -> None:
+    if not 0.01 <= temperature <= 100:
+        raise ValueError(
+            f"temperature must be between 0.01 and 100, got {temperature} (eval.decode=greedy takes the most likely action)"
+        )
+
+
+def check_dropout(dropout: float) -> None:
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is a probability below 1, got {dropout}")
 
 
 class Policy(nn.Module):
@@ -60,7 +73,7 @@ class Policy(nn.Module):
         """A sentence if it cannot learn from these data (None: it only acts) or with episodes of up to `max_steps`, else None."""
         return None
 
-    def fit(self, statistics: dict[str, Any]) -> None:
+    def fit(self, statistics: Statistics) -> None:
         """Take what is needed from the training split's statistics into buffers. Called once, before training."""
 
     def forward(self, batch: Batch, noise: Noise) -> Loss:

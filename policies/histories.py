@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from envs.base import DataConfig, Spaces
+from envs.data.statistics import Statistics
 from policies import encoders
-from policies.actions import choose, only_discrete
-from policies.base import Batch, Loss, Memory, Policy, Window
+from policies.actions import Tokens, choose, refuse
+from policies.actions.tokens import check_bins
+from policies.base import Batch, Loss, Memory, Policy, Window, check_temperature
 from policies.noise import Noise
 
 SPREAD = 0.5  # of what is added to the token of an observation, whose own is 1
@@ -39,6 +41,7 @@ class Config:
     late: int = 0  # the episode of a history from which on the loss counts `late_weight` times: where something is to be recalled
     late_weight: float = 1.0
     dropout: float = 0.0  # of what each block adds; it costs learning speed, and histories are plenty
+    bins: int = 32  # of each dimension of a continuous action
     temperature: float = 1.0  # of sampled acting; greedy acting cannot explore
 
     def __post_init__(self) -> None:
@@ -54,20 +57,22 @@ class Config:
             raise ValueError(f"late must be at least 0 and late_weight above 0, got {self.late} and {self.late_weight}")
         if not 0 <= self.from_start <= 1:
             raise ValueError(f"from_start is a share between 0 and 1, got {self.from_start}")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        check_bins(self.bins)
+        check_temperature(self.temperature)
 
 
 class StepTokens(nn.Module):
     """One token [B, T, d] for each step: what is seen, plus what led there."""
 
-    def __init__(self, config: Config, spaces: Spaces):
+    def __init__(self, config: Config, spaces: Spaces, actions: Tokens):
         super().__init__()
         width = config.hidden_dim
+        self.actions = actions
         self.modalities = tuple(spaces.observation)
         self.encoder = encoders.Encoder(config.encoder, spaces.observation, width)
-        self.merge = nn.Identity() if self.encoder.tokens == 1 else nn.Linear(self.encoder.tokens * width, width)
-        self.action = nn.Embedding(int(spaces.action.n), width)  # type: ignore[attr-defined]
+        joined = self.encoder.tokens * self.encoder.width
+        self.merge = nn.Identity() if joined == width else nn.Linear(joined, width)
+        self.action = nn.Embedding(actions.per_action * actions.values, width)  # a table for each token of an action
         self.reward = nn.Embedding(3, width)  # lost, nothing, won: the sign, because every environment counts in its own units
         self.first = nn.Embedding(2, width)
         for table in (self.action, self.reward, self.first):
@@ -75,8 +80,10 @@ class StepTokens(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         seen = self.merge(self.encoder({name: batch["observation"][name] for name in self.modalities}).flatten(2))
+        tables = torch.arange(self.actions.per_action, device=seen.device) * self.actions.values
+        action = self.action(self.actions.encode(batch["previous_action"]) + tables).sum(2)
         reward = batch["previous_reward"].sign().long() + 1
-        return seen + self.action(batch["previous_action"]) + self.reward(reward) + self.first(batch["first"].long())
+        return seen + action + self.reward(reward) + self.first(batch["first"].long())
 
 
 class HistoryPolicy(Policy):
@@ -87,7 +94,7 @@ class HistoryPolicy(Policy):
     @classmethod
     def accepts(cls, config: Any, spaces: Spaces) -> str | None:
         name = cls.__module__.rpartition(".")[2]
-        return only_discrete(name, spaces.action) or encoders.Encoder.accepts(config.encoder, spaces.observation)
+        return refuse(name, spaces.action) or encoders.Encoder.accepts(config.encoder, spaces.observation)
 
     @classmethod
     def accepts_data(cls, config: Any, data: DataConfig | None, max_steps: int) -> str | None:
@@ -121,11 +128,22 @@ class HistoryPolicy(Policy):
         self.config = config
         steps = config.length
         self.window = Window(steps, steps, align="each", span="history", every=config.every, from_start=config.from_start)
-        self.num_actions = int(spaces.action.n)  # type: ignore[attr-defined]
-        self.token = StepTokens(config, spaces)
-        self.head = nn.Linear(config.hidden_dim, self.num_actions)
+        self.token = StepTokens(config, spaces, Tokens(spaces.action, config.bins))
+        self.head = nn.Linear(config.hidden_dim, self.actions.per_action * self.actions.values)
         nn.init.zeros_(self.head.weight)  # the first loss is ln(actions) to the last digit
         nn.init.zeros_(self.head.bias)
+
+    @property
+    def actions(self) -> Tokens:
+        return self.token.actions
+
+    def fit(self, statistics: Statistics) -> None:
+        self.token.encoder.fit(statistics)
+        self.actions.fit(statistics)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[B, T, per_action, values]: the tokens of an action are predicted independently of each other."""
+        return self.head(hidden).unflatten(-1, (self.actions.per_action, self.actions.values)).float()
 
     def step(self, token: Tensor, memory: Memory) -> Tensor:
         """What the next action is read from, [N, d]; what is to be remembered of the token is written into `memory`."""
@@ -139,29 +157,34 @@ class HistoryPolicy(Policy):
 
     def loss(self, hidden: Tensor, batch: Batch, noise: Noise) -> Loss:
         """Of all actions of the batch, from what they are read from [B, T, d]: a step's own and what came before it."""
-        logits = self.head(hidden).float()  # [B, T, A]
+        logits, action = self.logits(hidden), self.actions.encode(batch["action"])  # [B, T, A, values], [B, T, A]
         counted = batch["action_mask"]
         if self.training and self.config.targets == "one":
             counted = one_of_each(counted, noise)
-        label = batch["action"].masked_fill(~counted, -100).flatten()  # cross_entropy's "ignore"
-        plain = F.cross_entropy(logits.flatten(0, 1), label, reduction="none").view_as(counted)  # [B, T]
+        label = action.masked_fill(~counted[..., None], -100).flatten()  # cross_entropy's "ignore"
+
+        def cross_entropy(smoothing: float) -> Tensor:
+            loss = F.cross_entropy(logits.flatten(0, 2), label, reduction="none", label_smoothing=smoothing)
+            return loss.view_as(action).sum(2)  # [B, T]
+
+        plain = cross_entropy(0.0)
         total, count = plain.sum(), counted.sum()
-        metrics = {"accuracy": (((logits.argmax(-1) == batch["action"]) & counted).sum(), count)}
+        metrics = {"accuracy": (((logits.argmax(-1) == action).all(2) & counted).sum(), count)}
         smoothing, late_weight = self.config.label_smoothing, self.config.late_weight
         if smoothing or late_weight != 1:  # then the loss is not what others' can be compared with
             metrics["cross_entropy"] = (total.detach(), count)
-            asked = F.cross_entropy(logits.flatten(0, 1), label, reduction="none", label_smoothing=smoothing).view_as(counted)
+            asked = cross_entropy(smoothing)
             weight = counted * torch.where(batch["episode"] >= self.config.late, late_weight, 1.0)
             total, count = (asked * weight).sum(), weight.sum()
         with torch.no_grad():
-            told = counted & batch["floor"].isfinite()
+            told = counted & batch["floor"].isfinite() & self.actions.discrete  # of continuous actions it is that of a density
             metrics["excess"] = ((plain - batch["floor"]).where(told, 0.0).sum(), told.sum())
             if not self.training:
                 metrics |= by_age(plain, counted, batch["episode"])
         return Loss(total, count, metrics)
 
     def chance_loss(self, batch: Batch) -> float:
-        return math.log(self.num_actions)
+        return self.actions.per_action * math.log(self.actions.values)
 
     # --- acting ------------------------------------------------------------------------------------------------------
 
@@ -169,8 +192,9 @@ class HistoryPolicy(Policy):
     def act(self, observation: dict[str, Tensor], memory: Memory, noise: Noise, greedy: bool = False) -> tuple[Tensor, Memory]:
         now = {name: value[:, None] for name, value in observation.items()}  # T = 1
         token = self.token({"observation": now, **now})[:, 0]
-        logits = self.head(self.step(token, memory)).float()
-        return choose(logits / self.config.temperature, noise, greedy), memory
+        logits = self.logits(self.step(token, memory)[:, None])[:, 0]  # [N, A, values]
+        chosen = choose(logits / self.config.temperature, noise, greedy)
+        return self.actions.decode(chosen[:, None])[:, 0], memory
 
 
 def one_of_each(counted: Tensor, noise: Noise) -> Tensor:

@@ -23,9 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from envs.base import Spaces
+from envs.data.statistics import Statistics
 from policies import encoders
-from policies.actions import only_discrete
-from policies.base import Batch, Loss
+from policies.actions import Tokens, refuse
+from policies.actions.tokens import check_bins
+from policies.base import Batch, Loss, check_dropout, check_temperature
 from policies.nets import DiTBlock, sinusoidal_embedding
 from policies.noise import Noise
 from policies.plans import PlanningPolicy, check_plan
@@ -46,6 +48,7 @@ class Config:
     frames: list[int] = field(default_factory=lambda: [0])  # what it sees: each number a frame so many steps ago, 0 the present
     horizon: int = 8  # slots of a plan; expert plans rarely need more before the view changes
     execute: int = 4  # actions carried out before the next plan
+    bins: int = 32  # of each dimension of a continuous action
     denoise_steps: int = 8  # rounds of unmasking; each commits a slot at least, so more than `horizon` are as many as `horizon`
     order: Order = "confident"  # of unmasking: the most certain slots first; "random" samples exactly what is learned
     temperature: float = 1.0  # of sampled acting
@@ -61,10 +64,9 @@ class Config:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.hidden_dim % (2 * self.heads):
             raise ValueError(f"hidden_dim must be a multiple of 2 * heads = {2 * self.heads}, got {self.hidden_dim}")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature} (eval.decode=greedy takes the best token)")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is a probability below 1, got {self.dropout}")
+        check_bins(self.bins)
+        check_dropout(self.dropout)
+        check_temperature(self.temperature)
 
 
 class Context(NamedTuple):
@@ -78,17 +80,25 @@ class Context(NamedTuple):
 class MaskedDiT(PlanningPolicy):
     @classmethod
     def accepts(cls, config: Config, spaces: Spaces) -> str | None:
-        return only_discrete("masked_dit", spaces.action) or encoders.Encoder.accepts(config.encoder, spaces.observation)
+        return refuse("masked_dit", spaces.action) or encoders.Encoder.accepts(config.encoder, spaces.observation)
 
     def __init__(self, config: Config, spaces: Spaces):
         super().__init__(spaces, config.frames, config.horizon, config.execute)
         self.config = config
-        self.MASK = self.PAD + 1
+        self.tokens = Tokens(spaces.action, config.bins)
+        self.END, self.PAD, self.MASK = self.tokens.END, self.tokens.PAD, self.tokens.PAD + 1
+        self.slots = config.horizon * self.tokens.per_action
         self.unmasking = Unmasking(
-            config.order, config.horizon, config.denoise_steps, config.temperature, end=self.END, mask=self.MASK
+            config.order,
+            self.slots,
+            config.denoise_steps,
+            config.temperature,
+            end=self.END,
+            mask=self.MASK,
+            per_action=self.tokens.per_action,
         )
         width, attends = config.hidden_dim, config.conditioning == "cross_attention"
-        self.classes = self.num_actions + (config.padding == "end")
+        self.classes = self.tokens.values + (config.padding == "end")
         self.encoder = encoders.Encoder(config.encoder, spaces.observation, width)
         self.modalities = tuple(self.encoder.parts)
         self.frame = nn.Parameter(torch.randn(len(config.frames), width) * 0.02) if len(config.frames) > 1 else None
@@ -96,7 +106,7 @@ class MaskedDiT(PlanningPolicy):
         self.token = nn.Embedding(self.MASK + (config.corruption == "mask"), width)
         # As in the write-up: a projection that can make tokens look unlike the noise among which they stand.
         self.project = nn.Identity() if config.corruption == "mask" else nn.Linear(width, width)
-        self.slot = nn.Parameter(torch.randn(config.horizon, width) * 0.02)
+        self.slot = nn.Parameter(torch.randn(self.slots, width) * 0.02)
         self.time = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
         shape = (config.heads, config.feedforward * width, attends, config.dropout)
         self.blocks = nn.ModuleList(DiTBlock(width, *shape) for _ in range(config.layers))
@@ -107,11 +117,15 @@ class MaskedDiT(PlanningPolicy):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
+    def fit(self, statistics: Statistics) -> None:
+        self.encoder.fit(statistics)
+        self.tokens.fit(statistics)
+
     # --- the network -------------------------------------------------------------------------------------------------
 
-    def encode(self, seen: dict[str, Tensor], known: Tensor) -> Context:
+    def encode(self, seen: dict[str, Tensor], known: Tensor, noise: Noise | None = None) -> Context:
         """`seen` {name: [B, To, ...]}, of which the frames `known` [B, To] belong to the episode."""
-        tokens, mask = self.encoder(seen, known), None  # [B, To, S, d]
+        tokens, mask = self.encoder(seen, known, noise), None  # [B, To, S, d]
         if self.frame is None:
             tokens = tokens.flatten(1, 2)
             mean = tokens.mean(1)
@@ -146,14 +160,17 @@ class MaskedDiT(PlanningPolicy):
     # --- training ----------------------------------------------------------------------------------------------------
 
     def targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The tokens of the recorded plan [B, slots], and which of them hold something to learn."""
         if self.config.padding == "repeat_last":  # what a window repeats behind its end is the last action
-            return batch["action"], batch["action_mask"] | batch["ended"]
-        return super().targets(batch)
+            shown = (batch["action_mask"] | batch["ended"]).repeat_interleave(self.tokens.per_action, dim=1)
+            return self.tokens.encode(batch["action"]).flatten(1), shown
+        return self.tokens.targets(batch)
 
     def forward(self, batch: Batch, noise: Noise) -> Loss:
         plan, counted = self.targets(batch)  # [B, H]
         ways, slots = self.config.corruptions, plan.shape[1]
-        plan, counted, ended = (x.repeat_interleave(ways, dim=0) for x in (plan, counted, batch["ended"]))  # [B * ways, H]
+        ended = batch["ended"].repeat_interleave(self.tokens.per_action, dim=1)
+        plan, counted, ended = (x.repeat_interleave(ways, dim=0) for x in (plan, counted, ended))  # [B * ways, slots]
         time = noise.uniform(ways).flatten()  # [B * ways]
         hidden = noise.uniform(ways, slots).flatten(0, 1) < mask_ratio(time)[:, None]
         # A plan with nothing hidden teaches nothing (and would be 0/0 alone): hide one of its slots.
@@ -164,7 +181,7 @@ class MaskedDiT(PlanningPolicy):
         shows_end = ((plan == self.END) & ~hidden).any(1, keepdim=True)
         tokens = plan.masked_fill(torch.where(counted, hidden, ~(ended & shows_end)), self.MASK)
 
-        context = self.encode(batch["observation"], batch["observation_mask"])
+        context = self.encode(batch["observation"], batch["observation_mask"], noise)
         logits = self.denoise(context, tokens, time, noise)
         asked = hidden & counted
         label = plan.masked_fill(~asked, -100)  # cross_entropy's "ignore"
@@ -189,11 +206,14 @@ class MaskedDiT(PlanningPolicy):
     def first_action(self, context: Context, batch: Batch, noise: Noise) -> dict[str, tuple[Tensor, Tensor]]:
         """How well the next action is known with the whole plan hidden: unlike the loss, what other policies' losses (and the
         data's entropy floor) can be compared with."""
-        tokens = torch.full_like(batch["action"], self.MASK)
-        logits = self.denoise(context, tokens, torch.ones(len(tokens), device=tokens.device), noise)[:, 0]
-        label, counted = batch["action"][:, 0], batch["action_mask"][:, 0]
-        loss = F.cross_entropy(logits[:, : self.num_actions], label, reduction="none") * counted
-        correct = (logits[:, : self.num_actions].argmax(-1) == label) & counted
+        first, values = slice(0, self.tokens.per_action), self.tokens.values
+        label = self.tokens.encode(batch["action"])[:, 0]  # [B, per_action]
+        tokens = torch.full((len(label), self.slots), self.MASK, device=label.device)
+        time = torch.ones(len(label), device=label.device)
+        logits = self.denoise(context, tokens, time, noise)[:, first, :values]
+        counted = batch["action_mask"][:, :1]
+        loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view_as(label) * counted
+        correct = (logits.argmax(-1) == label).all(1) & counted[:, 0]
         count = counted.sum()
         return {"first_action_loss": (loss.sum(), count), "first_action_accuracy": (correct.sum(), count)}
 
@@ -202,14 +222,22 @@ class MaskedDiT(PlanningPolicy):
 
     # --- acting ------------------------------------------------------------------------------------------------------
 
-    def plan(self, seen: dict[str, Tensor], known: Tensor, noise: Noise, greedy: bool = False) -> Tensor:
+    def plan(self, seen: dict[str, Tensor], known: Tensor, noise: Noise, greedy: bool = False) -> tuple[Tensor, Tensor]:
+        return self.tokens.actions(self.unmasked(seen, known, noise, greedy))
+
+    def unmasked(self, seen: dict[str, Tensor], known: Tensor, noise: Noise, greedy: bool = False) -> Tensor:
+        """The tokens of a plan [N, slots]."""
         *_, plan = self.unmask(seen, known, noise, greedy)
         return plan
 
-    def rounds(self, observation: dict[str, Tensor], noise: Noise, greedy: bool = False) -> Tensor:
+    def rounds(self, observation: dict[str, Tensor], noise: Noise, greedy: bool = False) -> Tensor | None:
+        if not self.tokens.discrete:
+            return None
         lanes, device = len(next(iter(observation.values()))), self.slot.device
-        seen, known, _ = self._look(observation, self.start(lanes, device))
-        hidden = torch.full((lanes, self.config.horizon), self.MASK, device=device)
+        memory = self.start(lanes, device)
+        self.remember(observation, memory)
+        seen, known = self.look(observation, memory, torch.arange(lanes, device=device))
+        hidden = torch.full((lanes, self.slots), self.MASK, device=device)
         return torch.stack([hidden, *self.unmask(seen, known, noise, greedy)])
 
     def unmask(self, seen: dict[str, Tensor], known: Tensor, noise: Noise, greedy: bool) -> Iterator[Tensor]:
@@ -218,7 +246,7 @@ class MaskedDiT(PlanningPolicy):
             noise = Noise(0, 0, torch.zeros_like(noise.rows))
         context = self.encode(seen, known)
         lanes = len(context.pooled)
-        tokens = torch.full((lanes, self.config.horizon), self.MASK, device=context.pooled.device)
+        tokens = torch.full((lanes, self.slots), self.MASK, device=context.pooled.device)
         for index, time in enumerate(self.unmasking.times):
             logits = self.denoise(context, tokens, context.pooled.new_full((lanes,), time), noise)
             tokens = self.unmasking.commit(tokens, logits, index, noise, greedy)

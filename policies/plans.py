@@ -1,17 +1,17 @@
 """Policies that choose several actions at once: carry out a few of them, look, and plan again.
 
-What they share: which slots of a recorded plan are asked for, the memory of the last frames, and when a lane needs a new plan.
-A plan is tokens [B, H]: the actions, then END (the episode is over in this slot) and PAD (after END).
+What they share: the memory of the last frames, the chunk of actions that is being carried out, and when a lane needs a new one.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from envs.base import Spaces
-from policies.base import Batch, Memory, Policy, Window
+from policies.base import Memory, Policy, Window
 from policies.noise import Noise
 
 
@@ -33,51 +33,62 @@ class PlanningPolicy(Policy):
         super().__init__()
         self.window = Window(observations=len(frames), actions=horizon, back=tuple(frames))
         self.frames, self.execute = frames, execute
-        self.seen_space = spaces.observation
-        self.num_actions = int(spaces.action.n)  # type: ignore[attr-defined]
-        self.END, self.PAD = self.num_actions, self.num_actions + 1
+        self.spaces = spaces
 
-    def targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The recorded plan [B, H], and which of its slots hold something to learn: the actions and one END."""
-        known, ended = batch["action_mask"], batch["ended"]  # [B, H]
-        is_end = ended & (ended.cumsum(1) == 1)
-        plan = torch.where(known, batch["action"], self.PAD).masked_fill(is_end, self.END)
-        return plan, known | is_end
-
-    def plan(self, seen: dict[str, Tensor], known: Tensor, noise: Noise, greedy: bool = False) -> Tensor:
-        """A plan [N, H] from the last frames {name: [N, To, ...]}, of which `known` [N, To] belong to this episode."""
-        raise NotImplementedError("plan(seen, known, noise, greedy) -> tokens [N, H]")
+    def plan(self, seen: dict[str, Tensor], known: Tensor, noise: Noise, greedy: bool = False) -> tuple[Tensor, Tensor]:
+        """Actions [N, H, *A] from the last frames {name: [N, To, ...]}, of which `known` [N, To] belong to this episode, and
+        which of the actions [N, H] lie before the end of the episode that the plan expects. The first always does."""
+        raise NotImplementedError("plan(seen, known, noise, greedy) -> actions [N, H, *A], valid [N, H]")
 
     def start(self, num_envs: int, device: torch.device) -> Memory:
-        horizon, frames = self.window.actions, self.frames[0] + 1
-        plan = torch.full((num_envs, horizon), self.PAD, device=device)  # nothing left to carry out
-        memory = {"plan": plan, "next": torch.zeros(num_envs, dtype=torch.long, device=device)}
-        if frames > 1:
-            memory["known"] = torch.zeros(num_envs, frames, dtype=torch.bool, device=device)
-            for name, space in self.seen_space.items():
-                blank = np.zeros((num_envs, frames, *(space.shape or ())), space.dtype)
-                memory[f"seen.{name}"] = torch.from_numpy(blank).to(device)
+        horizon, history = self.window.actions, self.frames[0] + 1
+        empty = batch_space(self.spaces.action, horizon)
+        plan = np.zeros((num_envs, *(empty.shape or ())), empty.dtype)
+        memory = {
+            "plan": torch.from_numpy(plan).to(device),
+            "valid": torch.zeros(num_envs, horizon, dtype=torch.bool, device=device),  # nothing left to carry out
+            "next": torch.zeros(num_envs, dtype=torch.long, device=device),
+        }
+        if history > 1:
+            memory["step"] = torch.zeros(num_envs, dtype=torch.long, device=device)
+            for name in self.modalities or self.spaces.observation:
+                space = self.spaces.observation[name]
+                blank = np.zeros((num_envs, history, *(space.shape or ())), space.dtype)
+                memory[f"seen.{name}"] = torch.from_numpy(blank).to(device)  # a ring: step s is kept in slot s modulo its length
         return memory
 
     def act(self, observation: dict[str, Tensor], memory: Memory, noise: Noise, greedy: bool = False) -> tuple[Tensor, Memory]:
-        seen, known, frames = self._look(observation, memory)
+        self.remember(observation, memory)
         plan, slot = memory["plan"], memory["next"]
         used_up = slot >= self.execute
-        over = plan.gather(1, slot.clamp(max=plan.shape[1] - 1)[:, None])[:, 0] >= self.END
+        over = ~memory["valid"].gather(1, slot.clamp(max=plan.shape[1] - 1)[:, None])[:, 0]
         lanes = (used_up | over).nonzero()[:, 0]
         if len(lanes):
-            made = self.plan({name: value[lanes] for name, value in seen.items()}, known[lanes], noise[lanes], greedy)
-            plan = plan.index_copy(0, lanes, made)
+            seen, known = self.look(observation, memory, lanes)
+            made, valid = self.plan(seen, known, noise[lanes], greedy)
+            memory["plan"].index_copy_(0, lanes, made.to(plan.dtype))
+            memory["valid"].index_copy_(0, lanes, valid)
             slot = slot.index_fill(0, lanes, 0)
-        return plan.gather(1, slot[:, None])[:, 0], {"plan": plan, "next": slot + 1, **frames}
+        memory["next"] = slot + 1
+        return plan[torch.arange(len(plan), device=plan.device), slot], memory
 
-    def _look(self, observation: dict[str, Tensor], memory: Memory) -> tuple[dict[str, Tensor], Tensor, Memory]:
-        """The frames of a window that ends now, which of them are known, and the memory of everything in between."""
-        now = {name: value[:, None] for name, value in observation.items()}  # To = 1
-        new = torch.ones(len(memory["next"]), 1, dtype=torch.bool, device=memory["next"].device)
-        if len(self.frames) == 1:
-            return now, new, {}
-        past = {f"seen.{name}": torch.cat([memory[f"seen.{name}"][:, 1:], value], dim=1) for name, value in now.items()}
-        past["known"] = torch.cat([memory["known"][:, 1:], new], dim=1)
-        shown = [-1 - back for back in self.frames]
-        return {name: past[f"seen.{name}"][:, shown] for name in now}, past["known"][:, shown], past
+    def remember(self, observation: dict[str, Tensor], memory: Memory) -> None:
+        """Writes the present frame over the oldest one."""
+        if "step" not in memory:
+            return
+        lanes, slot = torch.arange(len(memory["step"]), device=memory["step"].device), memory["step"] % (self.frames[0] + 1)
+        for name in memory:
+            if name.startswith("seen."):
+                memory[name][lanes, slot] = observation[name.removeprefix("seen.")]
+        memory["step"] = memory["step"] + 1
+
+    def look(self, observation: dict[str, Tensor], memory: Memory, lanes: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The frames of a window that ends now, of some lanes, and which of them there are."""
+        if "step" not in memory:
+            names = self.modalities or tuple(self.spaces.observation)
+            now = {name: observation[name].index_select(0, lanes)[:, None] for name in names}  # To = 1
+            return now, torch.ones(len(lanes), 1, dtype=torch.bool, device=lanes.device)
+        asked = memory["step"][lanes, None] - 1 - torch.tensor(self.frames, device=lanes.device)  # [n, To] steps of the episode
+        slot = asked % (self.frames[0] + 1)
+        kept = {name.removeprefix("seen."): value for name, value in memory.items() if name.startswith("seen.")}
+        return {name: frames[lanes[:, None], slot] for name, frames in kept.items()}, asked >= 0

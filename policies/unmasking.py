@@ -45,6 +45,7 @@ class Unmasking:
     temperature: float
     end: int
     mask: int
+    per_action: int = 1  # tokens of one action, in the middle of which no plan ends
 
     @property
     def left(self) -> list[int]:
@@ -79,9 +80,10 @@ class Unmasking:
         return tokens.masked_fill(ended.cumsum(1) - ended.long() > 0, self.end + 1)
 
     def _possible(self, tokens: Tensor, logits: Tensor) -> Tensor:
-        """A plan is never empty, and never ends before a slot that has been committed."""
+        """A plan is never empty, and never ends in the middle of an action or before a slot that has been committed."""
         never_ends = _any_behind(tokens <= self.end)
         never_ends[:, 0] = True
+        never_ends |= torch.arange(logits.shape[1], device=logits.device) % self.per_action > 0
         is_end = torch.arange(logits.shape[-1], device=logits.device) >= self.end
         return logits.masked_fill(never_ends[..., None] & is_end, -torch.inf)
 

@@ -25,7 +25,7 @@ def build_trainer(request: Request, family: Family, folder: Path, device: torch.
     data, validation = (load_or_record(request, family, split) for split in ("train", "val"))
     torch.manual_seed(request.seed)
     policy: Policy = request.targets["policy"](request.policy, family.spaces)
-    policy.fit(data.meta)
+    policy.fit(statistics.summarise(data))
     if request.init_from:
         warm_start(policy, Path(request.init_from), request, family)
     policy.to(device)

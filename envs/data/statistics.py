@@ -1,4 +1,4 @@
-"""What the recorded actions say before any training: how much of them could be predicted at all, and is val held out?"""
+"""What the recorded data say before any training: what to normalise with, how much could be predicted, and is val held out?"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from gymnasium import spaces
 
 from envs.data.store import Dataset
 from envs.data.windows import HistoryCut, Windows
@@ -14,6 +15,57 @@ from envs.data.windows import HistoryCut, Windows
 BLOCK = 1 << 26  # bytes of hashing at a time
 FLOOR_SAMPLES = 512  # windows over which a source's own entropy is averaged
 REPEATED = 0.5  # share of samples whose window occurs more than once, below which their entropy cannot be counted
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of one column, each of its numbers by itself; what is not finite does not count."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What policies normalise with: the moments of all floating-point columns of the training split."""
+
+    observations: dict[str, Moments]
+    continuous_action: Moments | None = None  # None: actions are discrete
+
+    @property
+    def action(self) -> Moments:
+        assert self.continuous_action is not None, "discrete actions have no moments"
+        return self.continuous_action
+
+
+def summarise(dataset: Dataset) -> Statistics:
+    observed = {name: moments(column) for name, column in dataset.observations.items() if column.dtype.kind == "f"}
+    continuous = isinstance(dataset.spaces.action, spaces.Box)
+    return Statistics(observed, moments(dataset.columns["action"]) if continuous else None)
+
+
+def moments(column: np.ndarray) -> Moments:
+    """In two passes over blocks of rows, in float64, so that neither memory nor rounding grows with the data."""
+    rows = max(1, BLOCK // max(1, 8 * column[:1].size))
+    blocks = [slice(start, start + rows) for start in range(0, len(column), rows)]
+    shape = column.shape[1:]
+    count, total, square = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
+    for block in blocks:
+        values = column[block].astype(np.float64)
+        finite = np.isfinite(values)
+        count += finite.sum(0)
+        total += np.where(finite, values, 0).sum(0)
+        low = np.minimum(low, np.where(finite, values, np.inf).min(0))
+        high = np.maximum(high, np.where(finite, values, -np.inf).max(0))
+    mean = total / np.maximum(count, 1)
+    for block in blocks:
+        values = column[block].astype(np.float64)
+        square += np.square(np.where(np.isfinite(values), values - mean, 0)).sum(0)
+    empty = count == 0
+    return Moments(mean, np.sqrt(square / np.maximum(count, 1)), np.where(empty, 0, low), np.where(empty, 0, high))
 
 
 @dataclass(frozen=True)

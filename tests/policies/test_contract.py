@@ -15,7 +15,7 @@ from helpers import options, pair
 from conf.checkpoint import write_manifest
 from conf.errors import BadRequest
 from envs.base import Family
-from envs.data import record
+from envs.data import record, statistics
 from envs.data.windows import Windows
 from policies import store
 from policies.base import Batch, Policy
@@ -42,7 +42,7 @@ def setting(request: pytest.FixtureRequest, request_for: Callable, data_dir: Pat
     family = asked.targets["env"](asked.env)
     made = asked.targets["policy"](asked.policy, family.spaces)
     data = record.dataset(family, asked.env.data, "train", data_dir)
-    made.fit(data.meta)
+    made.fit(statistics.summarise(data))
     return Setting(made, family, Windows(data, made.window), asked)
 
 
@@ -90,7 +90,7 @@ def test_padding_never_counts(setting: Setting):
     batch = setting.batch(64)
     padding = ~batch["action_mask"]
     before = setting.policy(batch, noise(64))
-    batch["action"] = torch.where(padding, (batch["action"] + 1) % setting.policy.num_actions, batch["action"])
+    batch["action"] = torch.where(padding, (batch["action"] + 1) % setting.family.spaces.action.n, batch["action"])
     after = setting.policy(batch, noise(64))
     assert torch.equal(before.total, after.total) and before.count == after.count
 
@@ -111,7 +111,7 @@ def test_acting_is_the_training_forward_pass(setting: Setting):
     if hasattr(setting.request.policy, "denoise_steps"):  # read as the policy is made
         once = replace(setting.request.policy, denoise_steps=1)
         setting = setting._replace(policy=type(setting.policy)(once, setting.family.spaces))
-        setting.policy.fit(setting.windows.dataset.meta)
+        setting.policy.fit(statistics.summarise(setting.windows.dataset))
     jolt(setting.policy)
     setting.policy.eval()
     batch, latest = setting.batch(12), _Latest(0, 0, torch.arange(1))
@@ -126,7 +126,7 @@ def test_acting_is_the_training_forward_pass(setting: Setting):
         for row in asked.any(1).nonzero()[:, 0].tolist():
             one = _rows({**batch, "action_mask": asked}, slice(row, row + 1))
             losses = []
-            for label in range(setting.policy.num_actions):
+            for label in range(setting.family.spaces.action.n):
                 one["action"] = torch.full_like(one["action"], label)
                 losses.append(setting.policy(one, latest).total.item())
             assert int(np.argmin(losses)) == chosen[step][row]

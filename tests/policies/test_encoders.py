@@ -4,7 +4,9 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from policies.encoders import Config, Encoder, GridMLP, Position
+from policies.encoders import Config, Encoder
+from policies.encoders.discrete import Position
+from policies.encoders.grid import GridMLP
 
 
 def a_grid(side: int) -> spaces.Box:
@@ -29,7 +31,7 @@ def test_whatever_is_one_of_a_few_has_an_encoder():
     assert Encoder.accepts(Config(), seen) is None
     tokens = Encoder(Config(), seen, 16)({"key": torch.tensor([[1]]), "weather": torch.tensor([[4]])})
     assert tokens.shape == (1, 1, 2, 16)
-    unknown = spaces.Dict({"smell": spaces.Box(0, 1, (3,)), "key": spaces.Discrete(2)})
+    unknown = spaces.Dict({"smell": spaces.Box(0, 1, (3, 2)), "key": spaces.Discrete(2)})
     assert Encoder.accepts(Config(), unknown) == "no encoder for the observation smell"
 
 

@@ -87,7 +87,7 @@ def test_hidden_labels_are_not_seen():
 @pytest.mark.parametrize("greedy", [True, False])
 def test_plans_are_whole_and_well_formed(rounds, greedy):
     policy = make(denoise_steps=rounds)
-    plan = policy.plan({"grid": grids(300)[:, None]}, NOW.expand(300, 1), Noise(0, 0, torch.arange(300)), greedy)
+    plan = policy.unmasked({"grid": grids(300)[:, None]}, NOW.expand(300, 1), Noise(0, 0, torch.arange(300)), greedy)
     assert not (plan == policy.MASK).any()
     assert (plan[:, 0] < policy.END).all()
     after = (plan == policy.END).cumsum(1) - (plan == policy.END).long() > 0
@@ -99,8 +99,8 @@ def test_plans_are_whole_and_well_formed(rounds, greedy):
 def test_the_state_is_encoded_once_for_all_rounds(monkeypatch):
     policy, calls = make(), []
     encoder = policy.encoder.forward
-    monkeypatch.setattr(policy.encoder, "forward", lambda seen, known: calls.append(1) or encoder(seen, known))
-    policy.plan({"grid": grids(4)[:, None]}, NOW.expand(4, 1), Noise(0, 0, torch.arange(4)))
+    monkeypatch.setattr(policy.encoder, "forward", lambda *seen: calls.append(1) or encoder(*seen))
+    policy.unmasked({"grid": grids(4)[:, None]}, NOW.expand(4, 1), Noise(0, 0, torch.arange(4)))
     assert len(calls) == 1
 
 
@@ -111,8 +111,7 @@ def test_a_plan_is_executed_and_then_made_again(monkeypatch):
 
     def plan(seen, known, noise, greedy):
         asked.append(len(noise.rows))
-        made = plans[0] if len(asked) == 1 else plans[1].expand(len(noise.rows), -1)
-        return made
+        return policy.tokens.actions(plans[0] if len(asked) == 1 else plans[1].expand(len(noise.rows), -1))
 
     monkeypatch.setattr(policy, "plan", plan)
     memory, acted = policy.start(2, torch.device("cpu")), []
@@ -140,9 +139,9 @@ def test_noise_hides_a_slot_completely(monkeypatch):
 
 def test_greedy_plans_are_the_same_for_any_noise():
     policy, seen = make(corruption="noise"), {"grid": grids(50)[:, None]}
-    one, other = (policy.plan(seen, NOW.expand(50, 1), Noise(seed, 3, torch.arange(50)), greedy=True) for seed in (0, 1))
+    one, other = (policy.unmasked(seen, NOW.expand(50, 1), Noise(seed, 3, torch.arange(50)), greedy=True) for seed in (0, 1))
     assert torch.equal(one, other) and len(one.unique(dim=0)) > 1
-    drawn = policy.plan(seen, NOW.expand(50, 1), Noise(1, 3, torch.arange(50)))
+    drawn = policy.unmasked(seen, NOW.expand(50, 1), Noise(1, 3, torch.arange(50)))
     assert not torch.equal(one, drawn)
 
 
@@ -153,7 +152,7 @@ def test_repeat_last_counts_what_stands_behind_the_end():
     assert counted.all() and torch.equal(plan, sample["action"]) and policy.classes == 7
     _, counted = policy.targets(plans(rows, length=3, terminated=False))
     assert counted.sum() == 3 * rows  # nobody knows what comes behind a truncation
-    plan = policy.plan({"grid": grids(50)[:, None]}, NOW.expand(50, 1), Noise(0, 0, torch.arange(50)))
+    plan = policy.unmasked({"grid": grids(50)[:, None]}, NOW.expand(50, 1), Noise(0, 0, torch.arange(50)))
     assert (plan < policy.END).all()
 
 
@@ -211,7 +210,7 @@ def test_rounds_show_the_plan_that_is_made():
     policy, seen = make(), grids(6)
     shown = policy.rounds({"grid": seen}, Noise(0, 0, torch.arange(6)))
     assert shown.shape == (9, 6, 8) and (shown[0] == policy.MASK).all()
-    assert torch.equal(shown[-1], policy.plan({"grid": seen[:, None]}, NOW.expand(6, 1), Noise(0, 0, torch.arange(6))))
+    assert torch.equal(shown[-1], policy.unmasked({"grid": seen[:, None]}, NOW.expand(6, 1), Noise(0, 0, torch.arange(6))))
     masked = (shown == policy.MASK).sum(-1)
     assert (masked[1:] <= masked[:-1]).all() and (masked[-1] == 0).all()
 

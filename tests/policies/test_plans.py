@@ -25,7 +25,7 @@ class Listening(PlanningPolicy):
 
     def plan(self, seen, known, noise, greedy=False):
         self.shown.append((seen["grid"], known))
-        return torch.zeros(len(known), 2, dtype=torch.long)
+        return torch.zeros(len(known), 2, dtype=torch.long), torch.ones(len(known), 2, dtype=torch.bool)
 
 
 def test_frames_arrive_oldest_first_and_only_those_of_the_episode():
@@ -35,8 +35,8 @@ def test_frames_arrive_oldest_first_and_only_those_of_the_episode():
         _, memory = policy.act({"grid": grid[step : step + 1]}, memory, Noise(0, step, torch.arange(1)))
     assert [known.tolist() for _, known in policy.shown[:3]] == [[[False, False, True]], [[False, True, True]], [[True] * 3]]
     assert torch.equal(policy.shown[-1][0][0], grid[2:])
-    assert set(policy.start(1, DEVICE)) == {"plan", "next", "known", "seen.grid"}
-    assert set(Listening([0]).start(1, DEVICE)) == {"plan", "next"}  # nothing to remember
+    assert set(policy.start(1, DEVICE)) == {"plan", "valid", "next", "step", "seen.grid"}
+    assert set(Listening([0]).start(1, DEVICE)) == {"plan", "valid", "next"}  # nothing to remember
 
 
 def test_frames_may_lie_far_apart():
@@ -67,7 +67,7 @@ def test_acting_with_frames_is_planning_on_a_training_window(kind):
         action, memory = policy.act({"grid": grid[step : step + 1]}, memory, noise, greedy=True)
         rows = torch.tensor([step - 4, step - 2, step])
         window = {"grid": grid[rows.clamp(min=0)][None]}  # as envs/data cuts it: padding repeats a real frame and is masked
-        planned = policy.plan(window, (rows >= 0)[None], Noise(0, step, torch.arange(1)), greedy=True)
+        planned, _ = policy.plan(window, (rows >= 0)[None], Noise(0, step, torch.arange(1)), greedy=True)
         assert action[0] == planned[0, 0]
 
 
@@ -91,8 +91,8 @@ def test_a_chunk_is_predicted_slot_by_slot():
     assert policy.chance_loss(sample) == math.log(8)  # seven actions, and END
     loss = policy(sample, Noise(0, 0, torch.arange(64)))
     assert loss.count == 64 * 3  # two actions and END
-    made = policy.plan({"grid": grids(64)[:, None]}, torch.ones(64, 1, dtype=torch.bool), Noise(0, 0, torch.arange(64)))
-    assert (made[:, 0] < policy.END).all() and (made[:, 1:] == policy.END).any()
+    _, valid = policy.plan({"grid": grids(64)[:, None]}, torch.ones(64, 1, dtype=torch.bool), Noise(0, 0, torch.arange(64)))
+    assert valid[:, 0].all() and not valid[:, 1:].all()
     one = jolted("bc_mlp")
     assert one.chance_loss(sample) == math.log(7)  # a single action cannot be behind the end
 

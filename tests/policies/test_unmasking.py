@@ -40,7 +40,7 @@ class Known(MaskedDiT):
     def drawn(self, greedy: bool = False) -> Tensor:
         """How often each plan is made [P]."""
         known = torch.ones(SAMPLES, 1, dtype=torch.bool)
-        made = self.plan({}, known, Noise(0, 0, torch.arange(SAMPLES)), greedy)
+        made = self.unmasked({}, known, Noise(0, 0, torch.arange(SAMPLES)), greedy)
         same = (made[:, None] == self.plans).all(-1)  # [N, P]
         return same.double().mean(0)
 

@@ -97,9 +97,9 @@ def smoothing_floor(report: Report, policy: HistoryPolicy) -> None:
     smoothing = policy.config.label_smoothing
     if not smoothing:
         return
-    rest = smoothing / policy.num_actions  # what each of the actions is given
+    rest = smoothing / policy.actions.values  # what each of the tokens is given
     sure = 1 - smoothing + rest
-    floor = -sure * math.log(sure) - (smoothing - rest) * math.log(rest)
+    floor = policy.actions.per_action * (-sure * math.log(sure) - (smoothing - rest) * math.log(rest))
     report.facts["smoothing_floor"] = floor
     report.add(
         "label smoothing",

@@ -1,0 +1,41 @@
+"""`encoder=`: how each kind of modality is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass
+class Config:
+    """`encoder=`; lives at `policy.encoder`."""
+
+    grid: Literal["mlp", "conv", "flat"] = (
+        "mlp"  # mlp: embed and mix all cells | conv: write-up 000's tokenizer | flat: its 20 M linear
+    )
+    grid_tokens: int = 4  # tokens made of one grid (mlp only; conv and flat make one a cell)
+    grid_embedding: int = 8  # size of a cell's embedding (mlp only)
+    grid_hidden: int = 256  # width of the mixing MLP (mlp only)
+    image: Literal["cnn", "resnet18", "vit_b16"] = "cnn"  # cnn: write-up 004's four convolutions
+    image_pool: Literal["softmax", "average"] = (
+        "softmax"  # cnn: where each feature is, or only how much of it there is (write-up 004)
+    )
+    image_size: int = 0  # side to which images are resized on the device; 0 leaves them as they are
+    image_pretrained: bool = False  # resnet18, vit_b16: start from ImageNet weights, downloaded before training
+    image_shift: int = 0  # pixels by which training images are randomly shifted
+    image_bf16: bool = False  # run the backbone in bfloat16 during training
+    state_normalise: bool = True  # by the training data's mean and deviation; write-up 004 did not
+    # tokens: each modality projected to tokens of one width, normalised | concat: one token of all features as they are
+    join: Literal["tokens", "concat"] = "tokens"
+    ignore: list[str] = field(default_factory=list)  # modalities that the policy does not get to see
+
+    def __post_init__(self) -> None:
+        for name in ("grid_tokens", "grid_embedding", "grid_hidden"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.image_size and not 16 <= self.image_size <= 1024:
+            raise ValueError(f"image_size must be between 16 and 1024, or 0 to leave images as they are, got {self.image_size}")
+        if not 0 <= self.image_shift <= 64:
+            raise ValueError(f"image_shift must be between 0 and 64 pixels, got {self.image_shift}")
+        if self.image_pretrained and self.image == "cnn":
+            raise ValueError("image_pretrained needs image=resnet18 or image=vit_b16: there are no weights for the cnn")

@@ -1,0 +1,118 @@
+"""Observations {modality: [B, To, ...]} -> tokens [B, To, S, width].
+
+Which part reads a modality is looked up in `TABLE` by the kind of its space, and by its name where a kind has several meanings.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from envs.data.statistics import Statistics
+from policies.encoders.config import Config
+from policies.encoders.discrete import Choice, Position
+from policies.encoders.grid import GRIDS
+from policies.encoders.image import Image
+from policies.encoders.language import Mission
+from policies.encoders.part import Part
+from policies.encoders.state import State
+from policies.noise import Noise
+
+ANY = "*"
+# (kind of space, name of the modality) -> the part that reads it, given the configuration. A new modality is a line here.
+TABLE = {
+    ("choice", ANY): lambda config: Choice,
+    ("floats", ANY): lambda config: State,
+    ("integers", "mission"): lambda config: Mission,
+    ("integers", "position"): lambda config: Position,
+    ("map", ANY): lambda config: GRIDS[config.grid],
+    ("picture", ANY): lambda config: Image,
+}
+
+
+def kind(space: spaces.Space) -> str | None:
+    if isinstance(space, spaces.Discrete):
+        return "choice"
+    if not isinstance(space, spaces.Box):
+        return None
+    whole, dimensions = np.issubdtype(space.dtype, np.integer), len(space.shape)
+    if dimensions == 1:
+        return "integers" if whole else "floats"
+    if dimensions == 3 and space.dtype == np.uint8:
+        return "picture" if space.shape[-1] == 3 and (space.high == 255).all() else "map"
+    return None
+
+
+def reader(config: Config, name: str, space: spaces.Space) -> type[Part] | None:
+    found = TABLE.get((str(kind(space)), name)) or TABLE.get((str(kind(space)), ANY))
+    return found(config) if found else None
+
+
+class Encoder(nn.Module):
+    """Tokens of one width, each normalised and marked with what it is; or, with `join=concat`, one token of all features."""
+
+    def __init__(self, config: Config, space: spaces.Dict, width: int):
+        super().__init__()
+        used = {name: part for name, part in space.items() if name not in config.ignore}
+        readers = {name: reader(config, name, part) for name, part in used.items()}
+        parts: dict[str, Part] = {name: found(config, used[name], width) for name, found in readers.items() if found}
+        self.parts = nn.ModuleDict(parts)
+        self.concat, self.shifts = config.join == "concat", config.image_shift > 0
+        if self.concat:
+            self.tokens = 1
+            self.width = sum(part.feature_size or part.tokens * width for part in parts.values())
+        else:
+            self.tokens, self.width = sum(part.tokens for part in parts.values()), width
+            self.norm = nn.LayerNorm(width)
+            self.kind = nn.Parameter(torch.randn(self.tokens, width) * 0.02)
+
+    @staticmethod
+    def accepts(config: Config, space: spaces.Dict) -> str | None:
+        if missing := sorted(set(config.ignore) - set(space)):
+            return f"policy.encoder.ignore names {', '.join(missing)}, but the observation has {', '.join(sorted(space))}"
+        used = {name: part for name, part in space.items() if name not in config.ignore}
+        if not used:
+            return "policy.encoder.ignore leaves nothing to see"
+        readers = {name: reader(config, name, part) for name, part in used.items()}
+        if unknown := sorted(name for name, found in readers.items() if found is None):
+            return f"no encoder for the observation {', '.join(unknown)}"
+        sentences = (found.accepts(config, used[name]) for name, found in readers.items() if found)
+        return next((sentence for sentence in sentences if sentence), None)
+
+    def fit(self, statistics: Statistics) -> None:
+        for name, part in self.parts.items():
+            part.fit(statistics.observations.get(name))  # type: ignore[operator]
+
+    def forward(self, observation: dict[str, Tensor], known: Tensor | None = None, noise: Noise | None = None) -> Tensor:
+        """`known` [B, To]: the frames that there are, if not all. What comes out for the others means nothing. `noise` draws the
+        augmentation of training."""
+        shape = next(iter(observation.values())).shape[:2]  # B, To
+        seen = {name: observation[name] for name in self.parts}
+        if self.training and self.shifts and noise is not None:
+            images = {name: part for name, part in self.parts.items() if isinstance(part, Image)}
+            seen |= {name: part.shifted(seen[name], noise) for name, part in images.items()}
+        frames = {name: value.flatten(0, 1) for name, value in seen.items()}
+        # Windows with a memory often reach back behind the start of their episode. A CPU does not encode what is not there; a GPU
+        # would have to be waited for, to learn how much there is.
+        there = None
+        if known is not None and shape[1] > 1 and known.device.type == "cpu" and not torch.compiler.is_compiling():
+            there = known.flatten().nonzero()[:, 0]
+            frames = {name: x.index_select(0, there) for name, x in frames.items()}
+        tokens = self.joined(frames)
+        if there is not None:
+            tokens = tokens.new_zeros(math.prod(shape), *tokens.shape[1:]).index_copy(0, there, tokens)
+        return tokens.unflatten(0, shape)
+
+    def joined(self, frames: dict[str, Tensor]) -> Tensor:
+        """[n, S, width] of frames {modality: [n, ...]}."""
+        if not self.concat:
+            return self.norm(torch.cat([part(frames[name]) for name, part in self.parts.items()], dim=1)) + self.kind
+        features = []
+        for name, part in self.parts.items():
+            assert isinstance(part, Part)
+            features.append(part.feature(frames[name]) if part.feature_size else part(frames[name]).flatten(1))
+        return torch.cat(features, dim=-1)[:, None]

@@ -1,0 +1,71 @@
+"""An image: bytes [B, height, width, 3] travel to the device, numbers are made there."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from envs.data.statistics import Moments
+from policies.encoders.backbones import BACKBONES
+from policies.encoders.config import Config
+from policies.encoders.part import Part
+from policies.noise import Noise
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, in which every backbone's input is normalised
+
+
+def size(config: Config, space: spaces.Space) -> tuple[int, int]:
+    """Height and width of what the backbone sees."""
+    height, width, _ = space.shape or (0, 0, 0)
+    return config.image_size or height, config.image_size or width
+
+
+class Image(Part):
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def accepts(cls, config: Config, space: spaces.Space) -> str | None:
+        return BACKBONES[config.image].accepts(config, size(config, space))
+
+    def __init__(self, config: Config, space: spaces.Box, width: int):
+        super().__init__(config, space, width)
+        self.config = config
+        self.backbone = BACKBONES[config.image](config, size(config, space))
+        self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.feature_size = self.backbone.features
+        for name, value in (("mean", MEAN), ("std", STD)):
+            self.register_buffer(name, 255 * torch.tensor(value).view(3, 1, 1), persistent=False)
+        if config.join == "tokens":
+            self.project = nn.Linear(self.feature_size, width)
+
+    def fit(self, moments: Moments | None) -> None:
+        if self.config.image_pretrained:
+            self.backbone.load_pretrained()
+
+    def shifted(self, image: Tensor, noise: Noise) -> Tensor:
+        """Each row's images [B, To, h, w, 3] moved by up to `image_shift` pixels; the border is repeated."""
+        most = self.config.image_shift
+        offset = (noise.uniform(2) * (2 * most + 1)).long() - most  # [B, 2]
+        rows, columns = (
+            (torch.arange(side, device=image.device) + offset[:, axis, None]).clamp(0, side - 1)  # [B, side]
+            for axis, side in enumerate(image.shape[2:4])
+        )
+        batch = torch.arange(len(image), device=image.device)[:, None, None]
+        return image[batch, :, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2, 4)
+
+    def feature(self, image: Tensor) -> Tensor:  # [B, h, w, 3] uint8
+        x = (image.permute(0, 3, 1, 2).float() - self.mean) / self.std  # channels last in memory, as they came
+        if self.config.image_size and x.shape[-2:] != (self.config.image_size,) * 2:
+            x = F.interpolate(x, (self.config.image_size,) * 2, mode="bilinear", antialias=True)
+        narrow = self.config.image_bf16 and self.training
+        with torch.autocast(x.device.type, torch.bfloat16) if narrow else nullcontext():
+            features = self.backbone(x)
+        return features.float()
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.project(self.feature(image))[:, None]

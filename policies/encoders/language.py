@@ -1,0 +1,26 @@
+"""An instruction in words."""
+
+from __future__ import annotations
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from policies.encoders.config import Config
+from policies.encoders.part import Part
+
+
+class Mission(Part):
+    """The instruction as one token: a position-weighted sum of its words' embeddings."""
+
+    tokens = 1
+
+    def __init__(self, config: Config, space: spaces.Box, width: int):
+        super().__init__(config, space, width)
+        self.word = nn.Embedding(int(space.high.max()) + 1, width, padding_idx=0)
+        self.position = nn.Parameter(torch.ones(space.shape[0], width))  # "red key, blue door" is not "blue key, red door"
+        nn.init.normal_(self.position, mean=1.0, std=0.5)
+
+    def forward(self, mission: Tensor) -> Tensor:  # [B, words] uint8, 0 where there is none
+        x = self.word(mission.long()) * self.position
+        return x.sum(1, keepdim=True) / (mission > 0).sum(1).clamp(min=1).sqrt()[:, None, None]

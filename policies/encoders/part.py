@@ -1,0 +1,34 @@
+"""The contract of what reads one modality."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from envs.data.statistics import Moments
+from policies.encoders.config import Config
+
+
+class Part(nn.Module):
+    """Constructed as `cls(config, space, width)`; its forward pass makes tokens [B, tokens, width] of a modality [B, ...]."""
+
+    tokens: int
+    feature_size: int = 0  # length of `feature`, where the modality has features of its own; 0: its tokens are the features
+
+    @classmethod
+    def accepts(cls, config: Config, space: spaces.Space) -> str | None:
+        """A sentence if this modality cannot be read with this configuration, else None."""
+        return None
+
+    def __init__(self, config: Config, space: Any, width: int):
+        super().__init__()
+        self.tokens = 1
+
+    def fit(self, moments: Moments | None) -> None:
+        """Take what is needed of the training data into buffers. Called once, before training."""
+
+    def feature(self, modality: Tensor) -> Tensor:
+        """[B, feature_size], before any projection to the tokens' width."""
+        raise NotImplementedError("feature(modality) -> [B, feature_size]")
