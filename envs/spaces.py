@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium import spaces
 
 
@@ -35,6 +34,8 @@ def random_actions(space: spaces.Space, uniform: np.ndarray) -> np.ndarray:
     if isinstance(space, spaces.Discrete):
         return (uniform * np.float32(space.n)).astype(np.int64) + space.start
     assert isinstance(space, spaces.Box), f"no random actions in a {type(space).__name__}"
+    import torch  # not above: worker processes import this file, and need not wait seconds for PyTorch
+
     below, above = space.bounded_below, space.bounded_above
     low, high = np.where(below, space.low, 0), np.where(above, space.high, 0)
     inner = np.maximum(uniform, np.float32(2**-25))  # keeps the logarithm and the quantile finite

@@ -309,7 +309,7 @@ def test_evaluation_takes_policy_and_environment_from_the_checkpoint(ask: Any, t
         (["policy=masked_dit"], "the checkpoint holds bc_mlp, not masked_dit"),
         (["encoder=mlp"], "the checkpoint's encoder is not the one"),
         (["policy.denoise_steps=3"], "policy.denoise_steps does not exist; policy has"),
-        (["env.data.noise=2"], "env.data.noise is a probability"),
+        (["env.data.noise=2"], "env.data.noise must be at least 0 and below 1"),
     ):
         with pytest.raises(BadRequest, match=sentence):
             ask("mode=eval", f"ckpt_path={checkpoint}", *words)

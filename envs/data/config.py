@@ -17,6 +17,7 @@ class DataConfig:
     """
 
     SOURCES: ClassVar[tuple[str, ...]] = ("annealed_expert",)  # learners; families that have more add them
+    NOISE_KINDS: ClassVar[tuple[str, ...]] = ("uniform", "none")  # families whose actions are numbers add to them
     IMPORTED: ClassVar[tuple[str, ...]] = ()  # sources whose episodes exist already; families that have any add them
 
     # Who chooses the actions: the expert, a learner, or several learners in equal shares (explorer+ppo+ppo: a third and two).
@@ -24,7 +25,8 @@ class DataConfig:
     episodes: int = 6000  # training episodes
     val_episodes: int = 200  # episodes for the validation loss
     episodes_per_history: int = 40  # how long a learner stays with one task; the expert has no histories
-    noise: float = 0.0  # share of steps that execute a random action; the label stays the expert's
+    noise: float = 0.0  # how much of what is executed is not the expert's, whose action stays the label; see noise_kind
+    noise_kind: str = "uniform"  # a share of random actions; where actions are numbers also dart, burst, or several joined by +
     detours: int = 0  # up to so many random places are visited before the expert is followed; its action is the label throughout
     seed: int = 0  # another seed, other training layouts and other tie-breaks
 
@@ -37,7 +39,11 @@ class DataConfig:
             if not 1 <= getattr(self, name) <= EPISODES_PER_DATA_SEED:
                 raise ValueError(f"data.{name} must be between 1 and {EPISODES_PER_DATA_SEED}, got {getattr(self, name)}")
         if not 0 <= self.noise < 1:
-            raise ValueError(f"data.noise is a probability below 1, got {self.noise}")
+            raise ValueError(f"data.noise must be at least 0 and below 1, got {self.noise}")
+        if unknown := set(self.noise_kind.split("+")) - set(self.NOISE_KINDS):
+            raise ValueError(
+                f"data.noise_kind must be one of {', '.join(self.NOISE_KINDS)}, or several joined by +; got {min(unknown)}"
+            )
         if (self.noise or self.detours) and self.learners:
             raise ValueError(f"data.source={self.source} explores by itself; data.noise and data.detours are for the expert")
         if (self.noise or self.detours) and self.imported:
@@ -68,4 +74,5 @@ class DataConfig:
 
     def recipe(self) -> dict[str, Any]:
         """What of this decides how an episode looks; their number is told by the seeds."""
-        return {"source": self.source, "noise": self.noise, "detours": self.detours, "seed": self.seed}
+        noise = {"noise_kind": self.noise_kind} if self.noise else {}
+        return {"source": self.source, "noise": self.noise, **noise, "detours": self.detours, "seed": self.seed}

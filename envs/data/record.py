@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium.vector.utils import batch_space
 
 from envs.base import Family
 from envs.data.cache import address, obtain
 from envs.data.config import DataConfig
 from envs.data.histories import record_histories
+from envs.data.noise import Noise
 from envs.data.store import OBSERVATION, Dataset, Writer
 from envs.play import Observation, Progress, steps, succeeded
 
@@ -74,7 +75,9 @@ def _record(
     successes, returns = [], []
     with Writer(folder) as writer:
         for start in range(0, len(seeds), family.record_batch):
-            block = _play(family, data, seeds[start : start + family.record_batch])
+            block = _play(
+                family, data, seeds[start : start + family.record_batch], partial(_advance, progress, start, len(seeds))
+            )
             lengths = block.pop("length")
             successes.append(block.pop("success"))
             returns.append(block.pop("return"))
@@ -82,7 +85,6 @@ def _record(
                 writer.append(name, rows)
             writer.append("episode_ends", steps + np.cumsum(lengths))
             steps += int(lengths.sum())
-            progress(min(start + family.record_batch, len(seeds)), len(seeds))
         writer.close()
         seconds = time.perf_counter() - began
         writer.finish(
@@ -96,17 +98,20 @@ def _record(
         )
 
 
-def _play(family: Family, data: DataConfig, seeds: np.ndarray) -> dict[str, np.ndarray]:
-    """One episode in each lane: columns in the order of `seeds`, and each episode's length, return and success."""
-    lanes = len(seeds)
+def _advance(progress: Progress, before: int, total: int, done: int) -> None:
+    progress(before + done, total)
+
+
+def _play(family: Family, data: DataConfig, seeds: np.ndarray, finished: Callable[[int], None]) -> dict[str, np.ndarray]:
+    """Columns in the order of `seeds`, and each episode's length, return and success. `finished` is told how many are done."""
+    lanes = min(len(seeds), family.max_lanes or len(seeds))
     vector, expert = family.vector(lanes, seeds=seeds), family.expert()
     wanderer = family.wanderer() if data.detours else None
-    random = np.random.Generator(np.random.Philox(key=[data.seed, int(seeds[0])]))
-    noise = batch_space(family.spaces.action, lanes)
-    noise.seed(int(random.integers(1 << 32)))
+    noise = Noise(data, family.spaces.action, seeds, family.max_steps) if data.noise else None
     columns: dict[str, list[np.ndarray]] = {}
-    played = []
-    success, returns = np.zeros(lanes, bool), np.zeros(lanes)
+    played: list[np.ndarray] = []
+    success, returns = np.zeros(len(seeds), bool), np.zeros(len(seeds))
+    moment, done = np.zeros(lanes, np.int64), 0  # [N] steps of the lane's episode so far, and how many episodes are over
 
     def keep(rows: dict[str, np.ndarray], playing: np.ndarray) -> None:
         for name, value in rows.items():
@@ -114,14 +119,14 @@ def _play(family: Family, data: DataConfig, seeds: np.ndarray) -> dict[str, np.n
 
     def act(observation: Observation, episode: np.ndarray) -> np.ndarray:
         label = expert.act(vector).astype(family.spaces.action.dtype, copy=False)  # [N] or [N, A]
-        keep({"action": label}, episode >= 0)
-        executed = label
+        playing = episode >= 0
+        keep({"action": label}, playing)
+        executed = label.copy()
         if wanderer:
             astray = wanderer.act(vector)
             executed = np.where(astray >= 0, astray, label).astype(label.dtype)
-        if data.noise:
-            slips = (random.random(lanes) < data.noise).reshape(lanes, *[1] * (label.ndim - 1))
-            executed = np.where(slips, noise.sample(), executed)
+        if noise:
+            executed[playing] = noise.executed(executed[playing], episode[playing], moment[playing])
         return executed
 
     for step in steps(vector, act):
@@ -130,10 +135,13 @@ def _play(family: Family, data: DataConfig, seeds: np.ndarray) -> dict[str, np.n
         keep({"reward": step.reward.astype(np.float32), "terminated": step.terminated, "truncated": step.truncated}, playing)
         if data.noise or data.detours:
             keep({"executed_action": step.action}, playing)
-        played.append(np.flatnonzero(playing))
-        success |= playing & succeeded(family, step)
-        returns += np.where(playing, step.reward, 0.0)
-    lane = np.concatenate(played)  # [steps] moment by moment
-    order = np.argsort(lane, kind="stable")  # episode by episode
+        played.append(step.episode[playing])
+        success[played[-1]] |= succeeded(family, step)[playing]
+        returns[played[-1]] += step.reward[playing]
+        moment = np.where(step.done, 0, moment + 1)
+        if step.done.any():
+            finished(done := done + int(step.done[playing].sum()))
+    episode = np.concatenate(played)  # [steps] moment by moment
+    order = np.argsort(episode, kind="stable")  # episode by episode
     block = {name: np.concatenate(columns.pop(name))[order] for name in list(columns)}  # one column twice in memory, not all
-    return block | {"length": np.bincount(lane, minlength=lanes), "return": returns, "success": success}
+    return block | {"length": np.bincount(episode, minlength=len(seeds)), "return": returns, "success": success}

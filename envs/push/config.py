@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from envs.data.config import DataConfig
 
@@ -32,6 +33,8 @@ class Camera:
 
 @dataclass
 class Data(DataConfig):
+    NOISE_KINDS: ClassVar[tuple[str, ...]] = ("uniform", "dart", "burst", "none")
+
     episodes: int = 850
     val_episodes: int = 50
 

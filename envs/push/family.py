@@ -29,7 +29,8 @@ PICTURE = 240  # pixels of a film's frames
 
 
 class Push(Family):
-    max_lanes = record_batch = LANES
+    max_lanes = LANES
+    record_batch = 4 * LANES  # 70 MB of images
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -204,7 +204,7 @@ def test_whole_numbers_may_be_written_as_floats(ask: Ask) -> None:
         ("trainer.compile=perhaps", "trainer.compile must be true or false, got perhaps"),
         ("trainer.optimizer.lr=-1", "trainer.optimizer.lr must be above 0"),
         ("trainer.optimizer.betas=0.9", "trainer.optimizer.betas must be a list"),
-        ("env.data.noise=2", "env.data.noise is a probability below 1"),
+        ("env.data.noise=2", "env.data.noise must be at least 0 and below 1"),
         ("logger=none", None),
         ("eval.split=tset", "eval.split must be one of"),
     ],

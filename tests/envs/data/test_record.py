@@ -61,6 +61,7 @@ class Expert:
 
 class WalksFamily(Family):
     record_batch = 3
+    max_steps = 4
 
     def __init__(self, action: spaces.Space = BOX, id: str = "ALE/Walks-v5"):
         self.config, self.id = None, id
