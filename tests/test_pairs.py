@@ -91,7 +91,12 @@ def test_an_environment_of_the_real_minigrid_is_evaluated(launch: Callable, here
     """Trained where there is an expert, played where there is none and the batched engine does not know the rules."""
     launch("policy=bc_mlp", *TINY, "env.max_steps=20", "hydra.run.dir=trained")
     done = launch(
-        "mode=eval", "ckpt_path=trained", "env=minigrid", "env.id=MiniGrid-Unlock-v0", "env.max_steps=8", "eval.episodes=3"
+        "mode=eval",
+        "ckpt_path=trained",
+        "env=minigrid",
+        "env.id=MiniGrid-Dynamic-Obstacles-5x5-v0",
+        "env.max_steps=8",
+        "eval.episodes=3",
     )
     assert "random" in done.stdout and "expert" not in done.stdout
 

@@ -15,6 +15,8 @@ from minigrid.core.world_object import WorldObj
 from minigrid.minigrid_env import MiniGridEnv
 
 from envs.minigrid.codes import EMPTY, code
+from envs.minigrid.engine import Engine
+from envs.minigrid.rules import rules_of
 
 
 def simulator(id: str) -> MiniGridEnv:
@@ -34,15 +36,16 @@ def reset(env: MiniGridEnv, seed: int, max_steps: int) -> dict:
 
 
 class Bank:
-    """All layouts of one id that this process has seen, as records: codes, contents, cell, direction, mission, max_steps."""
+    """All layouts of one id that this process has seen, as records: codes, contents, cell, direction, mission, max_steps, aim."""
 
     def __init__(self, id: str, max_steps: int) -> None:
         self.env = simulator(id)
         self.env.gen_obs = dict  # type: ignore[method-assign]  # two thirds of a reset, and only the layout is wanted
         self.max_steps = max_steps
+        self.rules = rules_of(self.env) or Engine  # layouts of other ids are compared, but not played
         cells = self.env.width * self.env.height
         dtype = [("codes", "u1", cells), ("contents", "u1", cells), ("cell", "i4"), ("direction", "i4")]
-        self._table = np.zeros(64, np.dtype([*dtype, ("mission", "i4"), ("max_steps", "i4")]))
+        self._table = np.zeros(64, np.dtype([*dtype, ("mission", "i4"), ("max_steps", "i4"), ("aim", "i4", 2)]))
         self.missions: list[str] = []  # each different mission once; a layout holds its index
         self._row: dict[int, int] = {}  # seed -> row of the table
         self._mission: dict[str, int] = {}
@@ -70,7 +73,7 @@ class Bank:
                 layout["contents"][cell] = _code(thing.contains)
         x, y = env.agent_pos
         layout["cell"], layout["direction"] = y * env.width + x, env.agent_dir
-        layout["max_steps"] = env.max_steps
+        layout["max_steps"], layout["aim"] = env.max_steps, self.rules.aims(env)
         layout["mission"] = self._mission.setdefault(env.mission, len(self._mission))
         if layout["mission"] == len(self.missions):
             self.missions.append(env.mission)

@@ -36,9 +36,10 @@ LAVA = _is("lava")
 PORTABLE = _is("key", "ball", "box")  # can be picked up
 BOX = _is("box")
 LOCKED_DOOR = DOOR & (_STATE == LOCKED)
+OPEN_DOOR = DOOR & (_STATE == OPEN)
 CLOSED_DOOR = DOOR & (_STATE == CLOSED)
 CLEAR = ~(_is("wall") | (DOOR & (_STATE != OPEN)))  # [256] bool, light passes (MiniGrid: see_behind)
-WALKABLE = _is("empty", "floor", "goal", "lava") | (DOOR & (_STATE == OPEN))  # (MiniGrid: can_overlap)
+WALKABLE = _is("empty", "floor", "goal", "lava") | OPEN_DOOR  # (MiniGrid: can_overlap)
 
 TOGGLED = np.arange(256, dtype=np.uint8)  # [256] a door after `toggle`, given the right key; everything else stays
 TOGGLED[DOOR] = code(OBJECT_TO_IDX["door"], _COLOUR[DOOR], np.where(_STATE[DOOR] == OPEN, CLOSED, OPEN))

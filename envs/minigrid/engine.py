@@ -7,6 +7,8 @@ row away from the agent; a row (7 bits lit, 7 bits clear) has only 128 x 128 cas
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from minigrid.core.actions import Actions
 from minigrid.core.constants import DIR_TO_VEC
@@ -55,6 +57,8 @@ class Engine:
         self.carried_contents = np.full(num_envs, EMPTY, np.uint8)  # [N]
         self.steps = np.zeros(num_envs, np.int64)  # [N]
         self.max_steps = np.ones(num_envs, np.int64)  # [N]
+        self.lanes = np.arange(num_envs)  # [N]
+        self.aim = np.zeros((num_envs, 2), np.intp)  # [N,2] of each layout, what the id's own rule asks for
         self.changes = np.zeros(num_envs, np.int64)  # [N] grows whenever the world (not the agent) changes: plans may be stale
         self.pictures = np.zeros((num_envs, 4 * area), "V3")  # [N,4*area] the turned pictures
         self.clear = np.zeros((num_envs, 4, self.size), np.uint8)  # [N,4,S] bit i: light passes cell i of the row across here
@@ -78,6 +82,7 @@ class Engine:
         self.carried[lanes] = self.carried_contents[lanes] = EMPTY
         self.steps[lanes] = 0
         self.max_steps[lanes] = layouts["max_steps"]
+        self.aim[lanes] = layouts["aim"]
         self.changes[lanes] += 1
         self.pictures[lanes] = SHOWN.take(codes.take(self.source, axis=1))
         if not self.see_through_walls:
@@ -99,24 +104,31 @@ class Engine:
         touching = np.flatnonzero(effect & TOUCHES)
         if len(touching):
             self._touch(touching, actions[touching], front[touching])
-        reward, terminated = self._judge(effect)
-        return reward, terminated, self.steps >= self.max_steps
-
-    def _judge(self, effect: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Reward and termination [N] by MiniGrid's core rule: the goal pays, goal and lava end the episode.
-
-        This is the place for ids with a rule of their own (Unlock, Fetch, KeyCorridor): their worlds are these worlds already, so
-        such an id needs a subclass with this one method, and `engine_knows` in family.py to name it.
-        """
+        won, over = self._judge(actions, effect)
         reward = np.zeros(self.num_envs)
-        won = np.flatnonzero(effect & WINS)
-        if len(won):
+        if won.any():
             reward[won] = 1 - 0.9 * (self.steps[won] / self.max_steps[won])
-        return reward, (effect & ENDS) != 0
+        return reward, over, self.steps >= self.max_steps
+
+    @staticmethod
+    def aims(env: Any) -> tuple[int, int]:
+        """What of a layout `_judge` needs to know."""
+        return 0, 0
+
+    def _judge(self, actions: np.ndarray, effect: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which lanes [N] have won and which are over, after `actions` and their `effect` on what was ahead.
+
+        MiniGrid's core rule: the goal wins, goal and lava end the episode. rules.py has the others.
+        """
+        return (effect & WINS) != 0, (effect & ENDS) != 0
+
+    def front(self) -> np.ndarray:
+        """The cell ahead of every agent [N], as an index into the flat codes."""
+        return self.cell + self.ahead.take(self.direction)
 
     def facing(self) -> np.ndarray:
         """The code of the cell ahead of every agent [N]."""
-        return self.codes.reshape(-1).take(self.cell + self.ahead.take(self.direction))
+        return self.codes.reshape(-1).take(self.front())
 
     def observe(self, lanes: np.ndarray | slice = slice(None)) -> np.ndarray:
         """MiniGrid's image of these lanes, uint8 [K,7,7,3], a new array."""

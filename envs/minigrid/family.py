@@ -27,15 +27,17 @@ from envs.base import Family, Needs, Score
 from envs.data.config import DataConfig
 from envs.deal import Deal
 from envs.minigrid.bank import bank, reset, simulator
-from envs.minigrid.engine import VERSION, VIEW
+from envs.minigrid.engine import VERSION, Engine
+from envs.minigrid.errands import ERRANDS, ErrandPlanner
 from envs.minigrid.planner import Planner
+from envs.minigrid.rules import Fetch, Memory, rules_of
 from envs.minigrid.vector import BatchedVector, LoopVector, MiniGridVector
 from envs.minigrid.wanderer import Wanderer
 from envs.play import ExpertPlayer, play
 from envs.spaces import Spaces
 from envs.text import VOCABULARY
 
-PLANNED = {  # classes that the planner solves, and how a user knows them
+PLANNED = {  # classes with MiniGrid's core rules that the planner solves, and how a user knows them
     rules.EmptyEnv: "MiniGrid-Empty-*",
     rules.FourRoomsEnv: "MiniGrid-FourRooms-*",
     rules.DoorKeyEnv: "MiniGrid-DoorKey-*",
@@ -45,6 +47,11 @@ PLANNED = {  # classes that the planner solves, and how a user knows them
     rules.LavaGapEnv: "MiniGrid-LavaGap*",
     rules.DistShiftEnv: "MiniGrid-DistShift*",
 }
+WITH_ERRANDS = (  # and ids with rules of their own
+    "MiniGrid-Unlock*, MiniGrid-BlockedUnlockPickup-*, MiniGrid-KeyCorridor*, MiniGrid-ObstructedMaze-*, MiniGrid-Fetch-*, "
+    "MiniGrid-GoTo*, MiniGrid-PutNear-*, MiniGrid-RedBlueDoors-*, MiniGrid-Memory*"
+)
+EXACT = (Engine, Fetch, Memory)  # rules by which the planner's plans are the shortest
 TILE = 16  # pixels of a rendered cell
 MINIGRID_WORDS = 18  # the longest mission of MiniGrid's own, LockedRoom's
 BABYAI_WORDS = 72  # the longest sentence of BabyAI's grammar: twice "put the red ball in front of you next to ... and put ..."
@@ -71,9 +78,10 @@ class MiniGrid(Family):
     def __init__(self, config: Config) -> None:
         self.config = config
         env = simulator(config.id)
-        self.batched = engine_knows(env)
+        self.batched = rules_of(env) is not None
         self.max_steps = config.max_steps or _longest_episode(env)
-        self.planned = type(env) in PLANNED
+        self.rules = rules_of(env)
+        self.planned = has_expert(env)
         view = env.agent_view_size
         high = np.array([max(table.values()) for table in (OBJECT_TO_IDX, COLOR_TO_IDX, STATE_TO_IDX)], np.uint8)
         modalities = {
@@ -99,8 +107,8 @@ class MiniGrid(Family):
         if ".wfc" in entry and not all(importlib.util.find_spec(name) for name in ("imageio", "networkx")):
             return f'{config.id} builds its mazes with extra packages: pip install "minigrid[wfc]".'
         needs_expert = needs == "expert" or (needs == "data" and config.data.needs_expert)
-        if needs_expert and type(simulator(config.id)) not in PLANNED:
-            return f"There is no expert for {config.id}. Ids that have one: {', '.join(PLANNED.values())}."
+        if needs_expert and not has_expert(simulator(config.id)):
+            return f"There is no expert for {config.id}. Ids that have one: {', '.join(PLANNED.values())}, {WITH_ERRANDS}."
         return super().accepts(config, needs)
 
     def make_vector(self, deal: Deal) -> MiniGridVector:
@@ -112,7 +120,8 @@ class MiniGrid(Family):
     def expert(self) -> Planner:
         if not self.planned:
             raise BadRequest(str(self.accepts(self.config, needs="expert")))
-        return Planner(self.config.data.seed, self.config.straight)
+        kind = ErrandPlanner if self.rules in ERRANDS else Planner
+        return kind(self.config.data.seed, self.config.straight)
 
     def wanderer(self) -> Wanderer:
         return Wanderer(self.config.data.seed, self.config.data.detours)
@@ -121,8 +130,8 @@ class MiniGrid(Family):
         return terminated & (reward > 0)
 
     def optimum(self, seeds: np.ndarray, episode: int = 0) -> Score | None:
-        """The planner's own episodes: its plans are the shortest, and the shortest episode has the highest return."""
-        if not self.planned:
+        """The planner's own episodes, where its plans are the shortest: the shortest episode has the highest return."""
+        if not self.planned or self.rules not in EXACT:
             return None
         return play(ExpertPlayer(self), self, seeds, 256).score
 
@@ -151,10 +160,8 @@ class MiniGrid(Family):
         return films
 
 
-def engine_knows(env: MiniGridEnv) -> bool:
-    """Whether this class plays by MiniGrid's core rules alone; those that override step() will need a hook in `Engine.reward`."""
-    core = all(getattr(type(env), name) is getattr(MiniGridEnv, name) for name in ("step", "gen_obs", "gen_obs_grid", "_reward"))
-    return core and env.agent_view_size == VIEW
+def has_expert(env: MiniGridEnv) -> bool:
+    return type(env) in PLANNED or rules_of(env) in ERRANDS
 
 
 def _longest_mission(env: MiniGridEnv) -> int:

@@ -19,6 +19,7 @@ from envs.minigrid.vector import BatchedVector
 
 PHASES = 3
 LEFT, RIGHT, FORWARD, USE = 1, 2, 4, 8  # bits of a set of optimal actions; USE picks up or toggles, whichever fits
+ONLY = 16  # ONLY + action is the set of that action alone
 
 
 class Planner:
@@ -43,10 +44,11 @@ class Planner:
         cell = self.number[engine.cell - engine.home]
         best = self.best[np.arange(vector.num_envs), self.phase, engine.direction, cell]  # [N] sets of actions
         if self.straight:
-            best = np.where(best & FORWARD, FORWARD, best)
+            best = np.where((best < ONLY) & (best & FORWARD != 0), FORWARD, best)
         draw = _uniform(self.seed, vector.seeds, engine.steps)
         action = MEMBERS[best, (draw * SIZE[best]).astype(np.intp)]
-        return np.where((action == Actions.toggle) & PORTABLE[engine.facing()], Actions.pickup, action)
+        picks_up = (best < ONLY) & (action == Actions.toggle) & PORTABLE[engine.facing()]
+        return np.where(picks_up, Actions.pickup, action)
 
     def _met(self, vector: VectorEnv) -> BatchedVector:
         """The vector environment itself, and everything ready for it."""
@@ -92,16 +94,15 @@ class Plan:
     def __init__(self, codes: np.ndarray, carried: int, width: int) -> None:
         self.errands, self.key = _errands(codes, carried)
         phases, cells = len(self.errands) + 1, len(codes)
-        y, x = np.divmod(np.arange(cells), width)
-        inner = (x > 0) & (x < width - 1) & (y > 0) & (y < cells // width - 1)  # nobody walks on the rim, so no shift wraps
-        walkable = WALKABLE[codes] & ~LAVA[codes] & inner
+        walkable = WALKABLE[codes] & ~LAVA[codes] & inner_cells(cells, width)
         free = np.repeat(walkable[None], phases, axis=0)  # [phases,cells] can be entered at once
         gate = np.repeat(CLOSED_DOOR[codes][None], phases, axis=0)  # [phases,cells] can be entered after USE
         for phase, errand in enumerate(self.errands):
             free[phase + 1 :, errand] = True  # the key is gone, the door is open
         if not self.errands and carried == EMPTY:
             gate |= PORTABLE[codes]  # a key in the way; hands are empty and nothing else needs them
-        self.best = _backwards(free, gate, GOAL[codes], self.errands, width)
+        goal = np.broadcast_to(GOAL[codes], (phases, 4, cells))
+        self.best = backwards(free, gate, goal, self.errands, width)
 
     def fulfilled(self, phase: int, codes: np.ndarray, carried: int) -> bool:
         """Whether the errand of this phase has just been done."""
@@ -122,8 +123,14 @@ def _errands(codes: np.ndarray, carried: int) -> tuple[list[int], int]:
     return [], EMPTY
 
 
-def _backwards(free: np.ndarray, gate: np.ndarray, goal: np.ndarray, errands: list[int], width: int) -> np.ndarray:
-    """Breadth-first from the goal; returns the sets of optimal actions [phases,4,cells].
+def inner_cells(cells: int, width: int) -> np.ndarray:
+    """The cells [cells] that are not on the outer wall. Nobody walks there, so that no shift of states wraps around."""
+    y, x = np.divmod(np.arange(cells), width)
+    return (x > 0) & (x < width - 1) & (y > 0) & (y < cells // width - 1)
+
+
+def backwards(free: np.ndarray, gate: np.ndarray, goal: np.ndarray, errands: list[int], width: int) -> np.ndarray:
+    """Breadth-first from the states `goal` [phases,4,cells]; returns the sets of optimal actions [phases,4,cells].
 
     Bit (phase * 4 + direction) * cells + cell of an integer is a state. A gate is entered two levels late: USE, then FORWARD.
     """
@@ -140,8 +147,10 @@ def _backwards(free: np.ndarray, gate: np.ndarray, goal: np.ndarray, errands: li
         right, down = (states & facing_right) >> 1, (states & facing_down) >> width
         return right | down | (states & facing_left) << 1 | (states & facing_up) << width
 
-    free_bits, gate_bits, unseen = _bits(free), _bits(gate), _bits((free | gate) & ~goal)
-    level, before = _bits(np.broadcast_to(goal, free.shape)), 0  # states at this distance from the goal, and at one less
+    goal_bits = _bits(goal)
+    free_bits, gate_bits, unseen = (_bits(np.repeat(cells[:, None], 4, axis=1)) for cells in (free, gate, free | gate))
+    unseen &= ~goal_bits
+    level, before = goal_bits, 0  # states at this distance from the goal, and at one less
     found = [0, 0, 0, 0]  # states where each action is optimal
     wrap = 3 * cells
     while level or before:
@@ -160,9 +169,8 @@ def _backwards(free: np.ndarray, gate: np.ndarray, goal: np.ndarray, errands: li
     return np.dot(np.array([LEFT, RIGHT, FORWARD, USE], np.uint8), flags).reshape(phases, 4, cells)
 
 
-def _bits(cells: np.ndarray) -> int:
-    """The states in these cells [phases,cells] bool, facing anywhere, as the bits of an integer."""
-    states = np.repeat(cells[:, None], 4, axis=1)  # [phases,4,cells]
+def _bits(states: np.ndarray) -> int:
+    """States [phases,4,cells] bool as the bits of an integer."""
     return int.from_bytes(np.packbits(states, bitorder="little").tobytes(), "little")
 
 
@@ -175,9 +183,10 @@ def _facing(phases: int, cells: int) -> tuple[int, int, int, int]:
 
 
 _ACTIONS = {LEFT: Actions.left, RIGHT: Actions.right, FORWARD: Actions.forward, USE: Actions.toggle}
-_SETS = [[int(action) for bit, action in _ACTIONS.items() if bits & bit] or [int(Actions.done)] for bits in range(16)]
-SIZE = np.array([len(members) for members in _SETS])  # [16]
-MEMBERS = np.array([members + [0] * (4 - len(members)) for members in _SETS])  # [16,4] the actions of each set
+_SETS = [[int(action) for bit, action in _ACTIONS.items() if bits & bit] or [int(Actions.done)] for bits in range(ONLY)]
+_SETS += [[int(action)] for action in Actions]
+SIZE = np.array([len(members) for members in _SETS])  # [23]
+MEMBERS = np.array([members + [0] * (4 - len(members)) for members in _SETS])  # [23,4] the actions of each set
 
 
 def _uniform(seed: int, episodes: np.ndarray, steps: np.ndarray) -> np.ndarray:

@@ -15,7 +15,6 @@ from minigrid.core.actions import Actions
 
 from envs.deal import Deal
 from envs.minigrid.bank import Bank, reset, simulator
-from envs.minigrid.engine import Engine
 from envs.spaces import Spaces
 from envs.text import tokens
 
@@ -100,7 +99,7 @@ class BatchedVector(MiniGridVector):
     def __init__(self, bank: Bank, deal: Deal, spaces: Spaces) -> None:
         super().__init__(deal, spaces)
         self.bank = bank
-        self.engine = Engine(self.num_envs, bank.env.width, bank.env.height, bank.env.see_through_walls)
+        self.engine = bank.rules(self.num_envs, bank.env.width, bank.env.height, bank.env.see_through_walls)
 
     def _load(self, lanes: np.ndarray, layouts: np.ndarray) -> None:
         records = self.bank.layouts(layouts)
@@ -112,7 +111,9 @@ class BatchedVector(MiniGridVector):
         self.engine.max_steps[lanes] = np.iinfo(np.int64).max  # the action `done` never ends an episode either
 
     def _play(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self.engine.step(actions)
+        reward, terminated, truncated = self.engine.step(actions)
+        idle = self.episode < 0  # `done` ends an episode in some ids, and a lane that was solved last stays solved
+        return np.where(idle, 0.0, reward), terminated & ~idle, truncated
 
     def _observe(self, lanes: np.ndarray | slice) -> Observation:
         direction = self.engine.direction[lanes].astype(np.int64)

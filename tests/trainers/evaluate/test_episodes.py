@@ -91,7 +91,7 @@ def test_a_test_split_that_repeats_the_training_split_is_called_that():
 
 
 def test_an_id_without_an_expert_is_still_scored():
-    place = family("MiniGrid-Unlock-v0", max_steps=5)
+    place = family("MiniGrid-Dynamic-Obstacles-5x5-v0", max_steps=5)
     policy = BCMLP(BCConfig(), place.spaces)
     config = Config(episodes=4, media=1, decode=["sampled"])
     record = evaluate(policy, place, config, place.seeds("train", 4), 0, CPU).record
