@@ -1,36 +1,51 @@
-"""The runs of a sweep, read from their folders while they are still going on or long after."""
+"""The runs of a sweep, read from their folders while they are still going on or long after. A damaged file damages its run."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from conf.errors import BadRequest
 from conf.folder import identifying, leaves
+
+GROUPS = ("experiment", "policy", "encoder", "env", "trainer")  # whose options are shown by the names that were typed
+TARGET = "._target_"
+DAMAGED = "damaged"
+
+Episodes = dict[str, Any]  # of one player in one run: success, return and length of each episode, and the strata they come in
 
 
 @dataclass
 class Run:
     folder: Path
     seed: int  # of the training that is compared
-    setting: dict[str, str]  # all that decides what is computed, but the seed: policy.horizon -> 8
+    setting: dict[str, str]  # all that decides what is computed, but the seed: policy.horizon -> 8; and the names of the options
     asked: set[str]  # the keys of its overrides
     status: str
-    summary: dict[str, Any]  # this and the next only of a run that is done
-    evaluation: dict[str, Any]
+    study: str | None = None
+    reason: str = ""  # why it failed, as far as its status.json knows
+    summary: dict[str, Any] = field(default_factory=dict)  # this and the next two only of a run that is done
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    episodes: dict[str, Episodes] = field(default_factory=dict)  # player -> episodes
+
+    @property
+    def only_looks(self) -> bool:
+        """A look at a configuration (debug=..., health, a profile) and no training or evaluation to compare."""
+        flags = (self.setting.get(f"trainer.{name}") for name in ("profile", "overfit"))
+        return self.setting.get("mode", "train") not in ("train", "eval") or "true" in flags or "debug" in self.asked
 
 
 def read(folder: Path) -> list[Run]:
     if (folder / "config.yaml").exists():
         raise BadRequest(f"{folder} is the folder of one run; a sweep's folder has such a folder for each of its runs")
-    configs = {path.parent: _yaml(path) for path in sorted(folder.glob("*/config.yaml"))}
-    runs = [_run(place, config) for place, config in configs.items() if isinstance(config, dict) and "seed" in config]
+    runs = [_run(path.parent) for path in sorted(folder.glob("*/config.yaml"))]
     if not runs:
         raise BadRequest(f"{folder} {'holds no run of a sweep' if folder.exists() else 'does not exist'}; give runs/NAME/TIME")
     take_training_seeds(runs)
@@ -38,15 +53,15 @@ def read(folder: Path) -> list[Run]:
 
 
 def take_training_seeds(runs: Sequence[Run]) -> None:
-    """Where checkpoints of several training seeds are played, those are the seeds to pool over, and not those of the acting.
+    """Where checkpoints of several training seeds are played, those are the seeds to compare over, and not those of the acting.
 
     Checkpoints that were trained alike but for their seed then count as one: the first of them stands for all in `ckpt_path`.
     """
     seeds: dict[str, int] = {}
     alike: dict[str, list[str]] = {}  # how they were trained -> checkpoints
     for path in {run.setting["ckpt_path"] for run in runs if run.setting.get("mode") == "eval"}:
-        config = _yaml(Path(path) / "config.yaml")  # it may have gone since
-        if isinstance(config, dict) and "seed" in config:
+        config = _config(Path(path))  # it may have gone since
+        if config:
             seeds[path] = config.pop("seed")
             alike.setdefault(json.dumps(identifying(config), sort_keys=True), []).append(path)
     # With two checkpoints of one training, say step-100 and step-200, the path is what is compared.
@@ -60,21 +75,60 @@ def take_training_seeds(runs: Sequence[Run]) -> None:
             run.seed = seeds[path]
 
 
-def _run(folder: Path, config: dict[str, Any]) -> Run:
+def _run(folder: Path) -> Run:
+    config = _config(folder)
+    if not config:
+        return Run(folder, 0, {}, set(), DAMAGED, reason="config.yaml cannot be read")
+    typed = [str(word).partition("=") for word in _words(folder)]
+    names = {key.lstrip("+~"): value for key, _, value in typed}
     values = dict(leaves(identifying(config)))
     seed = values.pop("seed")
-    asked = {word.partition("=")[0].lstrip("+~") for word in _yaml(folder / "overrides.yaml") or []}
-    status = _status(folder)
-    summary, evaluation = (_json(folder / f"{name}.json") if status == "done" else {} for name in ("summary", "evaluation"))
     setting = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
-    return Run(folder, seed, setting, asked, status, summary, evaluation)
+    for group in GROUPS:
+        target = setting.pop(group + TARGET, "")
+        if group in names or target:
+            setting[group] = names.get(group) or ".".join(target.split(".")[-2:-1])
+    status, reason = _status(folder)
+    run = Run(folder, seed, setting, {*names}, status, names.get("study"), reason)
+    if status == "done":
+        try:
+            run.summary, run.evaluation = (_object(folder / f"{name}.json") for name in ("summary", "evaluation"))
+            run.episodes = _episodes(run.evaluation)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            run.status, run.reason = DAMAGED, f"its results cannot be read ({error})"
+            run.summary, run.evaluation = {}, {}
+    return run
 
 
-def _status(folder: Path) -> str:
-    """What the run says of itself; `pending` if it has not begun, `died` if its process went without a word."""
-    if status := _json(folder / "status.json").get("status"):
-        return status if status != "running" or _locked(folder) else "died"
-    return "starting" if (folder / "overrides.yaml").exists() else "pending"
+def _episodes(evaluation: dict[str, Any]) -> dict[str, Episodes]:
+    """Every player's episodes as arrays; ValueError if they do not belong together."""
+    found: dict[str, Episodes] = {}
+    strata = evaluation.get("task_of_stream")
+    for player, score in evaluation.get("per_episode", {}).items():
+        if not isinstance(score, dict):  # what was seen in training stands beside the players
+            continue
+        arrays = {name: np.asarray(score[name], float) for name in ("success", "return", "length")}
+        if len({len(array) for array in arrays.values()}) != 1 or not len(arrays["success"]):
+            raise ValueError(f"the episodes of {player} are incomplete")
+        found[player] = {**arrays, "strata": strata if strata and len(strata) == len(arrays["success"]) else None}
+    if any(not {"return", "success"} <= score.keys() for score in evaluation.get("scores", {}).values()):
+        raise ValueError("a player has no score")
+    return found
+
+
+def _status(folder: Path) -> tuple[str, str]:
+    """What the run says of itself, and why: `pending` if it has not begun, `died` if its process went without a word."""
+    path = folder / "status.json"
+    if not path.exists():
+        return "starting" if (folder / "overrides.yaml").exists() else "pending", ""
+    try:
+        said = _object(path)
+        status = str(said["status"])
+    except (OSError, ValueError, KeyError):
+        return DAMAGED, "status.json cannot be read"
+    if status == "running" and not _locked(folder):
+        return "died", "its process ended without a word"
+    return status, str(said.get("reason") or "")
 
 
 def _locked(folder: Path) -> bool:
@@ -87,9 +141,25 @@ def _locked(folder: Path) -> bool:
     return False
 
 
-def _yaml(path: Path) -> Any:
-    return yaml.safe_load(path.read_text()) if path.exists() else None
+def _config(folder: Path) -> dict[str, Any]:
+    """The run's configuration; {} if there is none that can be read."""
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return config if isinstance(config, dict) and isinstance(config.get("seed"), int) else {}
 
 
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
+def _words(folder: Path) -> list[Any]:
+    try:
+        words = yaml.safe_load((folder / "overrides.yaml").read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return []
+    return words if isinstance(words, list) else []
+
+
+def _object(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text())
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} is not what it should be")
+    return found
