@@ -84,7 +84,9 @@ class Family:
         """
         if split is not None and seeds is not None:
             raise ValueError("seeds name the episodes already: give seeds or split, not both")
-        return self.make_vector(Deal(num_envs, seeds, tasks, episodes_per_task, first=int(self.seeds(split or "train", 1)[0])))
+        split = split or "train"
+        first, stop = int(self.seeds(split, 1)[0]), SPLITS[split][1]
+        return self.make_vector(Deal(num_envs, seeds, tasks, episodes_per_task, first, stop))
 
     def make_vector(self, deal: Deal) -> VectorEnv:
         raise NotImplementedError("make_vector(deal) -> VectorEnv that plays what `deal` deals to its lanes")

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+STRIDE = 1_000_000  # episodes between the beginnings of two endless streams
+
 
 class Hand(NamedTuple):
     """What some lanes were dealt; -1 everywhere for a lane whose list ran out."""
@@ -19,7 +21,7 @@ class Deal:
     """Lane k plays task k, then task k+N, ..., each task `episodes_per_task` times in a row.
 
     Short episodes cannot crowd the statistics, because the list is cut up before anything is played: a lane that is
-    done early idles. Without a list the stream is endless and counts up from `first`.
+    done early idles. Without a list the stream is endless: it counts up from `first` and begins again at `stop`.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class Deal:
         tasks: np.ndarray | None = None,
         episodes_per_task: int = 1,
         first: int = 0,
+        stop: int = 1 << 62,
     ) -> None:
         if episodes_per_task < 1:
             raise ValueError(f"episodes_per_task must be at least 1, got {episodes_per_task}")
@@ -44,7 +47,8 @@ class Deal:
             )
         self.num_envs = num_envs
         self.episodes_per_task = episodes_per_task
-        self.first = first
+        self.first, self.stop = first, stop
+        self.offset = 0  # from `first`, of an endless stream
         self.played = np.zeros(num_envs, np.int64)  # [N] episodes dealt to each lane so far
 
     @property
@@ -54,8 +58,13 @@ class Deal:
             return len(self.seeds)
         return None if self.tasks is None else len(self.tasks) * self.episodes_per_task
 
-    def restart(self) -> None:
-        self.played[:] = 0
+    def restart(self, seed: int | None = None) -> None:
+        """From the top of the list. An endless stream begins where `seed` says; without one it goes on."""
+        if self.episodes is not None:
+            self.played[:] = 0
+        elif seed is not None:
+            self.played[:] = 0
+            self.offset = seed * STRIDE % (self.stop - self.first)
 
     def next(self, lanes: np.ndarray) -> Hand:
         """The next episode of each of these lanes [K]."""
@@ -65,6 +74,7 @@ class Deal:
         out = np.zeros(len(lanes), bool) if self.episodes is None else episode >= self.episodes
         self.played[lanes] += ~out
         episode = np.where(out, -1, episode)
-        seed = self.first + episode if self.seeds is None else self.seeds[episode]
+        counted = self.first + (episode + self.offset) % (self.stop - self.first)
+        seed = counted if self.seeds is None else self.seeds[episode]
         task = seed if self.tasks is None else self.tasks[np.where(out, -1, index)]
         return Hand(episode, np.where(out, -1, seed), np.where(out, -1, task))

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from envs.base import Family, Score
+from envs.vector import DealtVector
 
 Observation = dict[str, np.ndarray]
 Progress = Callable[[int, int], None]  # episodes done, episodes in all
@@ -34,6 +35,8 @@ class Step(NamedTuple):
 
 def steps(vector: VectorEnv, act: Callable[[Observation, np.ndarray], np.ndarray]) -> Iterator[Step]:
     """Step until every lane has run out of episodes, then close. `act(observation, episode)` gives the actions of all lanes."""
+    if isinstance(vector, DealtVector):
+        vector.stack_final_obs = True
     observation, info = vector.reset()
     while ((episode := info["episode_index"]) >= 0).any():
         action = act(observation, episode)
@@ -45,7 +48,14 @@ def steps(vector: VectorEnv, act: Callable[[Observation, np.ndarray], np.ndarray
 
 def ended_in(observation: Observation, info: dict[str, Any]) -> Observation:
     """What a step ended in: the observation, but for lanes whose next episode has begun, their last one."""
-    return info.get("final_obs", observation)
+    final = info.get("final_obs", observation)
+    if isinstance(final, dict):
+        return final
+    after = {name: array.copy() for name, array in observation.items()}
+    for lane in np.flatnonzero(info["_final_obs"]):
+        for name, value in final[lane].items():
+            after[name][lane] = value
+    return after
 
 
 def succeeded(family: Family, step: Step) -> np.ndarray:

@@ -14,33 +14,27 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from gymnasium.error import ResetNeeded
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 
 from envs.deal import Deal
 from envs.spaces import Spaces
+from envs.vector import DealtVector
 from envs.workers import Lanes, Layout, Observation, Simulator, Task, Worker, WorkerError, map_arrays, shared_file, size
 
 
-class ProcessVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
-    """Same-step autoreset; `call` asks the simulators for more, such as the expert's action. Returned arrays are never written
-    again."""
+class ProcessVector(DealtVector):
+    """`call` asks the simulators for more, such as the expert's action. Workers are told the next episode of each lane ahead of
+    time, so that a step with its autoreset is one message."""
 
     def __init__(
         self, make: Callable[[], Simulator], deal: Deal, spaces: Spaces, num_workers: int | None = None, infos: Sequence[str] = ()
     ) -> None:
         """`make` makes one simulator: a class, or a `functools.partial` of one, that a worker can import. `num_workers`: None for
         one a core, 0 to play in this process; one lane alone is always played in this process, which starts faster."""
-        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
-        self.num_envs = lanes = deal.num_envs
-        self.single_observation_space, self.single_action_space = spaces.observation, spaces.action
-        self.observation_space = batch_space(spaces.observation, lanes)
-        self.action_space = batch_space(spaces.action, lanes)
-        self.deal, self.infos, self.make = deal, tuple(infos), make
-        self.episode = np.full(lanes, -1, np.int64)  # [N] index into the dealt episodes, -1: the lane idles
-        self._ahead = np.full(lanes, -1, np.int64)  # [N] the episode that follows it
-        self._names, self._ready = tuple(spaces.observation), False
+        super().__init__(deal, spaces)
+        lanes = self.num_envs
+        self.infos, self.make = tuple(infos), make
+        self._ahead = np.full(lanes, -1, np.int64)  # [N] the episode that follows each lane's present one
+        self._names = tuple(spaces.observation)
         layout = _layout(spaces, lanes, self.infos)
         count = min(cores() if num_workers is None else num_workers, lanes)
         edges = np.linspace(0, lanes, max(1, count) + 1).astype(int).tolist()
@@ -66,47 +60,43 @@ class ProcessVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
         finally:
             os.close(file)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
-        """Deal from the top. `seed` has nothing to decide: the episodes' own seeds were given when this was made."""
-        del seed, options
-        self.deal.restart()
-        self.episode = self._deal(np.arange(self.num_envs))
-        self._command("reset")
-        self._ahead = self._deal(np.arange(self.num_envs))
-        self._ready = True
-        return self._copy("observation."), {"episode_index": self.episode.copy()}
-
     def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """A lane whose action is not finite ends its episode there: truncated, and `info["failed"]` says so."""
-        if not self._ready:
-            raise ResetNeeded("call reset before step")
-        actions = np.asarray(actions)
-        if actions.shape != self.action_space.shape:
-            raise ValueError(f"actions must have the shape {self.action_space.shape}, got {actions.shape}")
-        self._arrays["action"][:] = actions
+        self._arrays["action"][:] = self._checked(actions)
         self._command("step")
         terminated, truncated = self._arrays["terminated"].copy(), self._arrays["truncated"].copy()
-        info: dict[str, Any] = {name: self._arrays["info." + name].copy() for name in self.infos}
-        if self._arrays["failed"].any():
-            info["failed"] = self._arrays["failed"].copy()
-        done = terminated | truncated
+        done, ended, final = terminated | truncated, self.episode, self._observe(slice(None))
         if done.any():
             lanes = np.flatnonzero(done)
-            self.episode = np.where(done, self._ahead, self.episode)
+            self.episode = np.where(done, self._ahead, ended)
             self._ahead[lanes] = self._deal(lanes)
-            final = self._copy("observation.")
             for name in self._names:
                 final[name][lanes] = self._arrays["final." + name][lanes]
-            info |= {"final_obs": final, "_final_obs": done}
-        info["episode_index"] = self.episode.copy()
-        return self._copy("observation."), self._arrays["reward"].copy(), terminated, truncated, info
+        more = {name: self._arrays["info." + name].copy() for name in self.infos}
+        if self._arrays["failed"].any():
+            more["failed"] = self._arrays["failed"].copy()
+        info = self._info(done, ended, final, more)
+        return self._observe(slice(None)), self._arrays["reward"].copy(), terminated, truncated, info
+
+    def _begin(self, lanes: np.ndarray) -> None:
+        """Where an episode was dealt ahead, and is not from before the deal was restarted, that one comes next."""
+        if not self.deal.played[lanes].any():
+            self._ahead[lanes] = self._deal(lanes)
+        self.episode[lanes] = self._ahead[lanes]
+        self._command("reset", lanes.tolist())
+        self._ahead[lanes] = self._deal(lanes)
+
+    def _observe(self, lanes: np.ndarray | slice) -> Observation:
+        return {name: np.array(self._arrays["observation." + name][lanes]) for name in self._names}
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError("a vector environment that plays in worker processes cannot be copied; make another one")
 
     def call(self, name: str, *arguments: Any) -> list[Any]:
         """What the method `name` of each lane's simulator returns; None in lanes that have no episode left."""
         return [value for part in self._command("call", name, arguments) for value in part]
 
     def close_extras(self, **kwargs: Any) -> None:
-        self._ready = False
         if self._local:
             self._local.close()
         elif hasattr(self, "_finalizer"):
@@ -133,9 +123,6 @@ class ProcessVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
                 worker.process.kill()
             self.close()
             raise
-
-    def _copy(self, prefix: str) -> Observation:
-        return {name: self._arrays[prefix + name].copy() for name in self._names}
 
 
 def cores() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -34,15 +35,14 @@ def random_actions(space: spaces.Space, uniform: np.ndarray) -> np.ndarray:
     if isinstance(space, spaces.Discrete):
         return (uniform * np.float32(space.n)).astype(np.int64) + space.start
     assert isinstance(space, spaces.Box), f"no random actions in a {type(space).__name__}"
-    import torch  # not above: worker processes import this file, and need not wait seconds for PyTorch
-
     below, above = space.bounded_below, space.bounded_above
     low, high = np.where(below, space.low, 0), np.where(above, space.high, 0)
     inner = np.maximum(uniform, np.float32(2**-25))  # keeps the logarithm and the quantile finite
     waiting = -np.log(inner)
-    quantile = torch.special.ndtri(torch.from_numpy(np.asarray(inner, np.float64))).numpy()
-    one_sided = np.where(below, low + waiting, np.where(above, high - waiting, quantile))
-    return np.where(below & above, low + uniform * (high - low), one_sided).astype(space.dtype)
+    action = np.where(below & above, low + uniform * (high - low), np.where(below, low + waiting, high - waiting))
+    if (free := ~(below | above)).any():
+        action[:, free] = np.vectorize(NormalDist().inv_cdf, otypes=[float])(inner[:, free])
+    return action.astype(space.dtype)
 
 
 def _to_json(space: spaces.Space) -> dict[str, Any]:

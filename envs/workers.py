@@ -66,9 +66,10 @@ class Lanes:
         self.task, self.arrays = task, arrays
         self.simulators = {lane: task.make() for lane in range(*task.lanes)}
 
-    def reset(self) -> None:
-        for lane in self.simulators:
-            self._begin(lane)
+    def reset(self, lanes: list[int]) -> None:
+        for lane in lanes:
+            if lane in self.simulators:
+                self._begin(lane)
 
     def step(self) -> None:
         """One step in every lane that plays; where an episode ends, the lane's next one begins."""

@@ -24,6 +24,7 @@ from envs.darkroom.vector import DarkRoomVector
 from envs.darkroom.walker import Walker
 from envs.data.config import DataConfig
 from envs.deal import Deal
+from envs.play import ended_in
 from envs.roles import Learner
 from envs.spaces import Spaces
 
@@ -206,7 +207,7 @@ class DarkRoom(Family):
         targets = [vector.target[0]]
         for action in actions:
             observation, reward, _, _, info = vector.step(np.array([action]))
-            cells.append(cell_of(info.get("final_obs", observation)["position"], self.size)[0])
+            cells.append(cell_of(ended_in(observation, info)["position"], self.size)[0])
             rewards.append(float(reward[0]))
             targets.append(vector.target[0] if vector.target[0] >= 0 else targets[-1])
         return film(self.size, cells, targets, rewards)

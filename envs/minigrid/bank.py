@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import warnings
+from typing import Any
 
 import gymnasium
 import minigrid  # noqa: F401  (registers the ids)
@@ -41,7 +42,7 @@ class Bank:
     def __init__(self, id: str, max_steps: int) -> None:
         self.env = simulator(id)
         self.env.gen_obs = dict  # type: ignore[method-assign]  # two thirds of a reset, and only the layout is wanted
-        self.max_steps = max_steps
+        self.id, self.max_steps = id, max_steps
         self.rules = rules_of(self.env) or Engine  # layouts of other ids are compared, but not played
         cells = self.env.width * self.env.height
         dtype = [("codes", "u1", cells), ("contents", "u1", cells), ("cell", "i4"), ("direction", "i4")]
@@ -49,6 +50,10 @@ class Bank:
         self.missions: list[str] = []  # each different mission once; a layout holds its index
         self._row: dict[int, int] = {}  # seed -> row of the table
         self._mission: dict[str, int] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy is the same bank, or that of the other process."""
+        return bank, (self.id, self.max_steps)
 
     def layouts(self, seeds: np.ndarray) -> np.ndarray:
         """The layouts of these seeds [K], a record array [K]; those not seen before are made now."""

@@ -67,9 +67,20 @@ class Engine:
         self.right = np.roll(self.ahead, -1)  # [4] one step to the agent's right
         self.inside = _inside(width, height)  # [H*W] the grid's own cells among the S
         self.start, self.source = _turned(width, height)  # [4,S] where a view starts; [4*area] which cell a picture shows
-        # Overlapping windows on the pictures: windows[start] is one view, as 7 strips.
-        last = num_envs * 4 * area - (FAR * self.canvas + FAR)
-        self.windows = np.ndarray((last, VIEW), f"V{STRIP}", self.pictures, strides=(3, 3 * self.canvas))
+        self.windows = self._windows()
+
+    def _windows(self) -> np.ndarray:
+        """Overlapping windows on the pictures: windows[start] is one view, as 7 strips."""
+        last = self.pictures.size - (FAR * self.canvas + FAR)
+        return np.ndarray((last, VIEW), f"V{STRIP}", self.pictures, strides=(3, 3 * self.canvas))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "windows"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy's windows look at the copy's own pictures."""
+        vars(self).update(state)
+        self.windows = self._windows()
 
     def load(self, lanes: np.ndarray, layouts: np.ndarray) -> None:
         """Start new episodes in these lanes [K] from rows of the bank [K]."""

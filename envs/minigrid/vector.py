@@ -1,7 +1,6 @@
 """Vector environments over MiniGrid ids: the batched engine where it knows the rules, real MiniGrid stepped in a loop elsewhere.
 
-Both speak the same: observations, dealing of seeds, `info["episode_index"]`, `final_obs`. Each fills in how to load,
-retire, play and observe lanes.
+Each fills in how to load, retire, play and observe lanes.
 """
 
 from __future__ import annotations
@@ -9,60 +8,25 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 from minigrid.core.actions import Actions
 
 from envs.deal import Deal
 from envs.minigrid.bank import Bank, reset, simulator
 from envs.spaces import Spaces
 from envs.text import tokens
+from envs.vector import DealtVector, Observation, Outcome
 
-Observation = dict[str, np.ndarray]  # grid [N,7,7,3] uint8, direction [N] int64, mission [N,L] uint8
 
-
-class MiniGridVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
-    """What both kinds share. Arrays that were returned are never written again."""
+class MiniGridVector(DealtVector):
+    """What both kinds share: layouts are dealt, and missions are shown as tokens."""
 
     def __init__(self, deal: Deal, spaces: Spaces) -> None:
-        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
-        self.num_envs = deal.num_envs
-        self.single_observation_space, self.single_action_space = spaces.observation, spaces.action
-        self.observation_space = batch_space(spaces.observation, self.num_envs)
-        self.action_space = batch_space(spaces.action, self.num_envs)
-        self.deal = deal
-        self.episode = np.full(self.num_envs, -1, np.int64)  # [N] index into the dealt episodes, -1: the lane idles
-        self.seeds = np.full(self.num_envs, -1, np.int64)  # [N] their episode seeds
+        super().__init__(deal, spaces)
+        self.seeds = np.full(self.num_envs, -1, np.int64)  # [N] episode seeds
         self.missions = [""] * self.num_envs  # as strings
         self._length = spaces.observation["mission"].shape[0]  # type: ignore[index]
         self._tokens: dict[str, np.ndarray] = {}
         self._mission = np.zeros((self.num_envs, self._length), np.uint8)  # [N,L]
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
-        """Deal from the top. `seed` has nothing to decide: the episodes' own seeds were given when this was made."""
-        del seed, options
-        self.deal.restart()
-        self._begin(np.arange(self.num_envs))
-        return self._observe(slice(None)), {"episode_index": self.episode.copy()}
-
-    def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        actions = np.array(actions, np.intp)  # [N], a copy
-        if actions.min() < 0:  # the engine's tables refuse what is too large, but read -1 as their last action
-            raise ValueError(f"actions must be between 0 and {len(Actions) - 1}, got {actions.min()}")
-        actions[self.episode < 0] = Actions.done  # in an idle lane nothing happens
-        reward, terminated, truncated = self._play(actions)
-        observation = self._observe(slice(None))
-        done = terminated | truncated
-        if not done.any():
-            return observation, reward, terminated, truncated, {"episode_index": self.episode.copy()}
-        lanes = np.flatnonzero(done)
-        self._begin(lanes)
-        fresh, final = self._observe(lanes), observation
-        observation = {name: array.copy() for name, array in final.items()}
-        for name, array in fresh.items():
-            observation[name][lanes] = array
-        info = {"episode_index": self.episode.copy(), "final_obs": final, "_final_obs": done}
-        return observation, reward, terminated, truncated, info
 
     def _begin(self, lanes: np.ndarray) -> None:
         hand = self.deal.next(lanes)
@@ -84,14 +48,6 @@ class MiniGridVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
         """These lanes will never be done again."""
         raise NotImplementedError
 
-    def _play(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """reward, terminated, truncated [N]; idle lanes: 0, False, False."""
-        raise NotImplementedError
-
-    def _observe(self, lanes: np.ndarray | slice) -> Observation:
-        """New arrays."""
-        raise NotImplementedError
-
 
 class BatchedVector(MiniGridVector):
     """All lanes in one `Engine`. The planner reads `engine`."""
@@ -110,12 +66,13 @@ class BatchedVector(MiniGridVector):
     def _retire(self, lanes: np.ndarray) -> None:
         self.engine.max_steps[lanes] = np.iinfo(np.int64).max  # the action `done` never ends an episode either
 
-    def _play(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        reward, terminated, truncated = self.engine.step(actions)
+    def _play(self, actions: np.ndarray) -> Outcome:
         idle = self.episode < 0  # `done` ends an episode in some ids, and a lane that was solved last stays solved
+        reward, terminated, truncated = self.engine.step(np.where(idle, Actions.done, actions))
         return np.where(idle, 0.0, reward), terminated & ~idle, truncated
 
     def _observe(self, lanes: np.ndarray | slice) -> Observation:
+        """grid [N,7,7,3] uint8, direction [N] int64, mission [N,L] uint8."""
         direction = self.engine.direction[lanes].astype(np.int64)
         return {"grid": self.engine.observe(lanes), "direction": direction, "mission": np.array(self._mission[lanes])}
 
@@ -137,7 +94,7 @@ class LoopVector(MiniGridVector):
     def _retire(self, lanes: np.ndarray) -> None:
         pass  # `_play` passes over lanes without an episode
 
-    def _play(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _play(self, actions: np.ndarray) -> Outcome:
         reward = np.zeros(self.num_envs)
         terminated, truncated = np.zeros((2, self.num_envs), bool)
         for lane in np.flatnonzero(self.episode >= 0).tolist():

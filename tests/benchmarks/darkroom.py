@@ -33,6 +33,7 @@ SECONDS = 0.3  # of each measurement of the environment
 
 def stepping_rate(family: DarkRoom, lanes: int, random: np.random.Generator) -> float:
     vector = family.vector(lanes)
+    vector.stack_final_obs = True
     vector.reset()
     actions = random.integers(0, 5, (100, lanes))
     steps, start = 0, time.perf_counter()

@@ -46,6 +46,7 @@ def minigrid_rate(id: str, rng: np.random.Generator) -> float:
 def engine_rate(family: MiniGrid, lanes: int, layouts: int, rng: np.random.Generator) -> float:
     """Steps a second of all lanes together, over episodes that began at different times."""
     vector = family.vector(lanes, seeds=np.resize(family.seeds("train", layouts), 100 * lanes))
+    vector.stack_final_obs = True
     vector.reset()
     vector.engine.steps[:] = rng.integers(0, vector.engine.max_steps)  # so that truncations are spread out, as in a long run
     actions = rng.integers(0, 7, (100, lanes))

@@ -79,6 +79,7 @@ def drive(id: str, steps: int, max_steps: int = 0, seed: int = 0) -> Counter[str
     family = MiniGrid(Config(id=id, max_steps=max_steps))
     seeds = family.seeds("train", 20_000)
     vector = family.vector(LANES, seeds=seeds)
+    vector.stack_final_obs = True
     expert = family.expert() if family.planned else None
     rng = np.random.default_rng(seed)
     judges = [Judge(id, max_steps) for _ in range(LANES)]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from counting import vector
-from gymnasium.error import ResetNeeded
+from gymnasium.error import ClosedEnvironmentError, InvalidAction, ResetNeeded
 
 from conf.errors import BadRequest
 from envs.processes import ProcessVector
@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 def play(lanes: ProcessVector, steps: int = 12) -> list[Any]:
     """Everything that a few steps return."""
+    lanes.stack_final_obs = True
     observation, info = lanes.reset()
     told: list[Any] = [observation, info]
     for step in range(steps):
@@ -48,7 +49,7 @@ def test_each_dealt_episode_is_played_once_and_lanes_run_out():
         assert not terminated[episode < 0].any()
         for lane in np.flatnonzero(terminated):
             ended.append(int(episode[lane]))
-            seed, steps = info["final_obs"]["state"][lane]
+            seed, steps = info["final_obs"][lane]["state"]
             assert seed == 100 + episode[lane] and steps == seed % 3 + 2
             if info["episode_index"][lane] >= 0:
                 assert observation["state"][lane].tolist() == [100 + info["episode_index"][lane], 0]
@@ -91,10 +92,10 @@ def test_misuse_is_an_error():
     with pytest.raises(ResetNeeded):
         lanes.step(np.zeros((4, 1), np.float32))
     lanes.reset()
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(InvalidAction, match="shape"):
         lanes.step(np.zeros(4, np.float32))
     lanes.close()
-    with pytest.raises(ResetNeeded):
+    with pytest.raises(ClosedEnvironmentError):
         lanes.step(np.zeros((4, 1), np.float32))
 
 
