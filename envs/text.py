@@ -14,7 +14,8 @@ BUCKETS = 8  # tokens 1..8, shared by unknown words, so that a foreign mission i
 _WORDS = (
     ", a after and at avoid ball behind blue box door end fetch find from front get go goal green grey hallway in key lava "
     "left matching maze must near next object of on open opening pick purple put reach red right room rooms square the then "
-    "to traverse unlock up use yellow you your"
+    "to traverse unlock up use yellow you your "
+    "cube target push move slide bring onto block"
 )
 WORDS = _WORDS.split()
 TOKEN = {word: index for index, word in enumerate(WORDS, start=1 + BUCKETS)}

@@ -8,6 +8,7 @@ from typing import ClassVar
 from envs.data.config import DataConfig
 
 TASKS = ("push", "language")
+INSTRUCTIONS = ("right", "shuffled")
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Data(DataConfig):
 @dataclass
 class Config:
     task: str = "push"  # push: one cube, one goal; language: two of each, and a sentence that says which to push where
+    instruction: str = "right"  # language: "shuffled" draws another one to show, and success must fall accordingly
     image: bool = True  # see the camera's image; without it the state holds the cubes' and goals' places
     image_size: int = 84  # pixels of a side
     camera: Camera = field(default_factory=Camera)
@@ -52,6 +54,10 @@ class Config:
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task}")
+        if self.instruction not in INSTRUCTIONS:
+            raise ValueError(f"instruction must be one of {', '.join(INSTRUCTIONS)}, got {self.instruction}")
+        if self.instruction != "right" and self.task != "language":
+            raise ValueError("instruction=shuffled needs an instruction to shuffle: add env.task=language")
         if not 16 <= self.image_size <= 512:
             raise ValueError(f"image_size must be between 16 and 512, got {self.image_size}")
         if not 1 <= self.max_steps <= 10_000:

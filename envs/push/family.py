@@ -21,7 +21,9 @@ from envs.base import Family, Needs
 from envs.deal import Deal
 from envs.processes import ProcessVector
 from envs.push.config import Config
+from envs.push.language import WORDS
 from envs.spaces import Spaces
+from envs.text import VOCABULARY
 
 VERSION = 1  # of the scene and the expert; a change makes every dataset anew
 LANES = 32  # more make nothing faster: two cores play two at a time
@@ -35,10 +37,13 @@ class Push(Family):
     def __init__(self, config: Config) -> None:
         self.config = config
         self.max_steps = config.max_steps
-        size = config.image_size
-        modalities: dict[str, spaces.Space] = {"state": spaces.Box(-10, 10, (3 if config.image else 9,), np.float32)}
+        size, language = config.image_size, config.task == "language"
+        length = 3 if config.image else 19 if language else 9  # the hand's place; four things by colour; cube and goal
+        modalities: dict[str, spaces.Space] = {"state": spaces.Box(-10, 10, (length,), np.float32)}
         if config.image:
             modalities["image"] = spaces.Box(0, 255, (size, size, 3), np.uint8)
+        if language:
+            modalities["mission"] = spaces.Box(0, VOCABULARY - 1, (WORDS,), np.uint8)
         self.spaces = Spaces(spaces.Dict(modalities), spaces.Box(-1, 1, (3,), np.float32))
 
     @classmethod
@@ -64,8 +69,9 @@ class Push(Family):
     def signature(self) -> dict[str, Any]:
         config = self.config
         camera = {"camera": asdict(config.camera)} if config.image else {}
+        told = {"instruction": config.instruction} if config.instruction != "right" else {}
         packages = {name: version(name) for name in ("panda_gym", "pybullet")}
-        return {"id": f"push-{config.task}", "max_steps": config.max_steps, **camera, **packages, "version": VERSION}
+        return {"id": f"push-{config.task}", "max_steps": config.max_steps, **camera, **told, **packages, "version": VERSION}
 
     def render(self, seeds: np.ndarray, actions: list[np.ndarray], episodes: np.ndarray | None = None) -> list[np.ndarray]:
         film, films = simulator(self.config), []

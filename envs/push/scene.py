@@ -22,12 +22,7 @@ from envs.push.config import Camera
 
 CUBE = 0.04  # metres of a side
 PLATE = (0.04, 0.04, 0.001)  # half extents of a goal that is told from cubes by its shape
-COLOURS = {  # as TinyRenderer shows them well apart
-    "green": (0.1, 0.9, 0.1),
-    "red": (0.9, 0.1, 0.1),
-    "blue": (0.1, 0.2, 0.9),
-    "yellow": (0.95, 0.85, 0.1),
-}
+COLOURS = {"green": (0.1, 0.9, 0.1), "red": (0.9, 0.1, 0.1), "blue": (0.1, 0.2, 0.9), "yellow": (0.95, 0.85, 0.1)}
 BASE = (-0.6, 0.0, 0.0)  # where the arm stands
 
 

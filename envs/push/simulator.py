@@ -5,41 +5,43 @@ from __future__ import annotations
 import numpy as np
 from gymnasium.utils import seeding
 
-from envs.push import expert
+from envs.push import expert, language, layout
 from envs.push.config import Config
-from envs.push.scene import CUBE, Scene
+from envs.push.scene import Scene
 
-LYING = np.array([0.0, 0.0, CUBE / 2])  # a cube in the middle of the table
-REACH = 0.15  # metres from the middle of the table in which cubes and goals lie, in x and in y
 SOLVED = 0.05  # metres between cube and goal: panda-gym's own threshold
-FARTHER = 0.1  # metres that they are apart at first: 6 % of PandaPush-v3's own episodes are solved before they begin
+DRAWN_ANEW = 1  # names the stream of shuffled instructions, so that nothing else changes with them
 
 
 class Simulator:
     def __init__(self, config: Config):
         self.config = config
-        self.scene = Scene(config.camera, plates=False)
+        self.scene = Scene(config.camera, plates=config.task == "language")
 
     def reset(self, seed: int, task: int) -> dict[str, np.ndarray]:
-        """Where PandaPush-v3 begins with this seed, unless that is too near; then with the following draws of the same stream."""
         random, _ = seeding.np_random(task)
-        while True:
-            goal, cube = (LYING + random.uniform((-REACH, -REACH, 0), (REACH, REACH, 0)) for _ in range(2))
-            if np.linalg.norm(goal - cube) > FARTHER:
-                break
-        self.goal, self.steps = goal, 0
-        self.scene.build({"green": cube}, {"red": goal})
+        self.steps = 0
+        self.layout = layout.two_pairs(random) if self.config.task == "language" else layout.one_pair(random)
+        self.told = self.layout.asked  # what the instruction asks for, and so what the expert does
+        if self.config.task == "language":
+            if self.config.instruction == "shuffled":
+                self.told = layout.any_pair(self.layout.cubes, self.layout.goals, np.random.default_rng((task, DRAWN_ANEW)))
+            self.mission = language.instruction(self.told, task, random)
+        self.scene.build(self.layout.cubes, self.layout.goals)
         return self._observe()
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, float]]:
         self.scene.step(action)
         self.steps += 1
-        solved = bool(np.linalg.norm(self.scene.cube("green") - self.goal) < SOLVED)
+        cube, goal = self.layout.asked
+        solved = bool(np.linalg.norm(self.scene.cube(cube) - self.layout.goals[goal]) < SOLVED)
         return self._observe(), 0.0 if solved else -1.0, solved, not solved and self.steps >= self.config.max_steps, {}
 
     def expert(self) -> np.ndarray:
         """What the expert would do now."""
-        return expert.action(self.scene.hand(), self.scene.cube("green"), self.goal)
+        cube, goal = self.told
+        others = [self.scene.cube(colour) for colour in self.layout.cubes if colour != cube]
+        return expert.action(self.scene.hand(), self.scene.cube(cube), self.layout.goals[goal], others)
 
     def picture(self, size: int) -> np.ndarray:
         return self.scene.image(size)
@@ -48,6 +50,19 @@ class Simulator:
         self.scene.close()
 
     def _observe(self) -> dict[str, np.ndarray]:
+        seen = {"state": self.scene.hand()}
         if self.config.image:
-            return {"image": self.scene.image(self.config.image_size), "state": self.scene.hand()}
-        return {"state": np.concatenate([self.scene.hand(), self.scene.cube("green"), self.goal])}
+            seen["image"] = self.scene.image(self.config.image_size)
+        elif self.config.task == "push":
+            cube, goal = self.layout.asked
+            seen["state"] = np.concatenate([self.scene.hand(), self.scene.cube(cube), self.layout.goals[goal]])
+        else:  # by colour: where it is, and whether it is a cube
+            things = [
+                (
+                    *(self.scene.cube(colour) if colour in self.layout.cubes else self.layout.goals[colour]),
+                    colour in self.layout.cubes,
+                )
+                for colour in layout.COLOURS
+            ]
+            seen["state"] = np.concatenate([self.scene.hand(), *things])
+        return seen | {"mission": self.mission} if self.config.task == "language" else seen
