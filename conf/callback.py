@@ -37,7 +37,7 @@ class Check(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         with _only_exits():
-            multirun.refuse_swept_machinery(config)
+            multirun.prepare(config)
 
 
 @contextmanager

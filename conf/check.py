@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf import checkpoint, fit
+from conf import checkpoint, clusters, fit
 from conf.build import build, join, plain, unknown
 from conf.errors import BadRequest
 from conf.sentences import explain
@@ -44,7 +44,7 @@ SECTIONS = {
     "eval": Section(module="trainers.evaluate.base"),
     "logger": Section(module="trainers.record.boards"),
 }
-ADDS_NO_KEYS = ("experiment", "study", "debug", "cluster")  # groups that only change values of the sections
+ADDS_NO_KEYS = ("experiment", "study", "debug")  # groups that only change values of the sections
 
 
 @dataclass
@@ -102,6 +102,8 @@ def typed(cfg: DictConfig) -> Request:
     hydra: Any = cfg.hydra if "hydra" in cfg else HydraConfig.get()
     config = _resolved(cfg)
     _refuse_unknown_keys(config, hydra)
+    if isinstance(cluster := config.pop("cluster", None), dict):  # where runs are computed is no part of what they are
+        clusters.typed(cluster)
     top = build(TopLevel, {name: value for name, value in config.items() if name not in SECTIONS})
     if top.mode == "eval":
         config = checkpoint.adopt(config, hydra.overrides.task)

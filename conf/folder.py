@@ -33,7 +33,7 @@ AUTO = "auto"  # hydra.run.dir and hydra.sweep.dir until we choose a folder
 # Where a run happens, what it is called and how it was started: none of it changes what is computed.
 NOT_IDENTITY = ("cluster", "logger", "name", "tags", "device", "resume", "dry", "skip_invalid", "trusted_packages", "data_dir")
 PACKAGES = ("iolaus", "torch", "numpy", "hydra-core", "omegaconf", "gymnasium", "minigrid", "safetensors", "tensorboard")
-BEFORE_THE_RUN = {"log.txt"}  # may lie in a folder whose run was killed before it wrote its config
+BEFORE_THE_RUN = {"log.txt", "output.txt"}  # may lie in a folder whose run was killed before it wrote its config
 
 
 def identity(config: Mapping[str, Any]) -> str:
@@ -81,7 +81,12 @@ def claim(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def describe(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Write what the run is; what an earlier part of the same run wrote stays. config.yaml comes first: it claims the folder."""
+    """Write what the run is; what an earlier part of the same run wrote stays. config.yaml comes first: it claims the folder.
+
+    Another sweeper or launcher chooses folders without asking us: one that holds another run is refused here at the latest.
+    """
+    if (folder / "config.yaml").exists():
+        _refuse_another(folder, config)
     claim(folder, config)
     texts = {
         "overrides.yaml": lambda: yaml.safe_dump(list(overrides)),
@@ -99,13 +104,13 @@ def command(overrides: Sequence[str]) -> str:
     again = [word for word in overrides if not word.startswith(("resume=", "skip_invalid="))]
     if any(word.startswith(("study=", "cluster=")) for word in again):
         again.append("hydra.mode=RUN")  # one run of that sweep, here
-    return f"cd {shlex.quote(os.getcwd())} && {shlex.join([sys.executable, str(launch), *_config_flags(), *again])}"
+    return f"cd {shlex.quote(os.getcwd())} && {shlex.join([sys.executable, str(launch), *config_flags(), *again])}"
 
 
 def quoted(value: Path | str) -> str:
     """As one value in Hydra's override grammar, where `=` and commas mean something."""
-    if re.fullmatch(r"[\w./-]+", str(value)):
-        return str(value)
+    if re.fullmatch(r"[\w./+=,-]+", str(value)):
+        return re.sub(r"([=,])", r"\\\1", str(value))
     escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
@@ -142,6 +147,10 @@ def _check_ours(folder: Path, config: Mapping[str, Any]) -> None:
         return
     if "config.yaml" not in inside:
         raise BadRequest(f"{folder} holds no run (there is no config.yaml), so there is nothing to resume")
+    _refuse_another(folder, config)
+
+
+def _refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
     if keys := _differing(_saved(folder), config):
         raise BadRequest(f"{folder} holds another run; it differs in {_listed(keys)}. Choose another hydra.run.dir")
 
@@ -191,7 +200,7 @@ def _numbered(folder: Path) -> Iterator[Path]:
         yield folder.with_name(f"{folder.name}-{number}")
 
 
-def _config_flags() -> list[str]:
+def config_flags() -> list[str]:
     """The user's own --config-dir and the like, made absolute by `cd`; the overrides alone would not find his options."""
     from hydra._internal.utils import get_args_parser
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from conf import folder
 from conf.check import typed
-from conf.errors import BadRequest, Exit
+from conf.compose import Composer
+from conf.errors import BadRequest
 from conf.folder import quoted
 from conf.sentences import explain
 
@@ -28,46 +30,45 @@ ONE_A_SWEEP = {
     "skip_invalid": "it is about the whole sweep",
     "dry": "it is about the whole sweep",
 }
+OWN_GRID = "hydra_plugins.iolaus_sweeper."
+MOST = 100_000  # runs of a sweep
 LONGEST_SLUG = 80  # a folder's name may have 255 bytes, and somebody has to read it
 
 
-def refuse_swept_machinery(config: DictConfig) -> None:
-    """What decides where a sweep runs is read once, before the grid is made; Hydra would silently ignore the rest of a list."""
-    if config.resume and config.hydra.sweep.dir == folder.AUTO:
-        raise BadRequest("resume=true of a sweep needs the sweep's folder: add hydra.sweep.dir=runs/...")
+def prepare(config: DictConfig) -> None:
+    """Before any sweeper sees the config: what cannot be swept is refused, and `auto` becomes a folder.
+
+    What decides where a sweep runs is read once, before the grid is made; Hydra would silently ignore the rest of a list.
+    """
     asked = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     for override in OverridesParser.create().parse_overrides([*asked, *config.hydra.overrides.task]):
-        reason = ONE_A_SWEEP.get(override.get_key_element().lstrip("+"))
+        reason = ONE_A_SWEEP.get(override.get_key_element().lstrip("+").split(".")[0])
         if reason and override.is_sweep_override():
             raise BadRequest(f"{override.input_line} cannot be swept: {reason}; launch one after the other")
+    if config.hydra.sweep.dir == folder.AUTO and not str(config.hydra.sweeper.get("_target_")).startswith(OWN_GRID):
+        with read_write(config.hydra):  # ours waits for the grid, which tells whether there is such a sweep already
+            config.hydra.sweep.dir = str(_named(config) or _parent(config) / folder.now())
 
 
 def checked(master: DictConfig, runs: Sequence[Sequence[str]], loader: ConfigLoader) -> list[list[str]]:
     """The runs that can run, each with the folder it gets; BadRequest with every run that cannot, unless skip_invalid=true."""
-    home = _home(master)
-    valid: dict[str, Sequence[str]] = {}  # folder -> overrides
-    configs: dict[str, dict[str, Any]] = {}
+    composer = Composer(loader, master.hydra.job.config_name)
+    valid: list[tuple[Sequence[str], dict[str, Any]]] = []
     invalid: list[str] = []
-    swept = _swept(runs)
+    if len(runs) > MOST:
+        raise BadRequest(f"this grid has {len(runs):,} runs; a sweep may have {MOST:,}")
     for number, overrides in enumerate(runs):
         try:
-            run = loader.load_sweep_config(master, list(overrides))
-            HydraConfig.instance().set_config(run)
-            _refuse_own_machinery(master, run)
+            run = composer([*master.hydra.overrides.hydra, *overrides])
+            OmegaConf.copy_cache(master, run)  # one `${now:}` for the whole sweep
+            _refuse_own_machinery(master, HydraConfig.get())
             request = typed(run)
             request.refuse_unready()
-            config = request.config
-            slug = f"{_slug([overrides[i] for i in swept])}-{folder.identity(config)}".lstrip("-")
-            slug = slug if slug not in valid else f"{slug}-{number}"
-            folder.choose(config, str(home / slug))
+            valid.append((overrides, {**request.config, "resume": True}))
         except Exception as error:
             if (sentence := explain(error)) is None:
                 raise
             invalid.append(f"  #{number} {' '.join(overrides)}\n     {sentence}")
-        else:
-            valid[slug], configs[slug] = overrides, config
-            if master.dry:
-                print(f"#{number} {' '.join(overrides)}\n   {home / slug}")
     HydraConfig.instance().set_config(master)
     if invalid and (not master.skip_invalid or not valid):
         advice = f"; add skip_invalid=true to run the other {len(valid)}" if valid else ""
@@ -75,31 +76,64 @@ def checked(master: DictConfig, runs: Sequence[Sequence[str]], loader: ConfigLoa
         raise BadRequest(f"{len(invalid)} of {len(runs)} runs cannot run, so nothing was launched{advice}\n{listed}")
     if invalid:
         print(f"left out {len(invalid)} of {len(runs)} runs that cannot run:\n" + "\n".join(invalid), file=sys.stderr)
+    home = _home(master, [config for _, config in valid])
+    slugs = _slugs(home, _told_apart([overrides for overrides, _ in valid]), [config for _, config in valid])
+    for slug, (_, config) in zip(slugs, valid, strict=True):
+        folder.choose(config, str(home / slug))  # refuses one that holds something else
     if master.dry:
-        sys.exit(Exit.DONE)
-    home = folder.make(home, fresh=master.hydra.sweep.dir == folder.AUTO)
-    with read_write(master.hydra):
-        master.hydra.sweep.dir = str(home)
-    for slug, config in configs.items():
-        folder.claim(folder.make(home / slug), config)
+        for number, (slug, (overrides, _)) in enumerate(zip(slugs, valid, strict=True)):
+            print(f"#{number} {' '.join(overrides)}\n   {home / slug}")
+    else:
+        folder.make(home)
+        with read_write(master.hydra):
+            master.hydra.sweep.dir = str(home)
+        for slug, (_, config) in zip(slugs, valid, strict=True):
+            folder.claim(folder.make(home / slug), {**config, "resume": False})
     return [
-        [*overrides, f"hydra.sweep.dir={quoted(home)}", f"hydra.sweep.subdir={quoted(slug)}"] for slug, overrides in valid.items()
+        [*overrides, f"hydra.sweep.dir={quoted(home)}", f"hydra.sweep.subdir={quoted(slug)}"]
+        for slug, (overrides, _) in zip(slugs, valid, strict=True)
     ]
 
 
-def _home(master: DictConfig) -> Path:
-    """The folder that holds the runs' folders."""
+def _home(master: DictConfig, configs: Sequence[dict[str, Any]]) -> Path:
+    """The folder that holds the runs' folders: the same for the same study, or for the same grid."""
+    if home := _named(master):
+        return home
+    mark = hashlib.sha256(" ".join(sorted({folder.identity(config) for config in configs})).encode()).hexdigest()[:6]
+    parent = _parent(master)
+    before = sorted(path.parent for path in parent.glob(f"*-{mark}/sweep.json"))
+    return before[-1] if before else parent / f"{folder.now()}-{mark}"
+
+
+def _named(master: DictConfig) -> Path | None:
     if master.hydra.sweep.dir != folder.AUTO:
         return Path(master.hydra.sweep.dir)
-    name = master.hydra.runtime.choices.get("study") or master.name or "sweep"
-    return Path("runs") / str(name) / folder.now()
+    study = master.hydra.runtime.choices.get("study")
+    return Path("runs") / str(study) if study else None
 
 
-def _refuse_own_machinery(master: DictConfig, run: DictConfig) -> None:
+def _parent(master: DictConfig) -> Path:
+    return Path("runs") / str(master.name or "sweep")
+
+
+def _slugs(home: Path, words: Sequence[Sequence[str]], configs: Sequence[dict[str, Any]]) -> list[str]:
+    """The folder of each run: the one it has already, whatever was swept then, or a new one that says what sets it apart."""
+    there = sorted(path.name for path in home.iterdir() if (path / "config.yaml").exists()) if home.is_dir() else []
+    chosen: list[str] = []
+    for number, (swept, config) in enumerate(zip(words, configs, strict=True)):
+        mark = folder.identity(config)
+        slug = f"{_slug(swept)}-{mark}".lstrip("-")
+        own = [name for name in there if name == slug] or [name for name in there if name.endswith(f"-{mark}") or name == mark]
+        own = [name for name in own if name not in chosen]
+        chosen.append(own[0] if own else slug if slug not in chosen else f"{slug}-{number}")
+    return chosen
+
+
+def _refuse_own_machinery(master: DictConfig, hydra: Any) -> None:
     """A swept experiment that brings its own cluster or grid: the sweep was set up before it was read."""
     for part in ("launcher", "sweeper"):
-        if _plain(run.hydra[part]) != _plain(master.hydra[part]):
-            experiment = run.hydra.runtime.choices.get("experiment")
+        if _plain(hydra[part]) != _plain(master.hydra[part]):
+            experiment = hydra.runtime.choices.get("experiment")
             raise BadRequest(
                 f"experiment={experiment} sets hydra.{part} (cluster=, study= or its own), which a sweep over experiments "
                 f"ignores; say it on the command line, or launch this experiment by itself"
@@ -110,9 +144,10 @@ def _plain(node: DictConfig) -> Any:
     return OmegaConf.to_container(node, resolve=False)
 
 
-def _swept(runs: Sequence[Sequence[str]]) -> list[int]:
-    """Which of a run's overrides make it different from the other runs; all of them have their overrides in one order."""
-    return [i for i, values in enumerate(zip(*runs, strict=True)) if len(set(values)) > 1]
+def _told_apart(runs: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Of each run's overrides those that other runs do not share; all have them in one order."""
+    swept = [i for i, values in enumerate(zip(*runs, strict=True)) if len(set(values)) > 1]
+    return [[overrides[i] for i in swept] for overrides in runs]
 
 
 def _slug(overrides: Sequence[str]) -> str:

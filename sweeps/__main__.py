@@ -1,4 +1,4 @@
-"""`python -m sweeps COMMAND FOLDER`: look after a sweep that `launch.py -m` has started."""
+"""`python -m sweeps COMMAND [FOLDER]`: look after a sweep that `launch.py -m` has started."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 from conf import sentences
-from conf.errors import Exit
-from sweeps import report
+from conf.errors import BadRequest, Exit
 
 FORMS = {
     "markdown": "print it as Markdown",
@@ -19,18 +18,47 @@ FORMS = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m sweeps", description="Look after a sweep that launch.py has started.")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    table = commands.add_parser("report", help="the scores of every setting, pooled over its seeds", description=report.__doc__)
-    table.add_argument("folder", type=Path, metavar="FOLDER", help="the sweep's folder, finished or not: runs/NAME/TIME")
-    form = table.add_mutually_exclusive_group()
-    for name in FORMS:
-        form.add_argument(f"--{name}", action="store_const", const=name, dest="form", help=FORMS[name])
-    asked = parser.parse_args()
+    asked, words = parser().parse_known_args()
     try:
-        report.show(asked.folder, asked.form or "table")
+        if words and asked.command != "resume":
+            raise BadRequest(f"{' '.join(words)} means nothing here; see python -m sweeps --help")
+        return run(asked, words)
     except Exception as error:
         return sentences.report(error)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="python -m sweeps", description="Look after a sweep that launch.py has started.")
+    commands = made.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
+
+    def command(name: str, words: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=words, description=words)
+        added.add_argument(
+            "folder", type=Path, nargs="?", metavar="FOLDER", help="runs/STUDY or runs/NAME/TIME; the newest if left out"
+        )
+        return added
+
+    command("status", "what every run is doing").add_argument("--follow", action="store_true", help="until all have ended")
+    command("resume", "go on with what is not done; further words, as in cluster.jobs=1, go to launch.py")
+    command("cancel", "stop the runs; those that go on save a checkpoint first")
+    form = command("report", "the scores of every setting, pooled over its seeds").add_mutually_exclusive_group()
+    for name in FORMS:
+        form.add_argument(f"--{name}", action="store_const", const=name, dest="form", help=FORMS[name])
+    return made
+
+
+def run(asked: argparse.Namespace, words: list[str]) -> int:
+    from sweeps import control
+
+    if asked.command == "status":
+        return control.status(asked.folder, asked.follow)
+    if asked.command == "resume":
+        return control.resume(asked.folder, words)
+    if asked.command == "cancel":
+        return control.cancel(asked.folder)
+    from sweeps import report  # numpy comes with it
+
+    report.show(asked.folder or control.sweep_folder(None), asked.form or "table")
     return Exit.DONE
 
 

@@ -14,6 +14,7 @@ SMALL = {
     "engine.py": ["--repeats", "1"],
     "in_context.py": ["--repeats", "1", "--lanes", "16"],
     "sampler.py": ["--steps", "1", "--widths", "64"],
+    "sweeps.py": ["--runs", "2", "--steps", "2", "trainings", "check"],
     "training_step.py": ["--steps", "2", "--policies", "bc_mlp"],
     "windows.py": ["--batches", "5"],
 }

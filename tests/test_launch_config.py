@@ -123,7 +123,7 @@ TRUST = "trusted_packages=[their_pkg]"
         (["seed=1,2"], "seed=1,2 is a sweep; add -m"),
         (["seed"], "cannot read the argument seed; write key=value"),
         (["mode=eval", "ckpt_path=nowhere"], "ckpt_path=nowhere does not exist"),
-        (["-m", "cluster=none,theirs"], "cluster=none,theirs cannot be swept: one sweep goes to one cluster"),
+        (["-m", "cluster=local,theirs"], "cluster=local,theirs cannot be swept: one sweep goes to one cluster"),
         (["-m", "study=a,b"], "study=a,b cannot be swept"),
     ],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from conf.check import Request
 from conf.device import pick
 from conf.errors import BadRequest, Exit
 from conf.folder import leaves, quoted
+from conf.status import Heartbeat
 from envs.base import Family
 from envs.data import record, statistics
 from envs.data.histories import describe
@@ -27,12 +27,19 @@ from envs.data.windows import Window, Windows
 from policies import store
 from trainers.evaluate.final import evaluate_and_report
 from trainers.health.before import check_health
+from trainers.loop.stop import interruptible
 from trainers.record.boards import session
 from trainers.record.profile import profile
 from trainers.record.records import console, say, write_json
 from trainers.setup import build_trainer, load_or_record
 
-EXIT = {"done": Exit.DONE, "failed": Exit.FAILED, "diverged": Exit.DIVERGED}
+EXIT = {
+    "done": Exit.DONE,
+    "failed": Exit.FAILED,
+    "diverged": Exit.DIVERGED,
+    "preempted": Exit.PREEMPTED,
+    "interrupted": Exit.FAILED,
+}
 EXAMINED = 1000  # episodes that `mode=health` records where there are none: seconds, in any environment
 THREADS = torch.get_num_threads()  # PyTorch's choice, before any run of this process asked for another
 
@@ -45,22 +52,20 @@ def main(request: Request, folder: Path) -> Exit:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_num_threads(request.trainer.threads or THREADS)
     family = request.targets["env"](request.env)
-    with locked(folder), session(request.logger, folder, dict(leaves(request.config)), say):
-        write_json(folder / "status.json", {"status": "running"})
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # outside the training loop it means what Ctrl-C means
+    with locked(folder), session(request.logger, folder, dict(leaves(request.config)), say), Heartbeat(folder) as heartbeat:
         try:
-            status = {"train": train, "eval": evaluate, "collect": collect, "health": health}[request.mode](
-                request, family, folder, device
-            )
+            with interruptible():
+                status = {"train": train, "eval": evaluate, "collect": collect, "health": health}[request.mode](
+                    request, family, folder, device
+                )
         except KeyboardInterrupt:
             status = "preempted" if (folder / "checkpoints" / "last").exists() else "interrupted"
-        except BaseException:
+        except BaseException as error:
             with suppress(OSError):  # a full disc may be what failed
-                write_json(folder / "status.json", {"status": "failed"})
+                reason = (str(error).strip().splitlines() or [""])[0]
+                heartbeat.become("failed", exit_code=int(Exit.FAILED), reason=f"{type(error).__name__}: {reason}")
             raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        write_json(folder / "status.json", {"status": status})
+        heartbeat.become(status, exit_code=int(EXIT[status]))
     if status == "preempted":
         command, where = (folder / "command.txt").read_text().strip(), shlex.quote(f"hydra.run.dir={quoted(folder)}")
         say(f"stopped with a checkpoint; to go on:\n  {command} resume=true {where}")

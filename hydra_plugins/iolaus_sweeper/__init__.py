@@ -3,14 +3,12 @@
 No `from __future__ import annotations`: Hydra executes a plugin before it is in sys.modules, where dataclasses would look.
 """
 
-import traceback
+import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.types import Override
 
 
 @dataclass
@@ -24,25 +22,9 @@ ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=CheckedSw
 
 class CheckedSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> Any:
-        try:
-            return super().sweep(arguments)
-        finally:  # done, failed or stopped: what there is gets shown
-            if self.overrides is not None:  # the grid was good, so there are runs
-                self.show()
+        from sweeps.grid import sweep  # Hydra imports this module at every start
 
-    def show(self) -> None:
-        from sweeps import report
-
-        assert self.config is not None
-        try:
-            report.show(Path(self.config.hydra.sweep.dir))
-        except Exception:  # how the sweep itself ended matters more
-            traceback.print_exc()
-
-    def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:  # type: ignore[override]
-        from conf.multirun import checked  # Hydra imports this module at every start
-
-        assert self.config is not None and self.hydra_context is not None
-        [grid] = BasicSweeper.split_arguments(overrides, None)
-        runs = checked(self.config, grid, self.hydra_context.config_loader)
-        return [*self.split_overrides_to_chunks(runs, max_batch_size)]
+        assert self.config is not None and self.hydra_context is not None and self.launcher is not None
+        words = [*self._parse_config(), *arguments]
+        if code := sweep(self.config, self.hydra_context, self.launcher, words, self.max_batch_size):
+            sys.exit(code)

@@ -73,14 +73,18 @@ def beside(choice: str) -> list[str]:
     return ["env=darkroom"] if choice in ("policy=ad", "policy=compressed_ad") else []
 
 
+def section_of(choice: str) -> str:
+    group = choice.split("=")[0]
+    return SECTION_GROUPS.get(group, group)
+
+
 def plain_section(choice: str) -> dict[str, Any]:
-    section = SECTION_GROUPS[choice.split("=")[0]]
-    return OmegaConf.to_container(compose("config", [choice])[section])  # type: ignore[return-value]
+    return OmegaConf.to_container(compose("config", [choice])[section_of(choice)])  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_yaml_holds_exactly_the_fields_of_its_dataclass(ask: Ask, choice: str) -> None:
-    section = SECTION_GROUPS[choice.split("=")[0]]
+    section = section_of(choice)
     assert sorted(dotted(plain_section(choice))) == sorted(dotted(ask(choice, *beside(choice)).config[section]))
 
 
@@ -141,8 +145,8 @@ def public_keys() -> str:
     standard = sorted(dotted(OmegaConf.to_container(compose("config"))))  # type: ignore[arg-type]
     added = [
         f"{choice} {key}"
-        for choice in CHOICES
-        for key in dotted(plain_section(choice), SECTION_GROUPS[choice.split("=")[0]] + ".")
+        for choice in [*CHOICES, *(f"cluster={option}" for option in options("cluster"))]
+        for key in dotted(plain_section(choice), section_of(choice) + ".")
     ]
     return "\n".join([*standard, *sorted(line for line in added if line.split(" ")[1] not in standard)]) + "\n"
 

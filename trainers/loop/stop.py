@@ -1,28 +1,53 @@
-"""Ctrl-C and SIGTERM ask a run to stop; it finishes its step, saves, and says how to go on."""
+"""Signals ask a run to stop: in the training loop it finishes its step, saves, and says how to go on.
+
+SLURM sends its signals to every process of a job, and the job's own process passes them on: a run gets each of them two or
+three times. So only Ctrl-C, which a person presses again on purpose, means more the second time.
+"""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopRequest:
-    """While active, the first signal only sets `.signal`; a second one interrupts at once."""
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    """While active, a signal only sets `.signal`; a second Ctrl-C interrupts at once."""
 
     def __init__(self) -> None:
         self.signal: str | None = None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number).name
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Outside the training loop there is nothing to save: the first signal raises KeyboardInterrupt."""
+    stopped = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        if not stopped or number == signal.SIGINT:
+            stopped = True
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)

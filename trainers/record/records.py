@@ -21,6 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from conf import status
 from trainers.record import boards
 
 log = logging.getLogger("iolaus")
@@ -34,6 +35,7 @@ class Screen(Console):
 
 
 console = Screen(width=None if sys.stdout.isatty() else 110)
+NOTED = {"train/loss": "loss", "val/success": "success"}  # what status.json says of a run that goes on
 SECONDS_BETWEEN_LINES = 5.0  # off a terminal, where a line stays
 
 
@@ -59,6 +61,7 @@ class Records:
         plain = {name: value if math.isfinite(value) else None for name, value in values.items()}  # JSON knows no NaN
         self.metrics.write((json.dumps({"step": step, **plain}) + "\n").encode())
         self.board.scalars(step, values)
+        status.note(**{name: plain[key] for key, name in NOTED.items() if key in plain})
 
     def speeds(self, step: int, values: dict[str, float]) -> None:
         self.timing.write(json.dumps({"step": step, **values}) + "\n")
@@ -103,9 +106,14 @@ class Bar:
     def __init__(self, title: str, total: int):
         self.title, self.total, self.shown = title, total, time.monotonic()
         self.live: Progress | None = None
+        self.began: tuple[float, int] | None = None  # when it was first called, and how much was done then
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
         self.total = total or self.total
+        self.began = self.began or (time.monotonic(), done)
+        seconds, more = time.monotonic() - self.began[0], done - self.began[1]
+        left = seconds / more * (self.total - done) if more > 0 else None
+        status.note(doing=self.title, step=done, steps=self.total, left=left)
         if self.live:
             self.live.update(self.live.task_ids[0], completed=done, total=self.total, note=note)
         elif time.monotonic() - self.shown >= SECONDS_BETWEEN_LINES:

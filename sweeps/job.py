@@ -1,0 +1,131 @@
+"""What one SLURM job computes: a few command lines, side by side, each in a process group of its own.
+
+    USR1, USR2  the time limit is near (or somebody asks): the runs save, the job requeues itself and leaves at once
+    TERM        preemption or scancel, and only SLURM knows which: the runs save. A cancelled job must not come back, so it does
+                not requeue itself; a job that is being preempted is requeued by SLURM, provided that it is still there when its
+                grace time ends, so it waits
+
+SLURM sends each signal to every process of the job, and we pass it on: the runs get it two or three times, which they expect.
+The job fails if one of its runs does, so that `afterok` means it. Runs that are done are skipped when it begins again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from conf import status
+from conf.errors import Exit
+from sweeps.pool import OUTPUT, record_failure
+from sweeps.processes import Ended, ForkServer, Processes, Starter
+
+TICK = 0.1
+PREEMPTION = 3600.0  # seconds to wait for SLURM to end a preempted job: no grace time is longer
+ASKED = (signal.SIGUSR1, signal.SIGUSR2)
+
+
+@dataclass
+class Job:
+    """`Job(...)()` is what submitit calls on the node."""
+
+    runs: list[tuple[str, list[str]]]  # folder and command line
+    cwd: str
+    threads: int
+    retries: int = 0
+    requeues: int = 100
+    stop: int | None = field(default=None, init=False)
+
+    def __call__(self) -> None:
+        for number in (*ASKED, signal.SIGTERM):
+            signal.signal(number, self._signalled)  # instead of submitit's
+        signal.signal(signal.SIGCONT, signal.SIG_DFL)
+        again, failed = self._compute()
+        if again and self.stop in ASKED:
+            self._requeue()
+        if again and self.stop == signal.SIGTERM and _is_preempted():
+            print("this job is being preempted; waiting for SLURM to requeue it", flush=True)
+            time.sleep(PREEMPTION)
+        sys.exit(Exit.FAILED if failed else Exit.PREEMPTED if again else Exit.DONE)
+
+    def _signalled(self, number: int, frame: object) -> None:
+        if self.stop is None or number == signal.SIGTERM:
+            self.stop = number
+
+    def _compute(self) -> tuple[bool, bool]:
+        """Whether there is something left to do, and whether a run failed."""
+        todo = [(Path(folder), command) for folder, command in self.runs if status.read(Path(folder)).get("status") != "done"]
+        tries = dict.fromkeys(range(len(todo)), 0)
+        starter = self._starter(len(todo))
+        live: set[int] = set()
+        told = again = failed = False
+        waiting = list(tries)
+        while waiting or live:
+            while waiting and self.stop is None:
+                number = waiting.pop(0)
+                folder, command = todo[number]
+                tries[number] += 1
+                live.add(number)
+                starter.start(number, command, folder / OUTPUT, self.cwd, {})
+            if self.stop is not None:
+                again = again or bool(waiting)
+                waiting = []
+                if not told:
+                    for number in live:
+                        starter.kill(number, signal.SIGTERM)  # to them all signals mean the same: save and leave
+                told = True
+            for event in starter.events(TICK):
+                if not isinstance(event, Ended):
+                    continue
+                live.remove(event.number)
+                folder, _ = todo[event.number]
+                said = status.read(folder).get("status")
+                if event.code == Exit.DONE and said == "done":
+                    continue
+                stopped = self.stop is not None and (event.code < 0 or said in ("preempted", "interrupted"))
+                if stopped or event.code == Exit.PREEMPTED:
+                    again = True
+                    if said not in ("preempted", "interrupted"):
+                        status.update(folder, status="interrupted", exit_code=event.code)
+                    continue
+                record_failure(folder, event.code)
+                if tries[event.number] <= self.retries and self.stop is None:
+                    waiting.append(event.number)
+                else:
+                    failed = True
+        starter.close()
+        return again, failed
+
+    def _starter(self, runs: int) -> Starter:
+        for name in ("OMP", "MKL", "OPENBLAS"):
+            os.environ[f"{name}_NUM_THREADS"] = str(self.threads)
+        if runs > 1:  # otherwise PyTorch is imported once anyway
+            server = ForkServer()
+            if server.ready():
+                return server
+            server.close()
+        return Processes()
+
+    def _requeue(self) -> None:
+        if int(os.environ.get("SLURM_RESTART_COUNT", 0)) >= self.requeues:
+            print(f"not requeued: it has been {self.requeues} times (cluster.requeues)", flush=True)
+            return
+        done = subprocess.run(["scontrol", "requeue", str(status.job_id())], capture_output=True, text=True)
+        if done.returncode:
+            print(f"not requeued: {done.stderr.strip()}", flush=True)
+
+
+def _is_preempted() -> bool:
+    """Whether SLURM is about to requeue this job; a cancelled one has no PreemptTime."""
+    done = subprocess.run(["scontrol", "show", "job", str(status.job_id())], capture_output=True, text=True)
+    times = [word.partition("=")[2] for word in done.stdout.split() if word.startswith("PreemptTime=")]
+    return any(time not in ("None", "Unknown", "") for time in times)
+
+
+def packed(runs: Sequence[tuple[str, list[str]]], size: int, cwd: str, threads: int, retries: int, requeues: int) -> list[Job]:
+    return [Job(list(runs[i : i + size]), cwd, threads, retries, requeues) for i in range(0, len(runs), size)]

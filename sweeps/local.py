@@ -1,0 +1,83 @@
+"""`cluster=local`: the runs of a sweep in a pool on this machine."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.utils import JobReturn
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from conf.clusters import Local
+from conf.errors import BadRequest
+from sweeps import launching
+from sweeps.pool import Pool
+from sweeps.processes import ForkServer, Processes, Starter
+from sweeps.state import FAILED
+
+OWN = ("policies.", "envs.", "trainers.")  # modules that the check imported and the runs will need
+
+
+class LocalSweep:
+    def __init__(self, context: HydraContext, config: DictConfig):
+        self.context, self.config = context, config
+        cluster = launching.cluster_of(config)
+        assert isinstance(cluster, Local)
+        self.cluster = cluster
+        # It imports PyTorch while the runs are composed and checked.
+        self.server = ForkServer() if sys.platform == "linux" and not config.dry else None
+
+    def launch(self, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
+        runs = launching.runs_of(self.config, self.context, job_overrides)
+        home = runs[0].folder.parent
+        with launching.alone(home):
+            launching.remember(home, self.cluster, len(runs))
+            todo = launching.still_to_run(runs)
+            if len(todo) < len(runs):
+                print(f"{len(runs) - len(todo)} of {len(runs)} runs are done already", flush=True)
+            if todo:
+                self._run(todo, home)
+        return [launching.returned(run) for run in runs]
+
+    def show(self, job_overrides: Sequence[Sequence[str]]) -> None:
+        """dry=true: nothing is started."""
+        first = launching.runs_of(self.config, self.context, job_overrides[:1])[0]
+        print(f"\nThe first as a command of its own:\n  {shlex.join([sys.executable, *first.command])}")
+
+    def _run(self, todo: list[launching.Run], home: Path) -> None:
+        pool = Pool(self.cluster, todo, self._starter(), os.getcwd(), self._gpus())
+        at_once = f"{pool.jobs} at a time, " if len(todo) > 1 else ""
+        words = f"{len(todo)} runs, {at_once}{pool.threads} thread{'s' * (pool.threads > 1)} each; python -m sweeps status {home}"
+        print(words, flush=True)
+        finished = pool()
+        if not finished:
+            ended = [run.state.status for run in todo]
+            failed = sum(status in FAILED for status in ended)
+            why = "stopped at the first failure (cluster.fail_fast)" if failed and self.cluster.fail_fast else "stopped"
+            print(
+                f"{why}; {ended.count('done')} of {len(todo)} runs are done. To go on:\n  {launching.own_command()}", flush=True
+            )
+
+    def _starter(self) -> Starter:
+        modules = [name for name in sys.modules if name.startswith(OWN)]
+        if self.server is not None and self.server.ready(modules):
+            return self.server
+        if self.server is not None:
+            self.server.close()
+        return Processes()
+
+    def _gpus(self) -> list[str]:
+        """The GPUs to deal out, as CUDA_VISIBLE_DEVICES names them."""
+        if self.cluster.gpus == 0 or self.config.device == "cpu":
+            return []
+        import torch
+
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+        if self.cluster.gpus > len(names):
+            raise BadRequest(f"cluster.gpus={self.cluster.gpus}, but this machine has {len(names)}")
+        return names[: self.cluster.gpus] if self.cluster.gpus > 0 else names

@@ -1,0 +1,210 @@
+"""Runs in processes of their own on this machine, a few at a time, with threads and GPUs shared out.
+
+A run that crashes, hangs, or is killed fails alone, and its status.json says why. Ctrl-C asks all of them to save and stop.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from conf import status
+from conf.clusters import Local
+from conf.errors import Exit
+from sweeps.processes import Ended, Pid, Processes, ServerDied, Starter
+from sweeps.state import FAILED, State, of_run
+from sweeps.table import Board, duration
+
+OUTPUT = "output.txt"  # in the run's folder: all that it prints
+PATIENCE = 60.0  # seconds that a run has to save and stop before it is killed
+TICK = 0.1  # seconds between two looks at clocks and signals
+LOG_END = 20  # lines of its output that status.json keeps of a failed run
+
+
+@dataclass
+class Run:
+    folder: Path
+    command: list[str]  # launch.py and its overrides
+    tries: int = 0
+    code: int | None = None  # as of a process: below 0 the signal that killed it
+    failure: str | None = None  # why, where the launcher knows better than the run
+
+    @property
+    def state(self) -> State:
+        return of_run(self.folder)
+
+
+@dataclass
+class Live:
+    run: Run
+    slot: int
+    began: float
+    pid: int | None = None
+    stopping: float | None = None  # when it was asked to
+    why: str | None = None  # it was asked to, if that is a failure
+
+
+@dataclass
+class Pool:
+    config: Local
+    runs: Sequence[Run]
+    starter: Starter
+    cwd: str
+    gpus: Sequence[str] = ()
+    live: dict[int, Live] = field(default_factory=dict)
+    stops: int = 0  # Ctrl-C and SIGTERM received
+    seconds: list[float] = field(default_factory=list)  # that finished runs took
+
+    def __post_init__(self) -> None:
+        cores = len(os.sched_getaffinity(0))
+        self.jobs = max(1, min(self.config.jobs or len(self.gpus) or cores, len(self.runs)))
+        self.threads = self.config.threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or max(1, cores // self.jobs)
+        self.queue = list(range(len(self.runs)))
+
+    def __call__(self) -> bool:
+        """Run them all; whether it came to the end, rather than being stopped."""
+        for number in self.queue:
+            status.update(self.runs[number].folder, status="pending")
+        handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+        before = {number: signal.signal(number, self._signalled) for number in handled}
+        try:
+            with Board(self.look) as self.board:
+                while (self.queue and not self.stops) or self.live:
+                    self._start()
+                    self._receive()
+                    self._watch()
+                    self.board.refresh()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self.starter.close()
+        return not self.stops
+
+    def look(self) -> tuple[list[State], float | None]:
+        left = len(self.queue) + len(self.live)
+        mean = sum(self.seconds) / len(self.seconds) if self.seconds else None
+        return [run.state for run in self.runs], mean and mean * left / self.jobs
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        self.stops += 1 if not self.stops or number == signal.SIGINT else 0
+
+    def _start(self) -> None:
+        while self.queue and len(self.live) < self.jobs and not self.stops:
+            number = self.queue.pop(0)
+            slot = min(set(range(self.jobs)) - {live.slot for live in self.live.values()})
+            run = self.runs[number]
+            run.tries += 1
+            environment = {f"{name}_NUM_THREADS": str(self.threads) for name in ("OMP", "MKL", "OPENBLAS")}
+            if self.gpus:
+                environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+            self.live[number] = Live(run, slot, time.monotonic())
+            self.starter.start(number, run.command, run.folder / OUTPUT, self.cwd, environment)
+
+    def _receive(self) -> None:
+        try:
+            for event in self.starter.events(TICK):
+                if isinstance(event, Pid):
+                    self.live[event.number].pid = event.pid
+                elif isinstance(event, Ended):
+                    self._ended(self.live.pop(event.number), event.number, event.code)
+        except ServerDied as error:  # its runs were asked to stop, by the kernel; they go on in processes of another kind
+            self.board.say(str(error))
+            again = sorted(self.live)
+            _wait_for([live.pid for live in self.live.values() if live.pid])
+            self.live.clear()
+            self.queue = again + self.queue
+            self.starter = Processes()
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        for number, live in self.live.items():
+            limit = 60 * self.config.timeout_min
+            if self.stops and live.stopping is None:
+                self._stop(number, live)
+            elif limit and live.stopping is None and now - live.began > limit:
+                self._stop(number, live, f"it took longer than cluster.timeout_min={self.config.timeout_min:g}")
+            elif live.stopping is not None and (now - live.stopping > PATIENCE or self.stops > 1):
+                self.starter.kill(number, signal.SIGKILL)
+
+    def _stop(self, number: int, live: Live, why: str | None = None) -> None:
+        live.stopping, live.why = time.monotonic(), why
+        self.starter.kill(number, signal.SIGTERM)
+
+    def _ended(self, live: Live, number: int, code: int) -> None:
+        run, took = live.run, time.monotonic() - live.began
+        run.code = code
+        if code == Exit.DONE and run.state.status == "done":
+            self.seconds.append(took)
+        elif code == Exit.PREEMPTED or (self.stops and not live.why):  # stopped from outside, and not for a fault of its own
+            if run.state.status not in ("preempted", "interrupted"):
+                status.update(run.folder, status="interrupted", exit_code=code)
+        else:
+            record_failure(run.folder, code, live.why)
+            if run.tries <= self.config.retries and not self.stops:
+                self.board.say(f"{run.state.label} failed and is tried again: {run.state.reason}")
+                self.queue.append(number)
+                return
+            if self.config.fail_fast:
+                self.stops += 1
+        self._report(run, took)
+
+    def _report(self, run: Run, took: float) -> None:
+        ended = sum(one.code is not None for one in self.runs) - sum(self.runs[number].code is not None for number in self.queue)
+        state = run.state
+        words = f"{ended} of {len(self.runs)}  {state.label}  {state.status} after {duration(took)}"
+        for name in ("loss", "success"):
+            if state.values.get(name) is not None:
+                words += f", {name} {state.values[name]:.3f}"
+        if state.status in FAILED:
+            words += f": {state.reason}\n    {run.folder / OUTPUT}"
+        self.board.say(words)
+
+
+def record_failure(folder: Path, code: int, why: str | None = None) -> None:
+    """What the launcher knows of a run that failed goes into its status.json, beside what the run itself had written."""
+    lines = _last_lines(folder / OUTPUT)
+    if why is None and code < 0:
+        name = signal.Signals(-code).name
+        why = f"it was killed by {name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+    elif why is None and code == Exit.DONE:
+        why = "it ended without finishing"
+    said = status.read(folder).get("status")
+    status.update(
+        folder,
+        status=said if said == "diverged" else "failed",
+        exit_code=code,
+        reason=why or (lines[-1].strip() if lines else f"exit code {code}"),
+        log_end="\n".join(lines),
+    )
+
+
+def _last_lines(path: Path) -> list[str]:
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 100_000))
+            lines = file.read().decode(errors="replace").splitlines()
+            return [line for line in lines if line.strip(" ~^")][-LOG_END:]  # without the marks below a traceback's lines
+    except OSError:
+        return []
+
+
+def _wait_for(pids: Sequence[int]) -> None:
+    """Until these processes are gone, which are not ours to wait for; one that does not go is killed."""
+    until = time.monotonic() + PATIENCE
+    while any(_exists(pid) for pid in pids) and time.monotonic() < until:
+        time.sleep(TICK)
+    for pid in filter(_exists, pids):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

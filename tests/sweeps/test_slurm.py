@@ -1,0 +1,217 @@
+"""`cluster=slurm` against a real SLURM on this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import slurm_cluster
+from helpers import ROOT
+from slurm_cluster import Cluster, wait_for
+
+from conf import status
+
+SLURM = ("cluster=slurm", "cluster.time_min=30", "cluster.memory=300M", "hydra.sweep.dir=sweep")
+STEPS = 400
+LONG = ("seed=0", f"trainer.max_steps={STEPS}", "trainer.save_every=20", "trainer.log_every=7")
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    if reason := slurm_cluster.missing():
+        pytest.skip(reason)
+    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def environment(environment: dict[str, str], slurm: Cluster) -> dict[str, str]:
+    return {**environment, **slurm.environment}
+
+
+@pytest.fixture
+def sweeps(here: Path, environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command, env = [sys.executable, "-m", "sweeps", *words], {**environment, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+def runs(here: Path, home: str = "sweep") -> list[Path]:
+    return sorted(path.parent for path in here.glob(f"{home}/*/config.yaml"))
+
+
+def said(run: Path) -> str:
+    return str(status.read(run).get("status"))
+
+
+def submit(launch: Callable, *words: str) -> list[str]:
+    """The ids of the arrays."""
+    done = launch("-m", *SLURM, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.search(r"submitted \d+ runs in \d+ jobs: (.*)", done.stdout)
+    assert found, done.stdout
+    return found[1].split(", ")
+
+
+def test_arrays_are_split_and_a_failing_run_fails_for_slurm_too(slurm: Cluster, launch: Callable, sweeps: Callable, here: Path):
+    grid = ("-m", *SLURM, "mode=collect", "env.fault=none,raise,exit", "seed=0,1", "cluster.pack=1")
+    dry = launch(*grid, "dry=true")
+    assert "6 runs in 6 jobs, submitted as 2 arrays" in dry.stdout and "#SBATCH --array=0-3%4" in dry.stdout
+    assert "#SBATCH --mem=300M" in dry.stdout and not (here / "sweep").exists()
+    ids = submit(launch, *grid[1:])
+    assert len(ids) == 2
+    shown = sweeps("status", "sweep").stdout
+    assert "6 queued" in shown or "running" in shown or "done" in shown
+    wait_for(lambda: all(said(run) in ("done", "failed") for run in runs(here)), 240)
+    jobs = {status.read(run)["job"]: run.name for run in runs(here)}
+    wait_for(lambda: not {slurm.states()[job] for job in jobs} - {"COMPLETED", "FAILED"}, 60)
+    assert {("fault=none" in name, slurm.states()[job]) for job, name in jobs.items()} == {(True, "COMPLETED"), (False, "FAILED")}
+    assert len({job.partition("_")[0] for job in jobs}) == 2
+    failed = {status.read(run)["reason"] for run in runs(here) if said(run) == "failed"}
+    assert failed == {"ZeroDivisionError: division by zero", "about to go"}
+    # The same command again submits only what failed; a job that waits for a failed one never starts.
+    again = submit(launch, *grid[1:], "cluster.pack=2", f"cluster.dependency=afterok:{ids[0]}")
+    assert len(again) == 1 and len([job for job in slurm.states() if job.startswith(f"{again[0]}_")]) == 2
+    assert "4 queued" in sweeps("status", "sweep").stdout
+    stopped = sweeps("cancel", "sweep")
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    assert not slurm.run("squeue", "-h").strip()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["cluster.partition=nowhere"], "SLURM refused the jobs, so nothing was submitted: "),
+        (["cluster.time_min=1"], "cluster.signal_s=90 must leave time to save a checkpoint"),
+        (["cluster.partition=main,urgent"], "cannot be swept: one sweep goes to one cluster"),
+    ],
+)
+def test_a_bad_request_submits_nothing(slurm: Cluster, launch: Callable, words: list[str], sentence: str):
+    before = slurm.states()
+    done = launch("-m", *SLURM, "mode=collect", "seed=0,1", *words)
+    assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert slurm.states() == before
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("undisturbed")
+
+
+@pytest.fixture
+def whole(undisturbed: Path, command: Callable, environment: dict[str, str]) -> Path:
+    """The run that nobody stops."""
+    if not (undisturbed / "run").exists():
+        words = command(*LONG, "hydra.run.dir=run")
+        subprocess.run(words, cwd=undisturbed, env=environment, check=True, capture_output=True)
+    return undisturbed / "run"
+
+
+def under_way(here: Path) -> Path:
+    """The one run, once it has saved something and trains on."""
+    wait_for(lambda: runs(here) and list(runs(here)[0].glob("checkpoints/step-*")), 240)
+    return runs(here)[0]
+
+
+def assert_same(run: Path, whole: Path) -> None:
+    assert said(run) == "done"
+    assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    for name in ("policy.safetensors", "training.safetensors"):
+        assert (run / f"checkpoints/step-{STEPS}" / name).read_bytes() == (
+            whole / f"checkpoints/step-{STEPS}" / name
+        ).read_bytes()
+
+
+def job_of(slurm: Cluster, job: str) -> dict[str, str]:
+    words = slurm.run("scontrol", "show", "job", job).split()
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+@pytest.mark.slow
+def test_asked_by_signal_it_saves_requeues_and_goes_on(slurm: Cluster, launch: Callable, here: Path, whole: Path):
+    [job] = submit(launch, *LONG)
+    run = under_way(here)
+    slurm.run("scancel", "--signal=USR2", job)
+    wait_for(lambda: job_of(slurm, job)["Restarts"] == "1", 60)
+    assert said(run) == "preempted"
+    wait_for(lambda: said(run) == "done", 240)
+    wait_for(lambda: slurm.states()[job] == "COMPLETED", 60)
+    assert_same(run, whole)
+
+
+@pytest.mark.slow
+def test_preempted_by_a_higher_partition_it_goes_on(slurm: Cluster, launch: Callable, here: Path, whole: Path):
+    [job] = submit(launch, *LONG)
+    run = under_way(here)
+    urgent = slurm.run("sbatch", "--parsable", "-p", "urgent", "-N2", "--exclusive", "--wrap", "sleep 5").strip()
+    wait_for(lambda: said(run) == "preempted", 60)
+    wait_for(lambda: slurm.states()[urgent] == "COMPLETED", 120)
+    wait_for(lambda: said(run) == "done", 240)
+    assert job_of(slurm, job)["Restarts"] == "1"
+    assert_same(run, whole)
+
+
+@pytest.mark.slow
+def test_a_cancelled_job_stays_away_and_the_command_goes_on(
+    slurm: Cluster, launch: Callable, sweeps: Callable, here: Path, whole: Path
+):
+    [job] = submit(launch, *LONG)
+    run = under_way(here)
+    stopped = sweeps("cancel")
+    assert stopped.returncode == 0, stopped.stderr
+    wait_for(lambda: slurm.states()[job] == "CANCELLED", 60)
+    assert said(run) == "preempted" and job_of(slurm, job)["Restarts"] == "0"
+    assert sweeps("resume", "sweep", "cluster.wait=true").returncode == 0
+    assert_same(run, whole)
+
+
+@pytest.mark.slow
+def test_a_job_that_dies_without_a_word_is_noticed(slurm: Cluster, launch: Callable, sweeps: Callable, here: Path, whole: Path):
+    [job] = submit(launch, *LONG)
+    run = under_way(here)
+    os.kill(status.read(run)["pid"], signal.SIGSTOP)  # so that it cannot say anything
+    slurm.run("scancel", "--signal=KILL", job)
+    wait_for(lambda: "1 died" in sweeps("status", "sweep").stdout, 60)
+    assert said(run) == "running"  # as it thought
+    submit(launch, *LONG)
+    wait_for(lambda: said(run) == "done", 240)
+    assert_same(run, whole)
+
+
+@pytest.mark.slow
+def test_submitted_from_inside_an_allocation_with_the_code_as_it_was(
+    slurm: Cluster, command: Callable, environment: dict[str, str], here: Path
+):
+    words = command("-m", *SLURM, "mode=collect", "seed=0,1", "cluster.pack=2")
+    outside = ["srun", "--mem-per-cpu=500", "-n1", *words]
+    done = subprocess.run(outside, cwd=here, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "submitted 2 runs in 1 jobs" in done.stdout, done.stdout + done.stderr
+    wait_for(lambda: all(said(run) == "done" for run in runs(here)), 240)
+    [code] = [path for path in (here / "sweep/slurm/code").iterdir() if path.is_dir()]
+    assert (code / "trainers/run.py").read_bytes() == (ROOT / "trainers/run.py").read_bytes()
+    [script] = (here / "sweep/slurm").glob("*_submission.sh")
+    assert f"PYTHONPATH={code}" in script.read_text()
+
+
+@pytest.mark.slow
+def test_the_time_limit_is_a_requeue_too(slurm: Cluster, launch: Callable, here: Path):
+    words = ("seed=0", "trainer.max_steps=1000000", "trainer.save_every=20", "cluster.time_min=1", "cluster.signal_s=30")
+    done = launch("-m", *SLURM, *words)
+    job = re.search(r"jobs: (\d+)", done.stdout)[1]  # type: ignore[index]
+    run = under_way(here)
+    wait_for(lambda: job_of(slurm, job)["Restarts"] == "1", 120)
+    first = max(int(path.name.removeprefix("step-")) for path in run.glob("checkpoints/step-*"))
+    wait_for(lambda: status.read(run).get("step", 0) > first + 20, 120)
+    slurm.run("scancel", job)
