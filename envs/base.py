@@ -49,6 +49,8 @@ class Family:
     spaces: Spaces
     max_steps: int  # an episode is truncated after this many steps
     has_success: bool = True  # False where only returns are known: they are the headline then
+    success_within: tuple[int, ...] = ()  # the share of episodes that are solved in so many steps is reported as well
+    no_op: Any = None  # the action that does nothing; where there is one, playing it is a reference
     max_lanes: int | None = None  # the most lanes that an evaluation plays at once, for simulators that are costly or heavy
     record_batch: int = 1024  # episodes recorded at once, the block that noise is a function of; fewer where a lane is costly
     task_period: int = 1  # after so many episodes of a task what is asked for begins anew
@@ -98,6 +100,10 @@ class Family:
             low += self.config.data.seed * EPISODES_PER_DATA_SEED
         assert low + episodes <= high
         return np.arange(low, low + episodes)
+
+    def unobserved(self) -> Family:
+        """The same episodes for players that do not look at observations, and so need no costly ones."""
+        return self
 
     def expert(self) -> Expert:
         raise BadRequest(f"{type(self).__name__} has no expert")

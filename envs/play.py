@@ -87,6 +87,18 @@ class ExpertPlayer:
         return self.expert.act(self.vector)[lanes]
 
 
+class ConstantPlayer:
+    """One and the same action, such as doing nothing."""
+
+    def __init__(self, action: Any):
+        self.action = action
+
+    def start(self, vector: VectorEnv) -> None: ...
+
+    def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, moment: np.ndarray) -> np.ndarray:
+        return np.stack([np.asarray(self.action)] * len(lanes))
+
+
 @dataclass
 class Played:
     score: Score

@@ -3,6 +3,7 @@ the optimum score on exactly the same episodes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from rich.table import Table
 
 from envs.base import Family, Score
-from envs.play import ExpertPlayer, Player, play
+from envs.play import ConstantPlayer, ExpertPlayer, Player, play
 from policies.base import Policy
 from policies.noise import Noise, Purpose, fold
 from trainers.evaluate.base import Config, Evaluation, Evaluator
@@ -39,13 +40,16 @@ def evaluate(
         scores[decode] = played.score
         kept = kept or played.actions
     references: dict[str, Player] = {"random": RandomPlayer(family, seed)}
+    if family.no_op is not None:
+        references["no-op"] = ConstantPlayer(family.no_op)
     if family.accepts(family.config, needs="expert") is None:
         references["expert"] = ExpertPlayer(family)
     for name, reference in references.items():
         with bar(f"evaluate, {name}", len(seeds)) as progress:
-            scores[name] = play(reference, family, seeds, config.num_envs, progress=progress).score
+            scores[name] = play(reference, family.unobserved(), seeds, config.num_envs, progress=progress).score
     if (optimum := family.optimum(seeds)) is not None:
         scores["optimum"] = optimum
+    within = family.success_within
     seen = np.zeros(len(seeds), bool) if training is None else family.seen_in_training(seeds, training)
     record: dict[str, Any] = {
         "split": config.split,
@@ -53,9 +57,9 @@ def evaluate(
         "first_seed": int(seeds[0]),
         "trained_here": training is not None,
         "seen_in_training": float(seen.mean()),
-        "scores": {name: summary(score) for name, score in scores.items()},
+        "scores": {name: summary(score, within) for name, score in scores.items()},
         # A mean over seen and unseen layouts could hide a policy that learned the seen ones by heart.
-        "unseen_in_training": summary(select(scores[config.decode[0]], ~seen)) if seen.any() and not seen.all() else None,
+        "unseen_in_training": summary(select(scores[config.decode[0]], ~seen), within) if seen.any() and not seen.all() else None,
         "per_episode": {
             "seen_in_training": seen,
             **{n: by_episode(score) for n, score in scores.items()},
@@ -106,8 +110,9 @@ def by_episode(score: Score) -> dict[str, Any]:
     return {"success": success, "return": score.returns, "length": score.lengths}
 
 
-def summary(score: Score) -> dict[str, Any]:
-    """With intervals over the episodes alone: another training seed may lie outside of them."""
+def summary(score: Score, within: Sequence[int] = ()) -> dict[str, Any]:
+    """With intervals over the episodes alone: another training seed may lie outside of them. `within` are numbers of steps, for
+    each of which the share of episodes that were solved in so many is told too."""
     solved = score.success
     success = None if solved is None else interval(solved, share=True)
     returned = interval(score.returns)
@@ -118,7 +123,12 @@ def summary(score: Score) -> dict[str, Any]:
         "return": returned.mean,
         "return_interval": (returned.low, returned.high),
         "steps_when_solved": float(score.lengths[solved].mean()) if solved is not None and solved.any() else None,
+        **({} if solved is None or not within else {"success_within": solved_in(solved, score.lengths, within)}),
     }
+
+
+def solved_in(solved: np.ndarray, lengths: np.ndarray, within: Sequence[int]) -> dict[str, float]:
+    return {str(steps): float((solved & (lengths <= steps)).mean()) for steps in within}
 
 
 def table(record: dict[str, Any], headline: str) -> Table:
@@ -129,7 +139,8 @@ def table(record: dict[str, Any], headline: str) -> Table:
         held_out = "of an environment that the policy was not trained in"
     title = f"{record['episodes']} {record['split']} episodes ({held_out})"
     shown = Table(title=title, title_justify="left", caption=COVERS, caption_justify="left")
-    for name in ("", "success", "95 %", "return", "95 %", "steps"):
+    within = list(next(iter(record["scores"].values())).get("success_within", ()))
+    for name in ("", "success", "95 %", *(f"in {steps} steps" for steps in within), "return", "95 %", "steps"):
         shown.add_column(name, justify="left" if not name else "right")
     rows = [(f"{headline}, {name}" if name in ("sampled", "greedy") else name, score) for name, score in record["scores"].items()]
     if unseen := record["unseen_in_training"]:
@@ -139,6 +150,7 @@ def table(record: dict[str, Any], headline: str) -> Table:
             name,
             "-" if score["success"] is None else f"{score['success']:.3f}",
             "-" if score["success"] is None else "{:.3f}-{:.3f}".format(*score["success_interval"]),
+            *(f"{score['success_within'][steps]:.3f}" for steps in within),
             f"{score['return']:.3f}",
             "{:.3f}-{:.3f}".format(*score["return_interval"]),
             "-" if score["steps_when_solved"] is None else f"{score['steps_when_solved']:.1f}",

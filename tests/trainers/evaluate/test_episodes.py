@@ -96,3 +96,15 @@ def test_an_id_without_an_expert_is_still_scored():
     config = Config(episodes=4, media=1, decode=["sampled"])
     record = evaluate(policy, place, config, place.seeds("train", 4), 0, CPU).record
     assert list(record["scores"]) == ["sampled", "random"]
+
+
+def test_a_family_may_ask_for_success_within_fewer_steps_and_for_doing_nothing():
+    place = family(max_steps=60)
+    place.success_within, place.no_op = (12, 60), 6
+    policy = BCMLP(BCConfig(), place.spaces)
+    record = evaluate(policy, place, Config(episodes=20, decode=["sampled"], media=0), None, 0, CPU).record
+    scores, expert = record["scores"], record["per_episode"]["expert"]
+    assert set(scores) == {"sampled", "random", "no-op", "expert", "optimum"} and scores["no-op"]["success"] == 0
+    in_time = np.mean(np.array(expert["success"]) & (np.array(expert["length"]) <= 12))
+    assert scores["expert"]["success_within"] == {"12": in_time, "60": 1.0} and 0 < in_time < 1
+    assert "in 12 steps" in [column.header for column in table(record, "bc_mlp").columns]
