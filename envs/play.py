@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
 from envs.base import Family, Score
@@ -103,6 +104,7 @@ class ConstantPlayer:
 class Played:
     score: Score
     actions: dict[int, np.ndarray]  # those of the episodes that were to be kept
+    stopped: np.ndarray  # [E] bool: the player chose an action that is not finite, and nothing after it counted
 
 
 def play(
@@ -113,26 +115,35 @@ def play(
     keep: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> Played:
-    """Exactly the episodes `seeds`, each once. The actions of the first `keep` are kept, to be rendered."""
+    """Exactly the episodes `seeds`, each once. The actions of the first `keep` are kept, to be rendered.
+
+    An action that is not finite stops its episode, which then counts as it stands: not solved."""
     num_envs = min(num_envs, len(seeds), family.max_lanes or num_envs)
     vector = family.vector(num_envs, seeds=seeds)
     success = np.zeros(len(seeds), bool) if family.has_success else None
     score = Score(success, np.zeros(len(seeds)), np.zeros(len(seeds), np.int64))
     actions: dict[int, list[np.ndarray]] = {index: [] for index in range(min(keep, len(seeds)))}
     finished, moment = 0, np.zeros(num_envs, np.int64)
+    stopped = np.zeros(len(seeds), bool)
+    space = family.spaces.action
+    neutral = np.zeros_like(space.low).clip(space.low, space.high) if isinstance(space, spaces.Box) else 0
     player.start(vector)
 
     def act(observation: Observation, episode: np.ndarray) -> np.ndarray:
         lanes = np.flatnonzero(episode >= 0)  # a lane that ran out of episodes costs nothing more
         chosen = player.act({name: x[lanes] for name, x in observation.items()}, lanes, episode[lanes], moment[lanes])
-        for lane in np.flatnonzero(episode[lanes] < keep):
+        finite = np.isfinite(chosen).reshape(len(chosen), -1).all(1)
+        if not finite.all():  # the lane idles to the end of the episode, because other lanes play on
+            stopped[episode[lanes[~finite]]] = True
+            chosen = np.where(finite.reshape(-1, *[1] * (chosen.ndim - 1)), chosen, neutral).astype(chosen.dtype)
+        for lane in np.flatnonzero((episode[lanes] < keep) & ~stopped[episode[lanes]]):
             actions[int(episode[lanes[lane]])].append(chosen[lane])
         action = np.zeros((num_envs, *chosen.shape[1:]), chosen.dtype)
         action[lanes] = chosen
         return action
 
     for step in steps(vector, act):
-        playing = step.episode >= 0
+        playing = (step.episode >= 0) & ~stopped[step.episode]
         played = step.episode[playing]
         score.returns[played] += step.reward[playing]
         score.lengths[played] += 1
@@ -140,6 +151,6 @@ def play(
             success[played] |= succeeded(family, step)[playing]
         moment = np.where(step.done, 0, moment + 1)
         if step.done.any():
-            finished += int(step.done[playing].sum())
+            finished += int(step.done[step.episode >= 0].sum())
             progress(finished, len(seeds))
-    return Played(score, {index: np.array(taken) for index, taken in actions.items()})
+    return Played(score, {index: np.array(taken) for index, taken in actions.items()}, stopped)

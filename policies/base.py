@@ -61,6 +61,7 @@ class Policy(nn.Module):
     window: Window
     modalities: tuple[str, ...] | None = None  # of the observation, those that it sees; None: all. An entropy floor counts these
     memory_scope: ClassVar[str] = "episode"  # "history": memory outlives an episode, until the task changes
+    samples: bool = True  # sampled and greedy acting differ; False: a player of either does the same
     starts_from: ClassVar[tuple[str, ...]] = ()  # other policies, as YAML names them, whose weights may start this one
 
     @classmethod

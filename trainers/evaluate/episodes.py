@@ -11,7 +11,7 @@ import torch
 from rich.table import Table
 
 from envs.base import Family, Score
-from envs.play import ConstantPlayer, ExpertPlayer, Player, play
+from envs.play import ConstantPlayer, ExpertPlayer, Played, Player, play
 from policies.base import Policy
 from policies.noise import Noise, Purpose, fold
 from trainers.evaluate.base import Config, Evaluation, Evaluator
@@ -32,12 +32,14 @@ def evaluate(
     seeds = family.seeds(config.split, config.episodes)
     scores: dict[str, Score] = {}
     kept: dict[int, np.ndarray] = {}
+    stopped: dict[str, int] = {}
     policy.eval()
-    for decode in config.decode:
+    for decode in config.decode if policy.samples else config.decode[:1]:
         player = PolicyPlayer(policy, decode == "greedy", seed, device)
         with bar(f"evaluate, {decode}", len(seeds)) as progress:
             played = play(player, family, seeds, config.num_envs, config.media, progress)
-        scores[decode] = played.score
+        scores[decode] = counted(played, decode)
+        stopped[decode] = int(played.stopped.sum())
         kept = kept or played.actions
     references: dict[str, Player] = {"random": RandomPlayer(family, seed)}
     if family.no_op is not None:
@@ -65,6 +67,8 @@ def evaluate(
             **{n: by_episode(score) for n, score in scores.items()},
         },
     }
+    if any(stopped.values()):
+        record["stopped_episodes"] = stopped
     if not family.has_success:
         record["headline"] = "return"  # what a table of many runs shows
     if not kept:
@@ -97,7 +101,18 @@ def validate(policy: Policy, family: Family, episodes: int, seed: int, device: t
     """What chooses `best` during training: the val split, sampled acting, no references."""
     policy.eval()
     seeds = family.seeds("val", episodes)
-    return play(PolicyPlayer(policy, False, seed, device), family, seeds, episodes).score
+    return counted(play(PolicyPlayer(policy, False, seed, device), family, seeds, episodes), "validation")
+
+
+def counted(played: Played, name: str) -> Score:
+    """The score, and a warning if episodes had to be stopped."""
+    if count := int(played.stopped.sum()):
+        say(
+            f"warning: {count} of {len(played.stopped)} episodes ({name}) were stopped, because the policy's action was not "
+            "finite; they count as not solved. Its weights or what it saw are not finite either: look at train/skipped, or lower "
+            "trainer.optimizer.lr"
+        )
+    return played.score
 
 
 def select(score: Score, episodes: np.ndarray) -> Score:

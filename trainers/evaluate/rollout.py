@@ -9,7 +9,7 @@ from gymnasium.vector import VectorEnv
 from envs.base import Family
 from envs.play import Observation
 from envs.spaces import random_actions
-from policies.base import Memory, Policy
+from policies.base import Policy
 from policies.noise import Noise, Purpose, fold
 
 
@@ -23,19 +23,26 @@ class PolicyPlayer:
 
     @torch.inference_mode()
     def start(self, vector: VectorEnv) -> None:
-        self.fresh = self.policy.start(vector.num_envs, self.device)
+        self.lanes = vector.num_envs
+        self.fresh = self.policy.start(self.lanes, self.device)
         self.memory = {name: value.clone() for name, value in self.fresh.items()}
 
     @torch.inference_mode()
     def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, moment: np.ndarray) -> np.ndarray:
         lane, row, when = (torch.from_numpy(x).to(self.device) for x in (lanes, episode, moment))
         seen = {name: torch.from_numpy(value).to(self.device) for name, value in observation.items()}
-        memory = {name: value[lane] for name, value in self.memory.items()}
-        memory = _cleared(memory, {name: value[lane] for name, value in self.fresh.items()}, when == 0)
+        begins, everywhere = lane[when == 0], len(lane) == self.lanes
+        for name, value in self.memory.items():
+            value[begins] = self.fresh[name][begins]
+        # Frames that a policy remembers are large: while every lane plays, nothing of the memory is copied.
+        memory = dict(self.memory) if everywhere else {name: value[lane] for name, value in self.memory.items()}
         # A draw belongs to an episode and a moment in it, not to the lane that happens to play it.
         action, memory = self.policy.act(seen, memory, Noise(self.seed, when, row), self.greedy)
         for name, value in memory.items():
-            self.memory[name].index_copy_(0, lane, value)
+            if everywhere:
+                self.memory[name] = value
+            else:
+                self.memory[name].index_copy_(0, lane, value)
         return action.cpu().numpy()
 
 
@@ -51,8 +58,3 @@ class RandomPlayer:
     def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, moment: np.ndarray) -> np.ndarray:
         noise = Noise(self.seed, torch.from_numpy(moment), torch.from_numpy(episode))
         return random_actions(self.space, noise.uniform(*(self.space.shape or ())).numpy())
-
-
-def _cleared(memory: Memory, fresh: Memory, begins: torch.Tensor) -> Memory:
-    """One masked write: lanes where an episode begins get the memory of a start."""
-    return {name: torch.where(begins.view(-1, *[1] * (value.dim() - 1)), fresh[name], value) for name, value in memory.items()}
