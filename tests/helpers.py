@@ -32,7 +32,13 @@ IN_CONTEXT = {
     "compressed_ad": ("policy.length=24", "policy.blocks=[8,12]", "policy.block=9", "policy.latents=4"),
 }
 CONTINUOUS: tuple[str, ...] = ()  # policies whose actions may be numbers: they play in env=push
-HISTORIES = {"minigrid": ("env.data.source=annealed_expert", "env.max_steps=20")}
+HISTORIES = {
+    "minigrid": ("env.data.source=annealed_expert", "env.max_steps=20"),
+    "toy": ("env.data.source=annealed_expert",),
+    "push": ("env.data.source=annealed_expert", "env.image=false", "env.max_steps=20"),
+}
+# What a command line of tests/toy.py needs beside `env=toy`.
+CONTINUOUS_TOY = (f"hydra.searchpath=[{Path(__file__).parent / 'toy_conf'}]", "trusted_packages=[toy]")
 
 
 def pair(policy: str, env: str = "minigrid") -> tuple[str, ...]:
@@ -79,6 +85,12 @@ def write_episodes(folder: Path, lengths: list[int], terminated: list[bool], sli
 
 HIGH = np.broadcast_to(np.array([10, 5, 3], np.uint8), (7, 7, 3))
 GRID_SPACES = Spaces(spaces.Dict({"grid": spaces.Box(np.zeros_like(HIGH), HIGH, dtype=np.uint8)}), spaces.Discrete(7))
+
+
+PUSH_SPACES = Spaces(
+    spaces.Dict({"image": spaces.Box(0, 255, (84, 84, 3), np.uint8), "state": spaces.Box(-10, 10, (3,), np.float32)}),
+    spaces.Box(-1, 1, (3,), np.float32),
+)
 
 
 def grids(rows: int) -> torch.Tensor:
