@@ -6,7 +6,6 @@ know of each other. Without earlier `frames` it has no memory: where the expert 
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from envs.data.statistics import Statistics
 from policies import encoders
 from policies.actions import HeadConfig, make_head, refuse
 from policies.base import Batch, Loss, check_dropout, check_temperature
+from policies.nets import mlp
 from policies.noise import Noise
 from policies.plans import PlanningPolicy, check_plan
 
@@ -58,16 +58,10 @@ class BCMLP(PlanningPolicy):
         self.encoder = encoders.Encoder(config.encoder, spaces.observation, config.token_dim)
         self.modalities = tuple(self.encoder.parts)
         self.head = make_head(config.head, spaces.action, config.horizon, config.temperature)
+        self.samples = self.head.classes > 0
         seen = len(config.frames) * self.encoder.tokens * self.encoder.width
         widths = [seen] + [config.hidden_dim] * config.layers
-        hidden: list[nn.Module] = []
-        for a, b in itertools.pairwise(widths):
-            hidden += [nn.Linear(a, b), ACTIVATIONS[config.activation]()]
-            hidden += [nn.Dropout(config.dropout)] if config.dropout else []
-        last = nn.Linear(widths[-1], config.horizon * self.head.size)
-        nn.init.zeros_(last.weight)  # the first loss is that of chance to the last digit: anything else is a fault
-        nn.init.zeros_(last.bias)
-        self.mlp = nn.Sequential(*hidden, last)
+        self.mlp = mlp([*widths, config.horizon * self.head.size], ACTIVATIONS[config.activation], config.dropout)
 
     def fit(self, statistics: Statistics) -> None:
         self.encoder.fit(statistics)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -76,3 +78,15 @@ class DiTBlock(nn.Module):
             x = x + self.dropout(self.cross_attention(queries, context, mask).view_as(x))
         y = self.norm_mlp(x) * (1 + scale2) + shift2
         return x + self.dropout(gate2 * self.mlp(y))
+
+
+def mlp(widths: Sequence[int], activation: type[nn.Module], dropout: float = 0.0) -> nn.Sequential:
+    """Linear layers of these widths. The last one starts at zero, so that the first loss is that of chance to the last digit."""
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise(widths[:-1]):
+        layers += [nn.Linear(a, b), activation()]
+        layers += [nn.Dropout(dropout)] if dropout else []
+    last = nn.Linear(widths[-2], widths[-1])
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(*layers, last)

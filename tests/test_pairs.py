@@ -53,6 +53,18 @@ def test_two_steps_of_every_pair(launch: Callable, here: Path, policy: str, env:
         assert words in done.stdout, words
 
 
+@pytest.mark.parametrize(
+    "policy", [name if name in ("act", "ad") else pytest.param(name, marks=pytest.mark.slow) for name in options("policy")]
+)
+def test_two_steps_of_every_policy_with_images_and_continuous_actions(launch: Callable, here: Path, policy: str):
+    """In the toy of the tests, which is used as anybody's family: from a folder of YAML and a package of its own."""
+    where = ("--config-dir", str(ROOT / "tests/toy_conf"), "trusted_packages=[toy]")
+    launch(*where, *pair(policy, "toy"), *TINY, "logger=none", "hydra.run.dir=run", PYTHONPATH=str(ROOT / "tests"))
+    assert json.loads((here / "run/summary.json").read_text())["steps"] == 2
+    done = launch("mode=eval", "ckpt_path=run", "trusted_packages=[toy]", *TINY[4:7], PYTHONPATH=str(ROOT / "tests"))
+    assert "random" in done.stdout
+
+
 def test_tensorboard_shows_scalars_hyperparameters_and_film(launch: Callable, here: Path):
     launch("policy=bc_mlp", *TINY, "env.max_steps=20")
     board = EventAccumulator(str(run_folder(here) / "tensorboard"), size_guidance={"images": 0}).Reload()

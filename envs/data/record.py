@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from envs.base import Family
-from envs.data import minari
 from envs.data.cache import address, obtain
 from envs.data.config import DataConfig
 from envs.data.histories import record_histories
@@ -34,9 +33,7 @@ def dataset(
     recipe, seeds, length = _plan(family, data, split)
 
     def make(folder: Path) -> None:
-        if data.imported:
-            minari.import_episodes(data, family.adapter, split, recipe, folder, progress)
-        elif data.learners:
+        if data.learners:
             record_histories(family, data, recipe, seeds, length, folder, progress)
         else:
             _record(family, data, recipe, seeds, folder, progress)
@@ -67,7 +64,6 @@ def _plan(family: Family, data: DataConfig, split: str) -> tuple[dict[str, Any],
         "seeds": [int(seeds[0]), len(seeds)],
         **data.recipe(),
         **({"episodes_per_history": length} if data.learners else {}),
-        **({"minari": minari.describe(data.source)} if data.imported else {}),
     }
     return recipe, seeds, length
 

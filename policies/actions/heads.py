@@ -46,6 +46,7 @@ class HeadConfig:
 
 class Head(nn.Module):
     size: int  # outputs that an action needs
+    classes: int = 0  # of each of its tokens; 0: a continuous action
 
     def fit(self, statistics: Statistics) -> None:
         """Take what is needed of the training data into buffers."""

@@ -1,15 +1,18 @@
-"""Networks that turn normalised images [B, 3, h, w] into features [B, features]."""
+"""What turns normalised images [B, 3, h, w] into features [B, features]: write-up 004's CNN, ResNet-18 and ViT-B/16."""
 
 from __future__ import annotations
 
-from typing import Any
+import importlib.util
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from conf.errors import BadRequest
 from policies.encoders.config import Config
+from policies.encoders.resnet import ResNet
+from policies.encoders.vit import PATCH, VisionTransformer, resized
 
 Size = tuple[int, int]
 
@@ -22,7 +25,8 @@ class Backbone(nn.Module):
         return None
 
     def load_pretrained(self) -> None:
-        raise NotImplementedError("load_pretrained(): of those that have weights to be had")
+        """Weights come before training, not when a checkpoint is loaded."""
+        raise NotImplementedError("load_pretrained(), of networks whose weights can be downloaded")
 
 
 class CNN(Backbone):
@@ -63,25 +67,17 @@ class CNN(Backbone):
         return (chance @ self.grid).flatten(1)
 
 
-class Timm(Backbone):
-    """A network of the library timm, without its classifier. Weights come before training, not when a checkpoint is loaded."""
+class Pretrainable(Backbone):
+    """Has the layers and names of a network of the library timm, whose weights it can take."""
 
-    name: str
+    repository: str  # on the Hugging Face hub
     network: nn.Module
-    options: dict[str, Any]
 
     @classmethod
     def accepts(cls, config: Config, size: Size) -> str | None:
-        try:
-            import timm  # noqa: F401
-        except ImportError:
-            return f"policy.encoder.image={config.image} needs timm: pip install -e .[vision]"
+        if config.image_pretrained and importlib.util.find_spec("huggingface_hub") is None:
+            return "policy.encoder.image_pretrained=true downloads weights with huggingface_hub: pip install 'iolaus[vision]'"
         return None
-
-    def make(self, pretrained: bool, **options: Any) -> nn.Module:
-        import timm
-
-        return timm.create_model(self.name, pretrained=pretrained, num_classes=0, **options)
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.network(x)
@@ -89,55 +85,49 @@ class Timm(Backbone):
 
     def load_pretrained(self) -> None:
         try:
-            source = self.make(True, **self.options)
+            from huggingface_hub import hf_hub_download
+
+            weights = load_file(hf_hub_download(self.repository, "model.safetensors"))
         except Exception as error:  # of the download: whatever the library behind it raises
             raise BadRequest(
-                f"the ImageNet weights of {self.name} could not be had ({type(error).__name__}); with access to the model hub "
-                "they are downloaded once, or train from scratch with policy.encoder.image_pretrained=false"
+                f"the ImageNet weights {self.repository} could not be had ({type(error).__name__}). With access to the Hugging "
+                "Face hub they are downloaded once; without, train from scratch with policy.encoder.image_pretrained=false"
             ) from error
-        self.network.load_state_dict(source.state_dict())
+        self.load_weights({name: weight for name, weight in weights.items() if not name.startswith(("fc.", "head."))})
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        self.network.load_state_dict(weights)
 
 
-class ResNet18(Timm):
-    """From ImageNet weights its batch norms keep their statistics; from scratch it has group norms: a row's features must not
-    depend on the other rows of a batch."""
-
-    name, features = "resnet18", 512
+class ResNet18(Pretrainable):
+    features, repository = 512, "timm/resnet18.a1_in1k"
 
     def __init__(self, config: Config, size: Size):
         super().__init__()
-        self.frozen = config.image_pretrained
-        self.options = {} if self.frozen else {"norm_layer": lambda channels: nn.GroupNorm(channels // 16, channels)}
-        self.network = self.make(False, **self.options)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> ResNet18:
-        super().train(mode)
-        if self.frozen:
-            for module in self.network.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-        return self
+        self.network = ResNet(frozen=config.image_pretrained)
 
 
-class ViTB16(Timm):
+class ViTB16(Pretrainable):
     """The class token of a vision transformer. It was trained at 224 pixels; other multiples of 16 interpolate its positions."""
 
-    name, features = "vit_base_patch16_224", 768
+    features, repository = 768, "timm/vit_base_patch16_224.dino"
 
     @classmethod
     def accepts(cls, config: Config, size: Size) -> str | None:
-        if any(side % 16 for side in size):
+        if any(side % PATCH for side in size):
             return (
-                f"policy.encoder.image=vit_b16 cuts images into patches of 16 pixels, which {size[0]}x{size[1]} is no multiple "
-                "of: add policy.encoder.image_size=224 (what it was trained at), or 96"
+                f"policy.encoder.image=vit_b16 cuts images into patches of {PATCH} pixels, and {size[0]}x{size[1]} is no "
+                "multiple of that: add policy.encoder.image_size=224 (what it was trained at), or 96"
             )
         return super().accepts(config, size)
 
     def __init__(self, config: Config, size: Size):
         super().__init__()
-        self.options = {"img_size": size, "global_pool": "token"}
-        self.network = self.make(False, **self.options)
+        self.network = VisionTransformer(size)
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        weights["pos_embed"] = resized(weights["pos_embed"], self.network.grid)  # type: ignore[arg-type]
+        super().load_weights(weights)
 
 
 BACKBONES: dict[str, type[Backbone]] = {"cnn": CNN, "resnet18": ResNet18, "vit_b16": ViTB16}

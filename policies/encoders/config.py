@@ -25,8 +25,9 @@ class Config:
     image_shift: int = 0  # pixels by which training images are randomly shifted
     image_bf16: bool = False  # run the backbone in bfloat16 during training
     state_normalise: bool = True  # by the training data's mean and deviation; write-up 004 did not
-    # tokens: each modality projected to tokens of one width, normalised | concat: one token of all features as they are
-    join: Literal["tokens", "concat"] = "tokens"
+    # tokens: each modality as tokens of one width, normalised | concat: one token of all features as they are
+    # | sum: one token, the sum of all features projected to its width (write-up 004's ACT)
+    join: Literal["tokens", "concat", "sum"] = "tokens"
     ignore: list[str] = field(default_factory=list)  # modalities that the policy does not get to see
 
     def __post_init__(self) -> None:

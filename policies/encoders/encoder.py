@@ -53,7 +53,7 @@ def reader(config: Config, name: str, space: spaces.Space) -> type[Part] | None:
 
 
 class Encoder(nn.Module):
-    """Tokens of one width, each normalised and marked with what it is; or, with `join=concat`, one token of all features."""
+    """Tokens of one width, each normalised and marked with what it is; or one token in which all features are joined."""
 
     def __init__(self, config: Config, space: spaces.Dict, width: int):
         super().__init__()
@@ -61,12 +61,12 @@ class Encoder(nn.Module):
         readers = {name: reader(config, name, part) for name, part in used.items()}
         parts: dict[str, Part] = {name: found(config, used[name], width) for name, found in readers.items() if found}
         self.parts = nn.ModuleDict(parts)
-        self.concat, self.shifts = config.join == "concat", config.image_shift > 0
-        if self.concat:
-            self.tokens = 1
+        self.join, self.shifts = config.join, config.image_shift > 0
+        self.tokens, self.width = 1, width
+        if self.join == "concat":
             self.width = sum(part.feature_size or part.tokens * width for part in parts.values())
-        else:
-            self.tokens, self.width = sum(part.tokens for part in parts.values()), width
+        elif self.join == "tokens":
+            self.tokens = sum(part.tokens for part in parts.values())
             self.norm = nn.LayerNorm(width)
             self.kind = nn.Parameter(torch.randn(self.tokens, width) * 0.02)
 
@@ -109,8 +109,10 @@ class Encoder(nn.Module):
 
     def joined(self, frames: dict[str, Tensor]) -> Tensor:
         """[n, S, width] of frames {modality: [n, ...]}."""
-        if not self.concat:
+        if self.join == "tokens":
             return self.norm(torch.cat([part(frames[name]) for name, part in self.parts.items()], dim=1)) + self.kind
+        if self.join == "sum":
+            return torch.stack([part(frames[name]).sum(1, keepdim=True) for name, part in self.parts.items()]).sum(0)
         features = []
         for name, part in self.parts.items():
             assert isinstance(part, Part)

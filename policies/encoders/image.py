@@ -40,7 +40,7 @@ class Image(Part):
         self.feature_size = self.backbone.features
         for name, value in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, 255 * torch.tensor(value).view(3, 1, 1), persistent=False)
-        if config.join == "tokens":
+        if config.join != "concat":
             self.project = nn.Linear(self.feature_size, width)
 
     def fit(self, moments: Moments | None) -> None:

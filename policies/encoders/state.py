@@ -23,7 +23,9 @@ class State(Part):
         if self.normalise:
             self.register_buffer("mean", torch.zeros(self.feature_size))
             self.register_buffer("std", torch.ones(self.feature_size))
-        if config.join == "tokens":
+        if config.join == "sum":
+            self.project: nn.Module = nn.Linear(self.feature_size, width)
+        elif config.join == "tokens":
             self.project = nn.Sequential(nn.Linear(self.feature_size, width), nn.GELU(), nn.Linear(width, width))
 
     def fit(self, moments: Moments | None) -> None:

@@ -16,7 +16,6 @@ from helpers import ROOT, options, pair
 
 STEPS = 60
 ARGUMENTS = (
-    "env.id=MiniGrid-DoorKey-5x5-v0",
     "env.data.episodes=200",
     "env.data.val_episodes=20",
     f"trainer.max_steps={STEPS}",
@@ -33,13 +32,17 @@ ARGUMENTS = (
 )
 
 
+TOY = ("--config-dir", str(ROOT / "tests/toy_conf"), "trusted_packages=[toy]")
+WITH_IMAGES = ("act", "bc_gru", "bc_mlp")  # whose convolutions and continuous actions have a state of their own, in the toy
+
 # The state that a resume could lose is not the same under every option.
 OPTIONS = {"bc_mlp": ("trainer.accumulate=2", "trainer.ema=0"), "masked_dit": ("logger=tensorboard",)}
 
 
 def start(here: Path, folder: str, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "launch.py"), *ARGUMENTS, *arguments, f"hydra.run.dir={folder}", "resume=true"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    where = TOY if "env=toy" in arguments else ("env.id=MiniGrid-DoorKey-5x5-v0",)
+    command = [sys.executable, str(ROOT / "launch.py"), *where, *ARGUMENTS, *arguments, f"hydra.run.dir={folder}", "resume=true"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")}
     return subprocess.Popen(command, cwd=here, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -70,9 +73,11 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", options("policy"))
-def test_killed_and_resumed_is_the_run_that_was_not(here: Path, policy: str):
-    extra = (*pair(policy), "trainer.schedule.name=plateau", "trainer.schedule.patience=1", *OPTIONS.get(policy, ()))
+@pytest.mark.parametrize(
+    ("policy", "env"), [*((name, "minigrid") for name in options("policy")), *((name, "toy") for name in WITH_IMAGES)]
+)
+def test_killed_and_resumed_is_the_run_that_was_not(here: Path, policy: str, env: str):
+    extra = (*pair(policy, env), "trainer.schedule.name=plateau", "trainer.schedule.patience=1", *OPTIONS.get(policy, ()))
     finish(here, "whole", *extra)
     # Killed again and again: after the first checkpoint, then at moments that nobody chose, saving and validating included.
     kills, chance = 0, random.Random(policy)

@@ -40,6 +40,7 @@ class ScheduleConfig:
     warmup: int = 50  # steps of linear warm-up from 0, under any schedule
     final: float = 0.02  # cosine: share of the learning rate left at the last step
     patience: int = 5  # plateau: evaluations without improvement before the rate is cut
+    threshold: float = 0.0  # plateau: share of the best loss by which another has to be below it to count as better
     factor: float = 0.5  # plateau: the cut
 
     def __post_init__(self) -> None:
@@ -51,6 +52,8 @@ class ScheduleConfig:
             raise ValueError(f"schedule.final must be between 0 and 1, got {self.final}")
         if self.patience < 1:
             raise ValueError(f"schedule.patience must be at least 1, got {self.patience}")
+        if not 0 <= self.threshold < 1:
+            raise ValueError(f"schedule.threshold must be at least 0 and below 1, got {self.threshold}")
         if not 0 < self.factor < 1:
             raise ValueError(f"schedule.factor must be between 0 and 1, got {self.factor}")
 
@@ -82,7 +85,7 @@ class Schedule:
         """Plateau: the validation loss of one evaluation."""
         if self.config.name != "plateau":
             return
-        if self.state["best"] is None or loss < self.state["best"]:
+        if self.state["best"] is None or loss < self.state["best"] - self.config.threshold * abs(self.state["best"]):
             self.state.update(best=loss, waited=0)
         else:
             self.state["waited"] += 1

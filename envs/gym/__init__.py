@@ -1,3 +1,0 @@
-from envs.gym.family import Config, Gym
-
-__all__ = ["Config", "Gym"]

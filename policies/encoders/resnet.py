@@ -1,0 +1,71 @@
+"""ResNet-18 (He et al. 2016) without its classifier, in the names of timm.
+
+A row's features must not depend on the other rows of a batch, so nothing is normalised by batch: with ImageNet weights the batch
+norms keep their statistics, from scratch they are group norms (as many parameters).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch norm with the statistics that it was given; scale and shift are learned."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long))  # in the weights; nothing reads it
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)
+
+
+def norm(channels: int, frozen: bool) -> nn.Module:
+    return FrozenBatchNorm(channels) if frozen else nn.GroupNorm(channels // 16, channels)
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, channels: int, out: int, stride: int, frozen: bool):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
+        self.bn1 = norm(out, frozen)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
+        self.bn2 = norm(out, frozen)
+        same = stride == 1 and channels == out
+        shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), norm(out, frozen))
+        self.downsample = nn.Identity() if same else shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(y + self.downsample(x))
+
+
+class ResNet(nn.Module):
+    def __init__(self, frozen: bool):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = norm(64, frozen)
+        self.layer1 = self.stage(64, 64, 1, frozen)
+        self.layer2 = self.stage(64, 128, 2, frozen)
+        self.layer3 = self.stage(128, 256, 2, frozen)
+        self.layer4 = self.stage(256, 512, 2, frozen)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @staticmethod
+    def stage(channels: int, out: int, stride: int, frozen: bool) -> nn.Sequential:
+        return nn.Sequential(BasicBlock(channels, out, stride, frozen), BasicBlock(out, out, 1, frozen))
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, 3, h, w]
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, stride=2, padding=1)
+        return self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3))  # [B, 512]

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import builtins
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from helpers import PUSH_SPACES
+
+from conf.errors import BadRequest
+from policies.encoders import Config, Encoder
+from policies.encoders.backbones import CNN
+from policies.encoders.image import Image
+from policies.encoders.vit import resized
+from policies.noise import Noise
+
+SPACE = spaces.Box(0, 255, (84, 84, 3), np.uint8)
+
+
+def images(rows: int, frames: int = 1) -> torch.Tensor:
+    return torch.randint(0, 256, (rows, frames, 84, 84, 3), dtype=torch.uint8)
+
+
+def test_the_spatial_softmax_says_where():
+    """A bright spot moves to the right: so does the point of a filter that looks for brightness, and an average does not tell."""
+    backbone, x = CNN(Config(), (84, 84)), torch.zeros(2, 64, 11, 11)
+    x[0, :, 5, 2], x[1, :, 5, 8] = 50, 50
+    backbone.map = lambda _: x
+    points = backbone(x).unflatten(1, (64, 2))
+    assert torch.allclose(points[0, 0], torch.tensor([-0.6, 0.0]), atol=1e-4)
+    assert torch.allclose(points[1, 0], torch.tensor([0.6, 0.0]), atol=1e-4)
+    average = CNN(Config(image_pool="average"), (84, 84))
+    average.map = lambda _: x
+    assert torch.allclose(*average(x))
+
+
+def test_shifts_are_drawn_for_rows_and_belong_to_training():
+    part, seen = Image(Config(image_shift=4), SPACE, 16), images(6, 2)
+    moved = part.shifted(seen, Noise(0, 0, torch.arange(6)))
+    assert not torch.equal(moved, seen) and moved.shape == seen.shape
+    assert torch.equal(moved[2:], part.shifted(seen[2:], Noise(0, 0, torch.arange(2, 6))))  # however the batch is divided
+    inner = moved[:, :, 4:-4, 4:-4]
+    found = [(y, x) for y in range(9) for x in range(9) if torch.equal(inner[0], seen[0, :, y : y + 76, x : x + 76])]
+    assert len(found) == 1  # both frames of a row move together
+    encoder = Encoder(Config(image_shift=4), PUSH_SPACES.observation, 16)
+    observation = {"image": seen, "state": torch.zeros(6, 2, 3)}
+    drawn = [encoder(observation, noise=Noise(0, step, torch.arange(6))) for step in (0, 1)]
+    assert not torch.equal(*drawn)
+    drawn = [encoder.eval()(observation, noise=Noise(0, step, torch.arange(6))) for step in (0, 1)]
+    assert torch.equal(*drawn)
+
+
+def test_patches_of_16_do_not_divide_84_pixels():
+    sentence = Encoder.accepts(Config(image="vit_b16"), PUSH_SPACES.observation)
+    assert "84x84" in sentence and "policy.encoder.image_size=224" in sentence
+    assert Encoder.accepts(Config(image="vit_b16", image_size=224), PUSH_SPACES.observation) is None
+
+
+def test_positions_of_another_size_are_interpolated():
+    positions = torch.randn(1, 1 + 14 * 14, 8)
+    assert torch.allclose(resized(positions, (14, 14)), positions, atol=1e-5)
+    assert resized(positions, (6, 6)).shape == (1, 37, 8)
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_a_rows_features_do_not_depend_on_the_batch(pretrained: bool):
+    part = Image(Config(image="resnet18", image_pretrained=pretrained), SPACE, 16)
+    seen = images(3)[:, 0]
+    assert torch.allclose(part(seen)[:1], part(seen[:1]), atol=1e-4)
+
+
+def test_weights_that_cannot_be_had_are_a_sentence(monkeypatch: pytest.MonkeyPatch):
+    real = builtins.__import__
+
+    def unreachable(name, *rest):
+        if name == "huggingface_hub":
+            raise ImportError(name)
+        return real(name, *rest)
+
+    part = Image(Config(image="resnet18", image_pretrained=True), SPACE, 16)
+    monkeypatch.setattr(builtins, "__import__", unreachable)
+    with pytest.raises(BadRequest, match="image_pretrained=false"):
+        part.fit(None)
+
+
+def test_bfloat16_is_for_training():
+    part, seen = Image(Config(image_bf16=True), SPACE, 16), images(2)[:, 0]
+    exact = Image(Config(), SPACE, 16)
+    exact.load_state_dict(part.state_dict())
+    assert part(seen).dtype == torch.float32 and not torch.equal(part(seen), exact(seen))
+    assert torch.equal(part.eval()(seen), exact.eval()(seen))
