@@ -80,6 +80,11 @@ class Policy(nn.Module):
     def forward(self, batch: Batch, noise: Noise) -> Loss:
         raise NotImplementedError("forward(batch, noise) -> Loss(total, count, metrics)")
 
+    def variant(self, once: float) -> int:
+        """Which shapes a training step has, where they are drawn (by `noise.once()`, here `once`). All steps of one variant have
+        the same shapes, and so can replay one captured CUDA graph."""
+        return 0
+
     def chance_loss(self, batch: Batch) -> float:
         raise NotImplementedError("chance_loss(batch) -> mean loss of a policy that knows nothing")
 

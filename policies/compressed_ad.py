@@ -90,10 +90,14 @@ class CompressedAD(HistoryPolicy):
         loss = self.loss(self.decoded(latents, blocks)[:, : tokens.shape[1]], batch, noise)
         return self.with_reconstruction(loss, latents, blocks, batch) if self.config.reconstruction else loss
 
+    def variant(self, once: float) -> int:
+        """The length of a training step's blocks."""
+        choices = self.config.blocks
+        return choices[int(once * len(choices))]
+
     def cut(self, tokens: Tensor, noise: Noise) -> Tensor:
         """[B, K, b, d]; the last block is filled up with zeros, which nothing that counts ever sees."""
-        choices = self.config.blocks
-        length = choices[int(noise.once() * len(choices))] if self.training else self.config.block
+        length = self.variant(noise.once()) if self.training else self.config.block
         missing = -tokens.shape[1] % length
         return nn.functional.pad(tokens, (0, 0, 0, missing)).unflatten(1, (-1, length))
 

@@ -52,17 +52,23 @@ class Purpose(IntEnum):
     TOGETHER = 7
 
 
+def once(seed: int, step: int) -> float:
+    """The number of `Noise.once`, for those who need it before there is a Noise."""
+    return (fold(seed, step, Purpose.TOGETHER) >> 39) / (1 << 24)
+
+
 class Noise:
     """Draws for rows that share a seed. `step` is one number, or one for each row. Every call is a fresh draw."""
 
-    def __init__(self, seed: int, step: int | Tensor, rows: Tensor):
+    def __init__(self, seed: int, step: int | Tensor, rows: Tensor, number: int | None = None):
+        """`number`: the step, where `step` is a tensor that all rows share (so that a captured step can be replayed)."""
         start = torch.as_tensor(step, device=rows.device, dtype=torch.int64)
         key = _finalise(start + _signed(fold(seed)))
         self.rows = _finalise(rows.to(torch.int64) * _signed(_GOLDEN) + key)  # [B] one stream a row
         # A tensor: torch.compile would fold a number and the counter into an index expression, and overflow.
         self.stride = torch.full((), _signed(_GOLDEN), device=rows.device)
         self.drawn = 0
-        self.whole = seed, step
+        self.whole = seed, step if number is None else number
 
     def __getitem__(self, lanes: Tensor) -> Noise:
         """The streams of some rows, for work that only they need. What they draw, the whole draws again: use one or the other."""
@@ -75,7 +81,7 @@ class Noise:
         """One number in [0, 1) for all rows of a step, the same however they are split. It draws from no row's stream."""
         seed, step = self.whole
         assert isinstance(step, int), "rows with steps of their own have nothing in common"
-        return (fold(seed, step, Purpose.TOGETHER) >> 39) / (1 << 24)
+        return once(seed, step)
 
     def uniform(self, *shape: int) -> Tensor:
         """[B, *shape] in [0, 1), float32."""

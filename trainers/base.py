@@ -70,7 +70,7 @@ class Trainer(ABC):
         if config.max_epochs:
             self.max_steps = math.ceil(config.max_epochs * len(data) / config.batch_size)
         self.source = self.make_source()
-        self.step = Step(config, policy, self.max_steps, run.seed, run.device)
+        self.step = Step(config, policy, self.source, self.max_steps, run.seed, run.device)
         size = config.batch_size // config.accumulate  # what is known to fit into memory
         self.validation = Validation(held_out, run.play, run.judged_by, size, fold(run.seed, Purpose.VALIDATION), run.device)
         self.bounds = Bounds(policy.window, run.floor)
@@ -101,13 +101,14 @@ class Trainer(ABC):
         self.begin()
         try:
             with bar("train", self.max_steps) as progress, StopRequest() as stop:
-                while self.state.step < self.max_steps and not stop.signal and not self.overfitted:
+                while not (self.state.step >= self.max_steps or stop.signal or self.overfitted or self.diverged):
                     self.advance()
                     progress(self.state.step, note=self.journal.words)
-                    if self.state.bad_in_row >= self.config.bad_steps:
-                        self.keep_evidence(self.state.step - 1)
-                        return self.outcome("diverged")
                     self.validate_and_save()
+                self.catch_up()
+                if self.diverged:
+                    self.keep_evidence(self.state.step - 1)
+                    return self.outcome("diverged")
                 if stop.signal:
                     self.save()
                     return self.outcome("preempted")
@@ -129,10 +130,26 @@ class Trainer(ABC):
         """One step, and what is recorded of it."""
         step = self.state.step
         self.source.prepare(step, self.step.acting)
-        self.journal.add(step + 1, self.step.take(self.batch(step), step))
+        self.step.take(self.source.inputs(0 if self.config.overfit else step), step)
         self.state.step = step + 1
-        if self.state.step % self.config.log_every == 0 or self.state.step == self.max_steps:
+        logs = self.state.step % self.config.log_every == 0 or self.state.step == self.max_steps
+        if logs or len(self.step.rates) == self.step.most_pending:
+            self.catch_up()
+        if logs and self.state.step == step + 1:
             self.journal.log(self.state.step)
+
+    def catch_up(self) -> None:
+        """Learns from the device what the last steps did. Those after a divergence did nothing, so they are not counted."""
+        first = self.state.step - len(self.step.rates)
+        for step, taken in enumerate(self.step.fetch(), start=first + 1):
+            self.journal.add(step, taken)
+            if self.diverged:
+                self.state.step = step
+                return
+
+    @property
+    def diverged(self) -> bool:
+        return self.state.bad_in_row >= self.config.bad_steps
 
     def batch(self, step: int) -> Batch:
         return self.source.batch(0 if self.config.overfit else step)
@@ -142,9 +159,14 @@ class Trainer(ABC):
         config, step = self.config, self.state.step
         last = step == self.max_steps or self.overfitted
         validates = (last or (config.eval_every and step % config.eval_every == 0)) and not config.overfit
+        saves = last or validates or (config.save_every and step % config.save_every == 0)
+        if validates or saves:
+            self.catch_up()
+        if self.diverged:
+            return
         if validates:
             self.validate()
-        if last or validates or (config.save_every and step % config.save_every == 0):
+        if saves:
             self.save()
 
     def validate(self) -> None:
@@ -182,6 +204,7 @@ class Trainer(ABC):
         return self.run.folder / "checkpoints"
 
     def save(self) -> None:
+        self.catch_up()
         if self.state.step == self.saved:
             return
         self.saved = self.state.step

@@ -16,4 +16,4 @@ class Config(config.Config):
 
 class Offline(Trainer):
     def make_source(self) -> Source:
-        return Source(self.data, self.config.batch_size, self.run.seed, self.run.device)
+        return Source(self.data, self.config.batch_size, self.run.seed, self.run.device, self.config.data_on)

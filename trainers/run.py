@@ -48,8 +48,7 @@ def main(request: Request, folder: Path) -> Exit:
     """Carry out a checked request in its run folder; returns the exit code, or exits with it where a sweep has to stop too."""
     device = torch.device(pick(request.device))
     if device.type == "cuda":  # CPU kernels are deterministic as they are; asking costs them a second of imports
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        choose_kernels(request.trainer.deterministic)
     torch.set_num_threads(request.trainer.threads or THREADS)
     family = request.targets["env"](request.env)
     with locked(folder), session(request.logger, folder, dict(leaves(request.config)), say), Heartbeat(folder) as heartbeat:
@@ -74,6 +73,15 @@ def main(request: Request, folder: Path) -> Exit:
         say("stopped; there is no checkpoint to go on from, so run it again")
         sys.exit(Exit.FAILED)
     return EXIT[status]
+
+
+def choose_kernels(deterministic: bool) -> None:
+    """On CUDA: those that compute the same every time, or the fastest."""
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    # The backward pass of these two adds in whatever order their blocks finish; what is left (flash, plain products) does not.
+    torch.backends.cuda.enable_mem_efficient_sdp(not deterministic)
+    torch.backends.cuda.enable_cudnn_sdp(not deterministic)
 
 
 @contextmanager

@@ -19,11 +19,11 @@ from conf.errors import BadRequest
 from envs.data import record
 from envs.data.statistics import Floor
 from envs.data.windows import Windows
-from policies.base import Batch
+from policies.base import Batch, Loss
+from policies.noise import Noise
 from policies.store import write_tensors
 from trainers.base import Run
 from trainers.loop import saving
-from trainers.loop.step import Taken
 from trainers.offline import Offline
 from trainers.record.boards import Config as Logger
 from trainers.record.records import Records
@@ -71,19 +71,19 @@ def rows(trainer: Offline) -> list[dict[str, Any]]:
 
 
 def break_steps(trainer: Offline, steps: set[int]) -> None:
-    """Weights that overflow in some steps, as after a too large step; they are put back behind it."""
-    take, head = trainer.step.take, trainer.policy.mlp[-1]  # type: ignore[index]
+    """A loss that overflows in some steps, as after a too large step."""
+    take, forward = trainer.step.take, trainer.policy.forward
+    factor = torch.ones(())
 
-    def broken(batch: Batch, number: int) -> Taken:
-        kept = head.weight.detach().clone()
-        if number in steps:
-            head.weight.data[0, 0] = math.inf
-        taken = take(batch, number)
-        if number in steps:
-            head.weight.data.copy_(kept)
-        return taken
+    def broken(inputs: Batch, number: int) -> None:
+        factor.fill_(math.inf if number in steps else 1.0)
+        take(inputs, number)
 
-    trainer.step.take = broken  # type: ignore[method-assign]
+    def overflows(batch: Batch, noise: Noise) -> Loss:
+        loss = forward(batch, noise)
+        return loss._replace(total=loss.total * factor)
+
+    trainer.step.take, trainer.policy.forward = broken, overflows  # type: ignore[method-assign]
 
 
 def test_a_step_is_the_optimiser_step_on_the_mean_loss(trainer):
@@ -92,6 +92,7 @@ def test_a_step_is_the_optimiser_step_on_the_mean_loss(trainer):
     ours.begin()
     for step in range(3):
         ours.advance()
+        by_hand.step.number.fill_(step)
         loss = by_hand.step.loss(by_hand.batch(step), torch.arange(32), step)
         by_hand.step.optimizer.zero_grad()
         (loss.total / loss.count).backward()
@@ -129,7 +130,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(trainer, capsy
     made.begin()
     for step in range(6):
         before = [parameter.clone() for parameter in made.policy.parameters()]
-        count = made.step.average.count
+        count = int(made.step.average.count)
         made.advance()
         same = all(torch.equal(a, b) for a, b in zip(before, made.policy.parameters(), strict=True))
         assert same == (step in {2, 4})

@@ -39,6 +39,19 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return {name: to_device(x, device) if isinstance(x, dict) else x.to(device, non_blocking=True) for name, x in batch.items()}
 
 
+def pinned(batch: Batch) -> Batch:
+    return {name: pinned(x) if isinstance(x, dict) else x.pin_memory() for name, x in batch.items()}
+
+
+def copy_into(batch: Batch, other: Batch) -> None:
+    """The values of `other` into the tensors of `batch`, without waiting."""
+    for name, value in batch.items():
+        if isinstance(value, dict):
+            copy_into(value, other[name])
+        else:
+            value.copy_(other[name], non_blocking=True)
+
+
 def rows_of(batch: Batch, rows: slice) -> Batch:
     return {name: rows_of(value, rows) if isinstance(value, dict) else value[rows] for name, value in batch.items()}
 

@@ -23,6 +23,9 @@ class Config:
     ema: float = 0.999  # decay of the averaged weights, which are the ones that act; 0 for none
     precision: str = "fp32"  # fp32 | bf16 (autocast)
     compile: bool = False  # torch.compile; on a CPU a minute of it, for steps some 15 % faster
+    capture: str = "auto"  # a step as one CUDA graph, computing the same: auto (where it can be) | on (or fail) | off
+    data_on: str = "auto"  # where the columns lie that batches are cut from: auto (a GPU, if they fit) | host | device
+    deterministic: bool = True  # on a GPU: kernels that give the same result twice; false buys speed with that
     threads: int = 0  # CPU threads; 0 leaves PyTorch's choice. Recorded: the last bits depend on it
     log_every: int = 50  # steps between rows of metrics.jsonl
     eval_every: int = 500  # steps between validations (loss, and success on the val split); 0: only at the end
@@ -47,6 +50,10 @@ class Config:
             raise ValueError(f"accumulate must divide batch_size={self.batch_size}, got {self.accumulate}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be at least 0 and below 1, got {self.ema}")
+        if self.capture not in ("auto", "on", "off"):
+            raise ValueError(f"capture must be auto, on or off, got {self.capture}")
+        if self.data_on not in ("auto", "host", "device"):
+            raise ValueError(f"data_on must be auto, host or device, got {self.data_on}")
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be fp32 or bf16, got {self.precision}")
         if self.profile and (self.max_epochs or self.max_steps < PROFILED_LEAST):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from policies.base import Policy
 
@@ -59,9 +60,22 @@ class ScheduleConfig:
 
 
 def make_optimizer(config: OptimizerConfig, policy: Policy) -> torch.optim.Optimizer:
+    """With its learning rate in a tensor on the policy's device, and `found_inf`: a step with 1 in it changes nothing."""
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.name]
-    betas = (config.betas[0], config.betas[1])
-    return kind(policy.parameters(), lr=config.lr, weight_decay=config.weight_decay, betas=betas, fused=True)
+    betas, device = (config.betas[0], config.betas[1]), next(policy.parameters()).device
+    # A GPU's kernel reads a float32; on a CPU the rate is as precise as a number.
+    rate = torch.tensor(config.lr, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
+    optimizer = kind(
+        policy.parameters(),
+        lr=rate,
+        weight_decay=config.weight_decay,
+        betas=betas,
+        fused=True,
+        capturable=device.type == "cuda",
+    )
+    optimizer.found_inf = torch.zeros((), device=device)
+    optimizer._warned_capturable_if_run_uncaptured = True  # it may run captured or not
+    return optimizer
 
 
 class Schedule:
@@ -96,18 +110,28 @@ class Schedule:
 class Average:
     """An exponential moving average of a policy's weights: a policy itself, and the one that acts.
 
-    The decay grows with the count of updates, so that the weights of the first steps are soon forgotten.
+    The decay grows with the count of updates, so that the weights of the first steps are soon forgotten. The count is a tensor,
+    because only the device knows whether a step was finite.
     """
 
     def __init__(self, policy: Policy, decay: float):
-        self.decay, self.count = decay, 0
+        self.decay = decay
         self.policy = copy.deepcopy(policy).requires_grad_(False).eval()
         own, source = self.policy.state_dict(), policy.state_dict()
         floating = [name for name, weight in source.items() if weight.is_floating_point()]
         self._own, self._source = [own[name] for name in floating], [source[name] for name in floating]
+        device = self._own[0].device
+        self.count = torch.zeros((), dtype=precise(device), device=device)
 
     @torch.no_grad()
-    def update(self) -> None:
-        self.count += 1
-        decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        torch._foreach_lerp_(self._own, self._source, 1 - decay)
+    def update(self, counts: Tensor) -> None:
+        """`counts` []: 1, or 0 after a step that was left out, which changes nothing."""
+        self.count += counts
+        decay = ((1 + self.count) / (10 + self.count)).clamp(max=self.decay)
+        weight = ((1 - decay) * counts).float()
+        torch._foreach_lerp_(self._own, self._source, [weight] * len(self._own))
+
+
+def precise(device: torch.device) -> torch.dtype:
+    """The type for single numbers that are computed on a device; MPS has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -23,7 +23,7 @@ def save(root: Path, state: State, step: Step, save_policy: Callable[[Path, Poli
     names = [name for name, _ in step.policy.named_parameters()]
     for index, moments in step.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{names[index]}/{key}": value for key, value in moments.items()}
-    average = step.average.count if step.average else 0
+    average = int(step.average.count) if step.average else 0
     numbers = {**asdict(state), "schedule": step.schedule.state, "average_count": average}
     checkpoint.save(root, state.step, lambda folder: save_policy(folder, step.acting), tensors, numbers)
 
@@ -42,7 +42,7 @@ def resume(root: Path, data: str, step: Step) -> State | None:
         )
     step.schedule.state, count = numbers.pop("schedule"), numbers.pop("average_count")
     if step.average:
-        step.average.count = count
+        step.average.count.fill_(count)
         step.average.policy.load_state_dict(checkpoint.acting_weights(found.folder))
     torch.set_num_threads(numbers["threads"])
     weights: dict[str, Tensor] = {}
@@ -57,4 +57,5 @@ def resume(root: Path, data: str, step: Step) -> State | None:
     step.policy.load_state_dict(weights)
     indexed = {i: moments[name] for i, (name, _) in enumerate(step.policy.named_parameters()) if name in moments}
     step.optimizer.load_state_dict({"state": indexed, "param_groups": step.optimizer.state_dict()["param_groups"]})
+    step.bad_in_row.fill_(numbers["bad_in_row"])
     return State(**numbers)

@@ -1,23 +1,31 @@
-"""Where a trainer's batches come from."""
+"""Where a trainer's batches come from, and where their columns lie."""
 
 from __future__ import annotations
 
 import torch
 
+from conf.errors import BadRequest
+from envs.data.placed import PlacedWindows
 from envs.data.windows import Windows
 from policies.base import Batch, Policy
-from trainers.loop.batches import Batches, to_device
+from trainers.loop.batches import Batches, pinned, to_device
+
+SHARE = 0.4  # of a GPU's free memory that `data_on=auto` may take for the data
 
 
 class Source:
     """Batches of recorded samples. A batch is a pure function of the step, so a resumed run has nothing to restore.
 
+    A batch comes in two parts: `inputs` is what the host makes of a step, and `cut` turns it, once it is on the device, into the
+    batch. Where the data lie on the device, the inputs are sample indices alone.
+
     A trainer whose data grow derives its own: `prepare` makes the data that step `step` needs (or finds them on disc).
     """
 
-    def __init__(self, windows: Windows, batch_size: int, seed: int, device: torch.device):
+    def __init__(self, windows: Windows, batch_size: int, seed: int, device: torch.device, data_on: str = "host"):
         self.windows, self.device = windows, device
         self.batches = Batches(len(windows), batch_size, seed)
+        self.placed = PlacedWindows(windows, device) if _lie_on_device(windows, device, data_on) else None
 
     @property
     def fingerprint(self) -> str:
@@ -27,5 +35,27 @@ class Source:
     def prepare(self, step: int, acting: Policy) -> None:
         """Called before each step, with the policy that acts. Recorded data are complete."""
 
+    def inputs(self, step: int) -> Batch:
+        """On the host; pinned where the device is a GPU, so that the copy waits for nothing."""
+        samples = self.batches.samples(step)
+        inputs = {"samples": torch.from_numpy(samples)} if self.placed else self.windows.batch(samples)
+        return pinned(inputs) if self.device.type == "cuda" else inputs
+
+    def cut(self, inputs: Batch) -> Batch:
+        """Inputs that are on the device -> the batch. Static shapes, and no waiting: it may be captured."""
+        return self.placed.batch(inputs["samples"]) if self.placed else inputs
+
     def batch(self, step: int) -> Batch:
-        return to_device(self.windows.batch(self.batches.samples(step)), self.device)
+        return self.cut(to_device(self.inputs(step), self.device))
+
+
+def _lie_on_device(windows: Windows, device: torch.device, data_on: str) -> bool:
+    if data_on == "host" or (data_on == "auto" and device.type != "cuda"):
+        return False
+    size = PlacedWindows.size(windows)
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else size
+    if data_on == "device" and size > free:
+        raise BadRequest(
+            f"trainer.data_on=device needs {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB of {device} are free; leave it out"
+        )
+    return data_on == "device" or size < SHARE * free

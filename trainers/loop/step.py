@@ -1,7 +1,9 @@
 """One optimiser step: forward, backward, clipping, optimiser and averaging. The loss lives in the policy; nothing here knows
 which policy it drives.
 
-All that a step does is a function of (seed, step), of its batch, and of tensors that a checkpoint holds.
+All that a step does is a function of (seed, step), of its batch, and of tensors that a checkpoint holds. It never waits for the
+device: metrics are kept there and fetched many steps at a time, and whether a step was finite is decided there. The host learns
+of it later, so a run that has to end (`bad_steps` in a row) stands still from that step on: no later step changes anything.
 """
 
 from __future__ import annotations
@@ -13,10 +15,14 @@ import torch
 from torch import Tensor
 
 from policies.base import Batch, Loss, Policy
-from policies.noise import Noise, Purpose, fold
-from trainers.loop.batches import rows_of
+from policies.noise import Noise, Purpose, fold, once
+from trainers.loop.batches import rows_of, to_device
+from trainers.loop.capture import Captured, obstacle
 from trainers.loop.config import Config
-from trainers.loop.optim import Average, Schedule, make_optimizer
+from trainers.loop.optim import Average, Schedule, make_optimizer, precise
+from trainers.loop.source import Source
+
+MOST_PENDING = 1000  # steps whose metrics are kept on the device
 
 
 class Taken(NamedTuple):
@@ -27,37 +33,84 @@ class Taken(NamedTuple):
 class Step:
     """The weights that are trained, and what changes them."""
 
-    def __init__(self, config: Config, policy: Policy, max_steps: int, seed: int, device: torch.device):
-        self.config, self.policy, self.seed, self.device = config, policy, seed, device
+    def __init__(self, config: Config, policy: Policy, source: Source, max_steps: int, seed: int, device: torch.device):
+        self.config, self.policy, self.source, self.device = config, policy, source, device
         self.model = torch.compile(policy) if config.compile else policy
         self.parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(config.optimizer, policy)
         self.schedule = Schedule(config.schedule, max_steps)
         self.average = Average(policy, config.ema) if config.ema else None
+        self.seed, self.noise_seed = seed, fold(seed, Purpose.TRAINING)
         # Asked once: torch.manual_seed in every step would cost, and without a GPU it keeps a stack trace of each call.
         self.generator = default_generator(device)
+        self.captured = None if obstacle(config, device) else Captured(self.update, config.capture == "on")
+        # On the device, because only it knows how a step went:
+        self.number = torch.zeros((), dtype=torch.int64, device=device)  # of the step
+        self.bad_in_row = torch.zeros((), dtype=torch.int64, device=device)  # steps at the end that were not finite
+        # What the host has not fetched yet: a row of numbers for each step, and the learning rates.
+        self.names: list[str] = []  # of the metrics: two numbers each in a row
+        self.rows: Tensor | None = None  # [most, 2 * metrics + 1 + parameters]
+        self.rates: list[float] = []
 
     @property
     def acting(self) -> Policy:
         """The policy that is validated and kept: the average where there is one."""
         return self.average.policy if self.average else self.policy
 
-    def take(self, batch: Batch, step: int) -> Taken:
+    @property
+    def most_pending(self) -> int:
+        return min(self.config.log_every, MOST_PENDING)
+
+    def take(self, inputs: Batch, step: int) -> None:
         """One optimiser step, or none where the loss or the gradient is not finite."""
         self.generator.manual_seed(fold(self.seed, Purpose.DROPOUT, step))  # dropout draws from PyTorch's own generator
         rate = self.config.optimizer.lr * self.schedule.factor(step)
+        self.optimizer.param_groups[0]["lr"].fill_(rate)
+        self.number.fill_(step)
+        if self.captured:
+            row = self.captured.run(self.policy.variant(once(self.noise_seed, step)), inputs, step)
+        else:
+            row = self.update(self.place(inputs), step)
+        if self.rows is None:
+            self.rows = torch.empty(self.most_pending, len(row), device=self.device)
+        self.rows[len(self.rates)].copy_(row)
+        self.rates.append(rate)
+
+    def fetch(self) -> list[Taken]:
+        """What the steps since the last fetch did. Waits for the device."""
+        if self.rows is None or not self.rates:
+            return []
+        rows, self_rates = self.rows[: len(self.rates)].tolist(), self.rates
+        self.rates = []
+        return [self._read(row, rate) for row, rate in zip(rows, self_rates, strict=True)]
+
+    def _read(self, row: list[float], rate: float) -> Taken:
+        values = {name: (row[2 * i], row[2 * i + 1]) for i, name in enumerate(self.names)}
+        finite, *norms = row[2 * len(self.names) :]
+        if not finite:
+            return Taken({}, "gradient" if math.isfinite(values["loss"][0]) else "loss")
+        return Taken(values | {"grad_norm": (math.hypot(*norms), 1), "lr": (rate, 1)}, None)
+
+    # --- on the device -----------------------------------------------------------------------------------------------
+
+    def place(self, inputs: Batch) -> Batch:
+        return to_device(inputs, self.device)
+
+    def update(self, inputs: Batch, step: int) -> Tensor:
+        """The whole step from inputs on the device; returns its row of numbers. `step` is what `self.number` holds: it decides
+        shapes (`policy.variant`) and nothing else, so one captured graph serves all steps of a variant."""
         self.optimizer.zero_grad(set_to_none=True)
-        metrics, length = self.clip(self.backward(batch, step))
-        if not math.isfinite(metrics["loss"][0]):
-            return Taken({}, "loss")
-        if not math.isfinite(length):
-            return Taken({}, "gradient")
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        sums = self.backward(self.source.cut(inputs), step)
+        row, finite = self.clip(sums)
+        # Decided by this step, unless the run has come to its end already.
+        goes_on = self.bad_in_row < self.config.bad_steps
+        counts = finite & goes_on
+        self.bad_in_row.copy_(torch.where(goes_on, torch.where(finite, 0, self.bad_in_row + 1), self.bad_in_row))
+        self.optimizer.found_inf.copy_(~counts)  # type: ignore[attr-defined]
         self.optimizer.step()
         if self.average:
-            self.average.update()
-        return Taken(metrics | {"grad_norm": (length, 1), "lr": (rate, 1)}, None)
+            self.average.update(counts.to(precise(self.device)))
+        return row
 
     def backward(self, batch: Batch, step: int) -> dict[str, tuple[Tensor, Tensor]]:
         """Gradients of the mean loss (of its sum, where the batch comes in parts), and the sums and counts of all metrics."""
@@ -79,20 +132,21 @@ class Step:
 
     def loss(self, batch: Batch, rows: Tensor, step: int) -> Loss:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            return self.model(batch, Noise(fold(self.seed, Purpose.TRAINING), step, rows))
+            return self.model(batch, Noise(self.noise_seed, self.number, rows, step))
 
-    def clip(self, sums: dict[str, tuple[Tensor, Tensor]]) -> tuple[dict[str, tuple[float, float]], float]:
-        """Brings the gradients to their final length; returns the metrics as numbers, and the length before clipping."""
+    def clip(self, sums: dict[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Brings the gradients to their final length; returns the step's row of numbers (metrics, whether it is finite, and the
+        length of each parameter's gradient before clipping), and whether it is finite [] bool."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         if self.config.accumulate > 1:
             torch._foreach_div_(gradients, sums["loss"][1].clamp(min=1))
-        tensors = [x.float() for pair in sums.values() for x in pair]
-        numbers = torch.stack([*tensors, *torch._foreach_norm(gradients)]).tolist()  # the step's one wait for the device
-        values = {name: (numbers[2 * i], numbers[2 * i + 1]) for i, name in enumerate(sums)}
-        length = math.hypot(*numbers[len(tensors) :])  # of the whole gradient
-        if 0 < self.config.grad_clip < length:
-            torch._foreach_mul_(gradients, self.config.grad_clip / length)
-        return values, length
+        norms = torch.stack(torch._foreach_norm(gradients))
+        length = norms.to(precise(self.device)).square().sum().sqrt()  # of the whole gradient
+        finite = sums["loss"][0].isfinite() & length.isfinite()
+        if self.config.grad_clip:
+            torch._foreach_mul_(gradients, (self.config.grad_clip / length).clamp(max=1).float())
+        self.names = list(sums)
+        return torch.cat([torch.stack([*(x.float() for pair in sums.values() for x in pair), finite.float()]), norms]), finite
 
 
 def default_generator(device: torch.device) -> torch.Generator:

@@ -85,9 +85,9 @@ def parts_of(trainer: Trainer) -> list[tuple[str, Any, str]]:
     """What a step calls, in its order: (part, owner, method). A part's time is without that of the parts it calls."""
     step = trainer.step
     parts: list[tuple[str, Any, str]] = [
-        ("fetch the batch", trainer.source.batches, "samples"),
-        ("fetch the batch", trainer.source.windows, "batch"),
-        ("to device", trainer.source, "batch"),
+        ("fetch the batch", trainer.source, "inputs"),
+        ("to device", step, "place"),
+        ("to device", trainer.source, "cut"),
         ("forward", step, "loss"),
         ("backward", step, "backward"),
         ("gradient norm and clipping", step, "clip"),

@@ -1,0 +1,83 @@
+"""A training step as one CUDA graph. A GPU does the work of small networks sooner than Python can ask for it; a graph asks once.
+
+The first steps of each variant run as they are, on a stream of their own as PyTorch wants it; then the step is captured, and
+replayed from there on. All of them are steps of the run, and all compute the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from conf.errors import BadRequest
+from policies.base import Batch
+from trainers.loop.batches import copy_into, to_device
+from trainers.loop.config import Config
+from trainers.record.records import say
+
+WARM_UP = 3  # steps of each variant before it is captured: kernels are chosen, the optimiser makes its tensors
+
+
+def obstacle(config: Config, device: torch.device) -> str | None:
+    """Why steps cannot be captured, or None."""
+    if config.capture == "off":
+        return "trainer.capture is off"
+    if device.type != "cuda":
+        return "CUDA graphs need device=cuda"
+    if config.profile:
+        return "a profile times the parts of a step, and a captured one has none"
+    return None
+
+
+class Graph(NamedTuple):
+    graph: Any
+    inputs: Batch  # what it reads: written before each replay
+    row: Tensor  # what it writes
+
+
+class Captured:
+    """`update(inputs on the device, step)`, captured."""
+
+    def __init__(self, update: Callable[[Batch, int], Tensor], required: bool):
+        self.update, self.required = update, required
+        self.stream = torch.cuda.Stream()
+        self.taken: Counter[int] = Counter()  # steps of each variant
+        self.graphs: dict[int, Graph] = {}
+        self.pool: Any = None  # of memory, which all graphs share: no two run at once
+        self.failed = False
+
+    def run(self, variant: int, inputs: Batch, step: int) -> Tensor:
+        if variant not in self.graphs and not self.failed and self.taken[variant] >= WARM_UP:
+            self._capture(variant, inputs, step)
+        if found := self.graphs.get(variant):
+            copy_into(found.inputs, inputs)
+            found.graph.replay()
+            return found.row
+        self.taken[variant] += 1
+        current = torch.cuda.current_stream()
+        self.stream.wait_stream(current)
+        with torch.cuda.stream(self.stream):
+            row = self.update(to_device(inputs, self.stream.device), step)
+        current.wait_stream(self.stream)
+        return row
+
+    def _capture(self, variant: int, inputs: Batch, step: int) -> None:
+        """Records the step without doing it."""
+        held = to_device(inputs, self.stream.device)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+                row = self.update(held, step)
+        except RuntimeError as error:
+            self.failed = True
+            sentence = f"the training step cannot be captured in a CUDA graph ({str(error).splitlines()[0]})"
+            if self.required:
+                raise BadRequest(f"{sentence}; leave out trainer.capture=on") from error
+            say(f"{sentence}; it goes on without, which is slower and computes the same")
+            return
+        self.pool = graph.pool()
+        self.graphs[variant] = Graph(graph, held, row)
