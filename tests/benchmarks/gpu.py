@@ -2,8 +2,8 @@
 
     python tests/benchmarks/gpu.py [--seconds 470] [--policies masked_dit ad]
 
-speed       a step of the real trainer: as Python asks for it (`eager`), as one CUDA graph (`captured`), and captured with the data
-            on the device (`auto`, the default); ratios against `eager`, and against the loop before there were captured steps
+speed       a step of the real trainer: as Python asks for it (`eager`), as one CUDA graph (`captured`), and captured with the
+            data on the device (`auto`, the default); ratios against `eager`, and against the loop before there was any of it
 equal       weights after some steps: eager and captured, two runs of one seed, a run and one that was resumed in its middle
 precision   bf16 against fp32 at batches that fill the card, and what deterministic kernels cost
 compile     torch.compile under the captured step
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,11 +28,13 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as launch.py: read when CUDA starts
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from conf.check import Request, typed  # noqa: E402
-from envs.data import record  # noqa: E402
+from envs.data import record, statistics  # noqa: E402
 from envs.data.windows import Windows  # noqa: E402
 from policies.store import write_tensors  # noqa: E402
 from trainers.base import Run, Trainer  # noqa: E402
@@ -77,7 +80,7 @@ class Bench:
         data = record.dataset(family, request.env.data, "train", self.folder / "data")
         torch.manual_seed(0)
         made = request.targets["policy"](request.policy, family.spaces)
-        made.fit(data.meta)
+        made.fit(statistics.summarise(data))
         windows = Windows(data, made.window)
         place = folder or self.folder / f"run-{next(self.count)}"
         place.mkdir(parents=True, exist_ok=True)

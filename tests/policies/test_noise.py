@@ -1,6 +1,6 @@
 import torch
 
-from policies.noise import Noise, fold
+from policies.noise import Noise, fold, once
 
 
 def test_a_row_draws_the_same_however_the_batch_is_cut():
@@ -9,6 +9,12 @@ def test_a_row_draws_the_same_however_the_batch_is_cut():
     assert torch.equal(whole[40:60], Noise(3, 7, rows[40:60]).uniform(5, 2))
     assert torch.equal(whole[40:60], Noise(3, 7, rows)[rows[40:60]].uniform(5, 2))
     assert torch.equal(whole, Noise(3, torch.full((100,), 7), rows).uniform(5, 2))
+
+
+def test_a_step_in_a_tensor_draws_what_its_number_draws():
+    rows = torch.arange(100)
+    number, tensor = Noise(3, 7, rows), Noise(3, torch.tensor(7), rows, 7)
+    assert torch.equal(number.uniform(5), tensor.uniform(5)) and number.once() == tensor.once() == once(3, 7)
 
 
 def test_seed_step_row_and_call_all_change_the_draw():

@@ -110,6 +110,31 @@ def test_accumulation_gives_the_same_step(trainer):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-7)
 
 
+def test_data_on_the_device_give_the_same_weights(trainer):
+    host, device = trainer(), trainer("trainer.data_on=device", folder="device")
+    assert device.source.placed and not host.source.placed
+    for made in (host, device):
+        made.begin()
+        for _ in range(3):
+            made.advance()
+    for a, b in zip(host.policy.parameters(), device.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_divergence_that_is_learned_of_late_is_kept_as_it_was(trainer):
+    """Steps after it go on until the device is asked, and must change nothing."""
+    early = trainer("trainer.max_steps=40", "trainer.bad_steps=2", "trainer.log_every=1", "trainer.ema=0.9")
+    late = trainer("trainer.max_steps=40", "trainer.bad_steps=2", "trainer.log_every=30", "trainer.ema=0.9", folder="late")
+    for made in (early, late):
+        break_steps(made, {3, 4})  # the ones behind it are fine again
+        outcome = made.fit()
+        assert (outcome.status, outcome.step, made.state.skipped) == ("diverged", 5, 2)
+    assert early.step.average and late.step.average and int(late.step.average.count) == 3
+    for name in ("batch", "weights"):
+        one, other = (load_file(made.run.folder / f"diverged/{name}.safetensors") for made in (early, late))
+        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
 def test_gradients_are_clipped_and_the_norm_is_logged_before(trainer):
     free = trainer("trainer.grad_clip=0", "trainer.log_every=1")
     clipped = trainer("trainer.grad_clip=0.01", "trainer.log_every=1", folder="clipped")

@@ -41,12 +41,15 @@ def test_average_follows_and_forgets_its_start():
         policy.weight.fill_(1.0)
         expected = 0.0
         for count in range(1, 200):
-            average.update()
+            average.update(torch.ones(()))
             decay = min(0.99, (1 + count) / (10 + count))
             expected = decay * expected + (1 - decay)
     assert math.isclose(average.policy.weight.item(), expected, rel_tol=1e-4)
     assert average.policy.weight.item() > 0.95 and policy.weight.item() == 1
     assert not average.policy.weight.requires_grad
+    policy.weight.data.fill_(5.0)
+    average.update(torch.zeros(()))  # of a step that was left out
+    assert math.isclose(average.policy.weight.item(), expected, rel_tol=1e-4) and average.count == 199
 
 
 @pytest.mark.parametrize("name, kind", [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam)])
