@@ -36,7 +36,6 @@ class Image(Part):
         super().__init__(config, space, width)
         self.config = config
         self.backbone = BACKBONES[config.image](config, size(config, space))
-        self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.feature_size = self.backbone.features
         for name, value in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, 255 * torch.tensor(value).view(3, 1, 1), persistent=False)

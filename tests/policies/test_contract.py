@@ -163,6 +163,12 @@ def test_lanes_do_not_see_each_other(setting: Setting):
         assert torch.allclose(single[0], actions[5], atol=1e-5)
 
 
+def test_weights_lie_in_memory_as_they_are_saved(setting: Setting):
+    """A checkpoint's tensors are contiguous. The fused optimisers pair numbers by their place in memory, so that after a resume
+    moments of another layout (channels_last) would belong to other weights."""
+    assert all(parameter.is_contiguous() for parameter in setting.policy.parameters())
+
+
 def test_save_and_load_give_the_same_policy(setting: Setting, tmp_path: Path):
     jolt(setting.policy)
     store.save(

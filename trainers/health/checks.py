@@ -167,7 +167,7 @@ def _padding(report: Report, data: Windows, counted: bool) -> None:
     elif behind > BEHIND_THE_END:
         warning = (
             f"{behind:.0%} of the action slots lie behind their episode's end: the plans are longer than the episodes, and most "
-            "of the computation is spent on nothing; try a smaller policy.horizon"
+            "of the computation is spent on nothing; try a smaller policy.horizon (policy.chunk_size)"
         )
     report.add("padding", measured, warning)
 
