@@ -51,7 +51,7 @@ ADDS_NO_KEYS = ("experiment", "study", "debug")  # groups that only change value
 class TopLevel:
     """The values that stand at the top of `config.yaml`."""
 
-    mode: Literal["train", "eval", "collect", "health"] = "train"
+    mode: Literal["train", "eval", "collect", "health", "export"] = "train"
     seed: int = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     ckpt_path: str | None = None  # mode=eval: what is played
@@ -93,7 +93,7 @@ class Request(TopLevel):
 
     def refuse_unready(self) -> None:
         """What a run needs beside a good configuration, before there is a folder for it."""
-        if self.mode != "collect" and not self.dry:  # neither shows anything on a board
+        if self.mode not in ("collect", "export") and not self.dry:  # neither shows anything on a board
             self.logger.refuse_unready(self.tags)
 
 
@@ -125,6 +125,8 @@ def typed(cfg: DictConfig) -> Request:
     for name, section in SECTIONS.items():
         cls = config_class(section.module or config[name]["_target_"].rpartition(".")[0], name)
         sections[name] = build(cls, _values(config[name], cls, hydra.overrides.task), name)
+    for package in getattr(sections["env"], "packages", ()):
+        _refuse_package(package, f"env.package is {package}", top.trusted_packages)
     _refuse_pair(sections, targets, top)
     named = {name: {"_target_": config[name]["_target_"], **plain(sections[name])} for name in targets}
     return Request(**vars(top), **sections, targets=targets, config={**plain(top), **plain(sections), **named})
@@ -221,10 +223,14 @@ def _refuse_target(target: Any, key: str, trusted: Sequence[str]) -> None:
     package = str(target).split(".")[0]
     if not isinstance(target, str) or "." not in target:
         raise BadRequest(f"{key} must name a class, such as policies.bc_mlp.BCMLP, got {target}")
+    _refuse_package(package, f"{key} is {target}", trusted)
+
+
+def _refuse_package(package: str, named: str, trusted: Sequence[str]) -> None:
     if package not in (*OWN_PACKAGES, *trusted):
         raise BadRequest(
-            f"{key} is {target}, but only {', '.join(OWN_PACKAGES)} are trusted; "
-            f"if {package} is your own, add 'trusted_packages=[{package}]'"
+            f"{named}, but only {', '.join(OWN_PACKAGES)} are trusted; if {package} is your own, add "
+            f"'trusted_packages=[{package}]'"
         )
 
 
@@ -250,7 +256,9 @@ def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: T
     family = targets["env"]
     if sentence := family.accepts(sections["env"], "play" if top.mode == "eval" else "data"):
         raise BadRequest(sentence)
-    if top.mode == "collect":  # no policy takes part, and the default one need not fit
+    if top.mode == "export" and not sections["env"].data.export_to:
+        raise BadRequest("mode=export needs a name for the Minari dataset, such as env.data.export_to=minigrid/doorkey-v0")
+    if top.mode in ("collect", "export"):  # no policy takes part, and the default one need not fit
         return
     made = family(sections["env"])
     spaces = made.spaces

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
 from conf.errors import BadRequest
+from envs.adapter import Adapter, Native
 from envs.annealed import AnnealedExpert
 from envs.data.config import EPISODES_PER_DATA_SEED, DataConfig
 from envs.deal import Deal
@@ -56,6 +58,16 @@ class Family:
     task_period: int = 1  # after so many episodes of a task what is asked for begins anew
 
     @property
+    def adapter(self) -> Adapter:
+        """How episodes that were recorded elsewhere are read: by default they have our modalities and actions already."""
+        return Native(self.spaces)
+
+    @property
+    def env_spec(self) -> EnvSpec | None:
+        """Of the registered environment that this family plays, so that whoever gets its episodes can make it again."""
+        return None
+
+    @property
     def action_names(self) -> list[str]:
         """Short names of the discrete actions, for pictures."""
         return [str(action) for action in range(int(self.spaces.action.n))]  # type: ignore[attr-defined]
@@ -68,7 +80,7 @@ class Family:
         """
         if needs == "data" and config.data.detours and cls.wanderer is Family.wanderer:
             return f"env.data.detours is not available in {cls.__name__}, which has no way to wander; leave it out."
-        return None
+        return config.data.missing() if needs == "data" else None
 
     def vector(
         self,

@@ -1,4 +1,4 @@
-"""One run from beginning to end: `mode=train`, `mode=eval`, `mode=collect` and `mode=health`."""
+"""One run from beginning to end: `mode=train`, `mode=eval`, `mode=collect`, `mode=health` and `mode=export`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from conf.errors import BadRequest, Exit
 from conf.folder import leaves, quoted
 from conf.status import Heartbeat
 from envs.base import Family
-from envs.data import record, statistics
+from envs.data import minari, record, statistics
 from envs.data.histories import describe
 from envs.data.store import Dataset
 from envs.data.windows import Window, Windows
@@ -54,9 +54,7 @@ def main(request: Request, folder: Path) -> Exit:
     with locked(folder), session(request.logger, folder, dict(leaves(request.config)), say), Heartbeat(folder) as heartbeat:
         try:
             with interruptible():
-                status = {"train": train, "eval": evaluate, "collect": collect, "health": health}[request.mode](
-                    request, family, folder, device
-                )
+                status = MODES[request.mode](request, family, folder, device)
         except KeyboardInterrupt:
             status = "preempted" if (folder / "checkpoints" / "last").exists() else "interrupted"
         except BaseException as error:
@@ -168,6 +166,18 @@ def collect(request: Request, family: Family, folder: Path, device: torch.device
         summary[split] = {"folder": str(data.folder), **{key: meta[key] for key in ("episodes", "steps", "seconds", "expert")}}
     write_json(folder / "summary.json", {"status": "done", **summary})
     return "done"
+
+
+def export(request: Request, family: Family, folder: Path, device: torch.device) -> str:
+    """`mode=export`: the recorded training episodes as a Minari dataset."""
+    data, target = load_or_record(request, family, "train"), request.env.data.export_to
+    made = minari.export(data, target, family.env_spec, f"{data.meta['episodes']} episodes of {data.meta['recipe']['source']}")
+    say(f"{data.meta['episodes']} episodes, {data.meta['steps']:,} steps: minari.load_dataset('{target}')\n  {made}")
+    write_json(folder / "summary.json", {"status": "done", "exported_to": target, "folder": str(made)})
+    return "done"
+
+
+MODES = {"train": train, "eval": evaluate, "collect": collect, "health": health, "export": export}
 
 
 def entropies(data: Dataset, floor: statistics.Floor | None) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+MINARI_ID = re.compile(r"([\w-]+/)*[\w.-]+-v\d+")
 EPISODES_PER_DATA_SEED = 1_000_000  # train episodes of `env.data.seed=s` start at s times this
 
 
@@ -18,9 +21,9 @@ class DataConfig:
 
     SOURCES: ClassVar[tuple[str, ...]] = ("annealed_expert",)  # learners; families that have more add them
     NOISE_KINDS: ClassVar[tuple[str, ...]] = ("uniform", "none")  # families whose actions are numbers add to them
-    IMPORTED: ClassVar[tuple[str, ...]] = ()  # sources whose episodes exist already; families that have any add them
 
-    # Who chooses the actions: the expert, a learner, or several learners in equal shares (explorer+ppo+ppo: a third and two).
+    # What chooses the actions: the expert, a learner, several learners in equal shares (explorer+ppo+ppo: a third and two), or
+    # whatever recorded a Minari dataset, which is given by its id (cartpole/expert-v0).
     source: str = "expert"
     episodes: int = 6000  # training episodes
     val_episodes: int = 200  # episodes for the validation loss
@@ -29,10 +32,11 @@ class DataConfig:
     noise_kind: str = "uniform"  # a share of random actions; where actions are numbers also dart, burst, or several joined by +
     detours: int = 0  # up to so many random places are visited before the expert is followed; its action is the label throughout
     seed: int = 0  # another seed, other training layouts and other tie-breaks
+    export_to: str = ""  # mode=export: the id of the Minari dataset that is written, such as minigrid/doorkey-v0
 
     def __post_init__(self) -> None:
-        known = ("expert", *self.IMPORTED, *self.SOURCES)
-        if self.source not in known and not set(self.learners) <= set(self.SOURCES):
+        known = ("expert", *self.SOURCES, "the id of a Minari dataset")
+        if not set(self.learners) <= set(self.SOURCES):
             several = f", or several of {', '.join(self.SOURCES)} joined by +" if len(self.SOURCES) > 1 else ""
             raise ValueError(f"data.source must be one of {', '.join(known)}{several}, got {self.source}")
         for name in ("episodes", "val_episodes", "episodes_per_history"):
@@ -50,12 +54,31 @@ class DataConfig:
             raise ValueError(f"data.source={self.source} is recorded already; data.noise and data.detours are for the expert")
         if not 0 <= self.detours <= 100:
             raise ValueError(f"data.detours must be between 0 and 100, got {self.detours}")
+        if self.export_to and not MINARI_ID.fullmatch(self.export_to):
+            raise ValueError(f"data.export_to is a Minari id, such as minigrid/doorkey-v0, got {self.export_to}")
         if not 0 <= self.seed < 1000:
             raise ValueError(f"data.seed must be between 0 and 999, got {self.seed}")
 
     @property
     def imported(self) -> bool:
-        return self.source in self.IMPORTED
+        """Whether the episodes were recorded elsewhere."""
+        return bool(MINARI_ID.fullmatch(self.source))
+
+    def missing(self) -> str | None:
+        """The sentence for an imported dataset, or the package that reads it, that is not here."""
+        if not self.imported:
+            return None
+        if not all(importlib.util.find_spec(name) for name in ("minari", "h5py")):
+            return "Minari datasets need the package minari: pip install 'iolaus[minari]' (in a checkout: '.[minari]')"
+        import minari
+
+        here = sorted(minari.list_local_datasets())
+        if self.source in here:
+            return None
+        return (
+            f"env.data.source={self.source} is no Minari dataset on this machine, which has {', '.join(here) or 'none'}: run "
+            f"`minari download {self.source}`, or set MINARI_DATASETS_PATH to where it lies"
+        )
 
     @property
     def learners(self) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from envs.base import Family
+from envs.data import minari
 from envs.data.cache import address, obtain
 from envs.data.config import DataConfig
 from envs.data.histories import record_histories
@@ -33,7 +34,9 @@ def dataset(
     recipe, seeds, length = _plan(family, data, split)
 
     def make(folder: Path) -> None:
-        if data.learners:
+        if data.imported:
+            minari.import_episodes(data, family.adapter, split, recipe, folder, progress)
+        elif data.learners:
             record_histories(family, data, recipe, seeds, length, folder, progress)
         else:
             _record(family, data, recipe, seeds, folder, progress)
@@ -64,6 +67,7 @@ def _plan(family: Family, data: DataConfig, split: str) -> tuple[dict[str, Any],
         "seeds": [int(seeds[0]), len(seeds)],
         **data.recipe(),
         **({"episodes_per_history": length} if data.learners else {}),
+        **({"minari": minari.describe(data.source)} if data.imported else {}),
     }
     return recipe, seeds, length
 

@@ -16,6 +16,7 @@ import gymnasium
 import minigrid
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from minigrid import envs as rules
 from minigrid.core.actions import Actions
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX, STATE_TO_IDX
@@ -141,6 +142,10 @@ class MiniGrid(Family):
         made = bank(self.config.id, self.config.max_steps)
         known = {layout.tobytes() for layout in made.layouts(np.asarray(training))}
         return np.array([layout.tobytes() in known for layout in made.layouts(np.asarray(seeds))])
+
+    @property
+    def env_spec(self) -> EnvSpec:
+        return gymnasium.spec(self.config.id)
 
     def signature(self) -> dict[str, Any]:
         limit = {"max_steps": self.config.max_steps} if self.config.max_steps else {}

@@ -1,0 +1,164 @@
+"""Minari (Younis et al. 2024): its datasets as ours, and ours as its.
+
+Import streams episode by episode into the store, whatever the dataset's size. Export writes a dataset that `minari.load_dataset`
+opens; missions travel as text, because Minari cannot store MiniGrid's own mission space. Images are stored without loss.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from conf.errors import BadRequest
+from envs.adapter import Adapter, Native
+from envs.data.config import DataConfig
+from envs.data.store import OBSERVATION, Dataset, Writer
+from envs.text import text
+
+BLOCK = 20_000  # steps that are written at a time
+VAL_SHARE = 0.2  # of a dataset's episodes, at most
+
+Progress = Callable[[int, int], None]
+
+
+def describe(source: str) -> dict[str, Any]:
+    """What tells this dataset from another one of the same name."""
+    import minari
+
+    spec = minari.load_dataset(source).spec
+    return {"source": source, "steps": int(spec.total_steps), "episodes": int(spec.total_episodes)}
+
+
+def import_episodes(
+    data: DataConfig, adapter: Adapter, split: str, recipe: dict[str, Any], folder: Path, progress: Progress
+) -> None:
+    """The val split is the end of the dataset; the training split begins at its beginning."""
+    import minari
+
+    began = time.perf_counter()
+    source = data.source
+    dataset = minari.load_dataset(source)
+    refuse_other_spaces(source, dataset.spec, adapter)
+    total = int(dataset.total_episodes)
+    held_out = max(1, min(data.val_episodes, int(VAL_SHARE * total)))
+    if total < 2:
+        raise BadRequest(f"the Minari dataset {source} has {total} episode, and one at least is held out: choose a larger one")
+    chosen = np.asarray(dataset.episode_indices)
+    chosen = chosen[total - held_out :] if split == "val" else chosen[: min(data.episodes, total - held_out)]
+    returns: list[float] = []
+    lengths: list[int] = []
+    with Writer(folder) as writer:
+        try:
+            for block in _blocks(dataset.storage.get_episodes(chosen.tolist()), adapter):
+                ends = np.cumsum(block.pop("length")) + sum(lengths)
+                lengths += np.diff(ends, prepend=sum(lengths)).tolist()
+                returns += block.pop("return").tolist()
+                writer.append("episode_ends", ends)
+                for name, rows in block.items():
+                    writer.append(name, rows)
+                progress(len(lengths), len(chosen))
+        except (OSError, KeyError, RuntimeError) as error:
+            raise BadRequest(
+                f"the Minari dataset {source} cannot be read ({error}); is its file whole? Download it again"
+            ) from error
+        writer.close()
+        writer.finish(
+            {
+                "recipe": recipe,
+                "steps": sum(lengths),
+                "episodes": len(lengths),
+                "seconds": time.perf_counter() - began,
+                "expert": {"success": 0.0, "return": float(np.mean(returns))},
+            }
+        )
+
+
+def refuse_other_spaces(source: str, spec: Any, adapter: Adapter) -> None:
+    if isinstance(adapter, Native):
+        theirs = set(getattr(spec.observation_space, "spaces", {"the observation": None}))
+        fits = theirs == set(adapter.spaces.observation) and spec.action_space.shape == adapter.action.shape
+    else:
+        found, wanted = Adapter(spec.observation_space, spec.action_space).shapes(), adapter.shapes()
+        theirs, fits = set(found.items()), found == wanted
+    if not fits:
+        ours = ", ".join(f"{name} {shape}" for name, shape in adapter.shapes().items())
+        raise BadRequest(
+            f"the Minari dataset {source} was recorded in other spaces than the environment's: it has "
+            f"{', '.join(sorted(map(str, theirs)))}, the environment {ours}; choose the env.id that it was recorded in"
+        )
+
+
+def _blocks(episodes: Any, adapter: Adapter) -> Iterator[dict[str, np.ndarray]]:
+    """Columns of some thousand steps at a time."""
+    held: list[dict[str, np.ndarray]] = []
+    steps = 0
+    for episode in episodes:
+        length = len(episode["rewards"])
+        seen = adapter.observations(episode["observations"])  # one more than there are actions
+        columns = {OBSERVATION + name: values[:length] for name, values in seen.items()}
+        columns["action"] = adapter.encode(episode["actions"])
+        columns["reward"] = np.asarray(episode["rewards"], np.float32)
+        columns["terminated"] = np.asarray(episode["terminations"], bool)
+        columns["truncated"] = np.asarray(episode["truncations"], bool)
+        columns["truncated"][-1] |= not columns["terminated"][-1]  # an episode that was cut off without a word
+        columns["length"] = np.array([length])
+        columns["return"] = np.array([float(np.sum(episode["rewards"]))])
+        if not all(np.isfinite(values).all() for values in columns.values() if values.dtype.kind == "f"):
+            raise BadRequest(f"episode {episode['id']} of the Minari dataset holds values that are not finite")
+        held.append(columns)
+        steps += length
+        if steps >= BLOCK:
+            yield {name: np.concatenate([part[name] for part in held]) for name in held[0]}
+            held, steps = [], 0
+    if held:
+        yield {name: np.concatenate([part[name] for part in held]) for name in held[0]}
+
+
+def export(dataset: Dataset, target: str, env_spec: Any, description: str) -> Path:
+    """Write our episodes as the Minari dataset `target`; returns its folder."""
+    import minari
+    from minari.data_collector import EpisodeBuffer
+
+    if target in minari.list_local_datasets():
+        raise BadRequest(f"there is a Minari dataset {target} already; choose another name, or: minari delete {target}")
+    texts = [name for name in dataset.observations if name == "mission"]
+    observation_space = spaces.Dict(
+        {name: spaces.Text(1024) if name in texts else space for name, space in dataset.spaces.observation.items()}
+    )
+
+    def episode(start: int, end: int) -> Any:
+        rows = np.append(
+            np.arange(start, end), end - 1
+        )  # Minari wants what the last action led to; ours is not kept, so the last
+        seen: dict[str, Any] = {name: np.asarray(column[rows]) for name, column in dataset.observations.items()}
+        seen |= {name: [text(tokens) for tokens in seen[name]] for name in texts}
+        ours = slice(start, end)
+        columns = {name: np.asarray(dataset.columns[name][ours]) for name in ("action", "reward", "terminated", "truncated")}
+        return EpisodeBuffer(
+            observations=seen,
+            actions=columns["action"],
+            rewards=columns["reward"].tolist(),
+            terminations=columns["terminated"].tolist(),
+            truncations=columns["truncated"].tolist(),
+        )
+
+    buffers = [episode(int(start), int(end)) for start, end in zip(dataset.starts, dataset.ends, strict=True)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it reminds authors of links and addresses that we do not know
+        made = minari.create_dataset_from_buffers(
+            target,
+            buffers,
+            env=env_spec,
+            observation_space=observation_space,
+            action_space=dataset.spaces.action,
+            algorithm_name=str(dataset.meta["recipe"]["source"]),
+            description=description,
+            jpeg_encoding=False,
+        )
+    return Path(made.storage.data_path)

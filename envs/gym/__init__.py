@@ -1,0 +1,3 @@
+from envs.gym.family import Config, Gym
+
+__all__ = ["Config", "Gym"]
