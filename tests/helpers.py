@@ -66,20 +66,17 @@ SPACES = Spaces(spaces.Dict({"state": spaces.Box(-1, 1, (3,), np.float32)}), spa
 def write_episodes(folder: Path, lengths: list[int], terminated: list[bool], slips: Sequence[int] | None = None) -> Dataset:
     """Episodes whose k-th step shows [episode, k, 0] and is labelled k mod 4; at the steps `slips` another was executed."""
     with Writer(folder) as writer:
-        steps = 0
         for episode, (length, ended) in enumerate(zip(lengths, terminated, strict=True)):
             moment = np.arange(length)
             last = moment == length - 1
             state = np.stack([np.full(length, episode), moment, np.zeros(length)], 1).astype(np.float32)
             rows = {"observation.state": state, "action": moment % 4, "reward": np.zeros(length, np.float32)}
             if slips is not None:
-                rows["executed_action"] = (rows["action"] + np.isin(moment + steps, slips)) % 4
-            for name, column in {**rows, "terminated": last & ended, "truncated": last & (not ended)}.items():
-                writer.append(name, column)
-            steps += length
-            writer.append("episode_ends", np.array([steps]))
+                rows["executed_action"] = (rows["action"] + np.isin(moment + writer.steps, slips)) % 4
+            rows |= {"terminated": last & ended, "truncated": last & (not ended)}
+            writer.append_episodes(rows, np.array([length]))
         writer.close()
-        writer.finish({"recipe": {"spaces": SPACES.to_json()}, "steps": steps, "episodes": len(lengths)})
+        writer.finish({"recipe": {"spaces": SPACES.to_json()}, "steps": writer.steps, "episodes": len(lengths)})
     return Dataset(folder)
 
 

@@ -160,8 +160,9 @@ def collect(request: Request, family: Family, folder: Path, device: torch.device
         floor = statistics.floor(Windows(data, Window())) if counted else None
         say(
             f"{split}: {meta['episodes']} episodes, {meta['steps']:,} steps in {meta['seconds']:.1f} s "
-            f"({meta['episodes'] / meta['seconds']:,.0f} episodes/s); {request.env.data.source} success "
-            f"{expert['success']:.3f}, return {expert['return']:.3f}{entropies(data, floor)}{describe(meta)}\n  {data.folder}"
+            f"({meta['episodes'] / meta['seconds']:,.0f} episodes/s); {request.env.data.source} "
+            f"{'' if expert['success'] is None else 'success {:.3f}, '.format(expert['success'])}return {expert['return']:.3f}"
+            f"{entropies(data, floor)}{describe(meta)}\n  {data.folder}"
         )
         summary[split] = {"folder": str(data.folder), **{key: meta[key] for key in ("episodes", "steps", "seconds", "expert")}}
     write_json(folder / "summary.json", {"status": "done", **summary})

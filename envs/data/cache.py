@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from conf.errors import BadRequest
+
 
 def address(recipe: dict[str, Any], prefix: str) -> str:
     """A folder name that changes when anything in the recipe does; of the prefix it shows what may stand in a folder's name."""
@@ -27,10 +29,14 @@ def obtain(root: Path, name: str, make: Callable[[Path], None], waiting: Callabl
     lock that the kernel drops when its holder dies, however it dies. `waiting` is called before a wait.
     """
     final = root / name
-    if final.exists():
-        return final
-    root.mkdir(parents=True, exist_ok=True)
-    with open(root / f".{name}.lock", "a") as lock:
+    try:
+        if final.exists():
+            return final
+        root.mkdir(parents=True, exist_ok=True)
+        lock = open(root / f".{name}.lock", "a")  # noqa: SIM115  (closed by the next `with`)
+    except OSError as error:
+        raise BadRequest(f"cannot keep data in {root} ({error.strerror}); choose another place with data_dir=...") from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -45,7 +51,9 @@ def obtain(root: Path, name: str, make: Callable[[Path], None], waiting: Callabl
             make(folder)
             folder.chmod(0o755)  # mkdtemp's own mode would lock colleagues out of a shared data folder
             os.rename(folder, final)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(root)  # which disc is full
             raise
     return final

@@ -23,28 +23,27 @@ def record_histories(
     recipe: dict[str, Any],
     seeds: np.ndarray,
     length: int,
+    batch: int,
     folder: Path,
     progress: Callable[[int, int], None],
 ) -> None:
-    """One history of `length` episodes for each of the `seeds`, which name tasks; each source plays an equal part of them."""
-    began, steps, done = time.perf_counter(), 0, 0
+    """One history of `length` episodes for each of the `seeds`, which name tasks; each source plays an equal part of them,
+    `batch` episodes at a time."""
+    began, done = time.perf_counter(), 0
     scores: list[Block] = []
     with Writer(folder) as writer:
         for number, part in enumerate(np.array_split(seeds, len(data.learners))):
             source = data.learners[number]
             pool = family.lanes_per_learner(source)
-            lanes = max(1, family.record_batch // length // pool) * pool
+            lanes = max(1, batch // length // pool) * pool
             for start in range(0, len(part), lanes):
                 tasks = part[np.arange(start, min(start + lanes, len(part))) // pool]
                 random = np.random.Generator(np.random.Philox(key=[data.seed, number << 48 | int(part[start])]))
                 block = play(family, source, tasks, length, random)
                 of_episode, of_history = block.pop("episode_length"), block.pop("history_length")
                 scores.append({name: block.pop(name) for name in ("success", "return", "floor", "known")})
-                for name, rows in block.items():
-                    writer.append(name, rows)
-                writer.append("episode_ends", steps + np.cumsum(of_episode))
-                writer.append("history_ends", steps + np.cumsum(of_history))
-                steps += int(of_history.sum())
+                writer.append("history_ends", writer.steps + np.cumsum(of_history))
+                writer.append_episodes(block, of_episode)
                 done += len(tasks)
                 progress(done * length, len(seeds) * length)
         writer.close()
@@ -54,7 +53,7 @@ def record_histories(
         writer.finish(
             {
                 "recipe": recipe,
-                "steps": steps,
+                "steps": writer.steps,
                 "episodes": len(seeds) * length,
                 "histories": len(seeds),
                 "seconds": seconds,
@@ -64,7 +63,7 @@ def record_histories(
                 # whatever it remembers, can have a smaller loss on these.
                 "floor": float(floor.sum() / known.sum()) if known.any() else None,
                 "floor_by_episode": [float(f / k) if k else None for f, k in zip(floor, known, strict=True)],
-                "floor_known": float(known.sum() / steps),
+                "floor_known": float(known.sum() / writer.steps),
             }
         )
 
@@ -93,8 +92,8 @@ def play(family: Family, source: str, tasks: np.ndarray, episodes: int, random: 
         keep({"success": succeeded(family, step)})
     playing = np.stack(moments.pop("playing")).T  # [H, T] idle lanes have no steps
     block = {}
-    for name in list(moments):  # one column twice in memory, not all
-        column = np.stack(moments.pop(name)).swapaxes(0, 1)  # [H, T, ...]
+    for name in list(moments):
+        column = _by_lane(moments.pop(name))  # [H, T, ...]
         block[name] = column.reshape(-1, *column.shape[2:]) if playing.all() else column[playing]
     ends = np.flatnonzero(block["terminated"] | block["truncated"]) + 1
     starts = np.concatenate([[0], ends[:-1]])
@@ -111,6 +110,15 @@ def play(family: Family, source: str, tasks: np.ndarray, episodes: int, random: 
         "floor": by_episode(np.where(known, -block["logp"], 0)),
         "known": by_episode(known),
     }
+
+
+def _by_lane(moments: list[np.ndarray]) -> np.ndarray:
+    """[H, T, ...] of T arrays [H, ...], which are given up one by one: images fill the memory."""
+    column = np.empty((len(moments[0]), len(moments), *moments[0].shape[1:]), moments[0].dtype)
+    while moments:
+        last = moments.pop()
+        column[:, len(moments)] = last
+    return column
 
 
 def describe(meta: dict[str, Any]) -> str:

@@ -52,17 +52,13 @@ def import_episodes(
     chosen = np.asarray(dataset.episode_indices)
     chosen = chosen[total - held_out :] if split == "val" else chosen[: min(data.episodes, total - held_out)]
     returns: list[float] = []
-    lengths: list[int] = []
     with Writer(folder) as writer:
         try:
             for block in _blocks(dataset.storage.get_episodes(chosen.tolist()), adapter):
-                ends = np.cumsum(block.pop("length")) + sum(lengths)
-                lengths += np.diff(ends, prepend=sum(lengths)).tolist()
+                lengths = block.pop("length")
                 returns += block.pop("return").tolist()
-                writer.append("episode_ends", ends)
-                for name, rows in block.items():
-                    writer.append(name, rows)
-                progress(len(lengths), len(chosen))
+                writer.append_episodes(block, lengths)
+                progress(len(returns), len(chosen))
         except (OSError, KeyError, RuntimeError) as error:
             raise BadRequest(
                 f"the Minari dataset {source} cannot be read ({error}); is its file whole? Download it again"
@@ -71,10 +67,10 @@ def import_episodes(
         writer.finish(
             {
                 "recipe": recipe,
-                "steps": sum(lengths),
-                "episodes": len(lengths),
+                "steps": writer.steps,
+                "episodes": len(returns),
                 "seconds": time.perf_counter() - began,
-                "expert": {"success": 0.0, "return": float(np.mean(returns))},
+                "expert": {"success": None, "return": float(np.mean(returns))},
             }
         )
 

@@ -19,7 +19,8 @@ from envs.data.noise import Noise
 from envs.data.store import OBSERVATION, Dataset, Writer
 from envs.play import Observation, Progress, steps, succeeded
 
-FORMAT = 2  # of the folder; a change makes every dataset anew
+FORMAT = 3  # of the folder; a change makes every dataset anew
+BLOCK = 1 << 29  # bytes of episodes that are held in memory, at most, if each takes as many steps as it may
 
 
 def dataset(
@@ -37,7 +38,7 @@ def dataset(
         if data.imported:
             minari.import_episodes(data, family.adapter, split, recipe, folder, progress)
         elif data.learners:
-            record_histories(family, data, recipe, seeds, length, folder, progress)
+            record_histories(family, data, recipe, seeds, length, batch(family), folder, progress)
         else:
             _record(family, data, recipe, seeds, folder, progress)
 
@@ -62,7 +63,7 @@ def _plan(family: Family, data: DataConfig, split: str) -> tuple[dict[str, Any],
     recipe = {
         "format": FORMAT,
         "family": {"class": f"{type(family).__module__}.{type(family).__qualname__}", **family.signature()},
-        "lanes": family.record_batch,
+        "lanes": batch(family),
         "spaces": family.spaces.to_json(),
         "seeds": [int(seeds[0]), len(seeds)],
         **data.recipe(),
@@ -75,31 +76,46 @@ def _plan(family: Family, data: DataConfig, split: str) -> tuple[dict[str, Any],
 def _record(
     family: Family, data: DataConfig, recipe: dict[str, Any], seeds: np.ndarray, folder: Path, progress: Progress
 ) -> None:
-    began, steps = time.perf_counter(), 0
+    began = time.perf_counter()
     successes, returns = [], []
     with Writer(folder) as writer:
-        for start in range(0, len(seeds), family.record_batch):
-            block = _play(
-                family, data, seeds[start : start + family.record_batch], partial(_advance, progress, start, len(seeds))
-            )
+        for start in range(0, len(seeds), batch(family)):
+            block = _play(family, data, seeds[start : start + batch(family)], partial(_advance, progress, start, len(seeds)))
             lengths = block.pop("length")
             successes.append(block.pop("success"))
             returns.append(block.pop("return"))
-            for name, rows in block.items():
-                writer.append(name, rows)
-            writer.append("episode_ends", steps + np.cumsum(lengths))
-            steps += int(lengths.sum())
+            writer.append_episodes(block, lengths)
         writer.close()
         seconds = time.perf_counter() - began
         writer.finish(
             {
                 "recipe": recipe,
-                "steps": steps,
+                "steps": writer.steps,
                 "episodes": len(seeds),
                 "seconds": seconds,
-                "expert": {"success": float(np.concatenate(successes).mean()), "return": float(np.concatenate(returns).mean())},
+                "expert": {
+                    "success": float(np.concatenate(successes).mean()) if family.has_success else None,
+                    "return": float(np.concatenate(returns).mean()),
+                },
             }
         )
+
+
+def batch(family: Family) -> int:
+    """Episodes recorded at once."""
+    step = sum(int(np.prod(space.shape or ())) * np.dtype(space.dtype).itemsize for space in family.spaces.observation.values())
+    return max(1, min(family.record_batch, BLOCK // (step * family.max_steps)))
+
+
+def _ordered(parts: list[np.ndarray], row: np.ndarray) -> np.ndarray:
+    """The rows of `parts`, one after the other, each put at its `row`. Parts are given up one by one: images fill the memory."""
+    column = np.empty((len(row), *parts[0].shape[1:]), parts[0].dtype)
+    stop = len(row)
+    while parts:
+        part = parts.pop()
+        column[row[stop - len(part) : stop]] = part
+        stop -= len(part)
+    return column
 
 
 def _advance(progress: Progress, before: int, total: int, done: int) -> None:
@@ -146,6 +162,7 @@ def _play(family: Family, data: DataConfig, seeds: np.ndarray, finished: Callabl
         if step.done.any():
             finished(done := done + int(step.done[playing].sum()))
     episode = np.concatenate(played)  # [steps] moment by moment
-    order = np.argsort(episode, kind="stable")  # episode by episode
-    block = {name: np.concatenate(columns.pop(name))[order] for name in list(columns)}  # one column twice in memory, not all
+    row = np.empty(len(episode), np.int64)  # where each of these steps goes, episode by episode
+    row[np.argsort(episode, kind="stable")] = np.arange(len(episode))
+    block = {name: _ordered(columns.pop(name), row) for name in list(columns)}
     return block | {"length": np.bincount(episode, minlength=len(seeds)), "return": returns, "success": success}

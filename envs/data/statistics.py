@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from gymnasium import spaces
 
+from envs.data.hashes import row_hashes
 from envs.data.store import Dataset
 from envs.data.windows import HistoryCut, Windows
 
-BLOCK = 1 << 26  # bytes of hashing at a time
+BLOCK = 1 << 26  # bytes that are looked at at a time
 FLOOR_SAMPLES = 512  # windows over which a source's own entropy is averaged
 REPEATED = 0.5  # share of samples whose window occurs more than once, below which their entropy cannot be counted
 
@@ -129,32 +130,7 @@ def label_shares(action: np.ndarray) -> list[float]:
 
 def repeated_episodes(training: Dataset, other: Dataset) -> float:
     """The share of `other`'s episodes that begin as a training episode does and go on with the same actions."""
-    known = set(_fingerprints(training))
-    return float(np.mean([fingerprint in known for fingerprint in _fingerprints(other)]))
-
-
-def row_hashes(columns: Sequence[np.ndarray]) -> np.ndarray:
-    """One 64-bit number a row over all columns: equal rows, equal numbers.
-
-    A random linear hash modulo 2^64: two of a million different rows collide with a chance of about one in 10^7.
-    """
-    total = np.zeros(len(columns[0]), np.uint64)
-    random = np.random.Generator(np.random.Philox(0))
-    for column in columns:
-        width = column[:1].nbytes
-        weights = random.integers(1 << 63, size=width, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-        rows = max(1, BLOCK // weights.nbytes)
-        for start in range(0, len(column), rows):
-            block = np.ascontiguousarray(column[start : start + rows])
-            total[start : start + rows] += block.view(np.uint8).reshape(len(block), width).astype(np.uint64) @ weights
-    return total
-
-
-def _fingerprints(dataset: Dataset) -> list[tuple[int, bytes]]:
-    begins = row_hashes([column[dataset.starts] for column in dataset.observations.values()]).tolist()
-    action = np.asarray(dataset.columns["action"])
-    bounds = zip(dataset.starts.tolist(), dataset.ends.tolist(), strict=True)
-    return [(begin, action[low:high].tobytes()) for begin, (low, high) in zip(begins, bounds, strict=True)]
+    return float(np.isin(other.episode_hashes, training.episode_hashes).mean())
 
 
 def _given(context: np.ndarray, action: np.ndarray) -> tuple[float, float]:

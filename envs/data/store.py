@@ -4,8 +4,11 @@
     executed_action.npy         only where it can differ from the label `action`
     logp.npy                    only of learners: the log-probability of the action under its source, NaN where unknown
     episode_ends.npy            one row an episode: the index behind its last step
+    episode_hashes.npy          one row an episode: equal episodes, equal numbers
     history_ends.npy            only of learners: one row a history, the index behind its last step
     meta.json                   the recipe (spaces, source, versions), the expert's score, hashes of the columns
+    manifest.json               the hash of meta.json
+    verified.json               which files were found whole when the dataset was opened (envs/data/verify.py)
 
 Columns are memory-mapped and never unpickled.
 """
@@ -23,9 +26,12 @@ from typing import Any
 import numpy as np
 
 from conf.errors import BadRequest
-from envs.base import Spaces
+from envs.data.contents import OBSERVATION, refuse_unfit, refuse_wrong
+from envs.data.hashes import episode_hashes
+from envs.data.verify import MANIFEST, META, Damage, Verified, hash_of, map_column, open_regular, read_meta
+from envs.spaces import Spaces
 
-OBSERVATION = "observation."
+__all__ = ["OBSERVATION", "Dataset", "Writer"]
 
 
 class Dataset:
@@ -33,22 +39,42 @@ class Dataset:
     `history_ends` [H] the histories that they lie in."""
 
     def __init__(self, folder: Path):
+        """Opens what was found whole before, or looks whether it is: BadRequest, if the files are not what was written."""
         self.folder = folder
         try:
-            self.meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
-            self.columns = {name: _map(folder / f"{name}.npy") for name in self.meta["columns"]}
-            rows = {name: len(column) for name, column in self.columns.items() if name not in ("episode_ends", "history_ends")}
-            if set(rows.values()) != {self.meta["steps"]}:
-                raise ValueError(f"columns of unequal length: {rows}")
-        except (OSError, ValueError, KeyError) as error:
-            raise BadRequest(f"the dataset {folder} is damaged ({error}); delete that folder to have it made again") from error
-        self.spaces = Spaces.from_json(self.meta["recipe"]["spaces"])
+            self.meta, digest = read_meta(folder)
+            self.columns = self._open(Verified(folder, digest))
+        except Damage as damage:
+            raise BadRequest(f"the dataset {folder} is damaged ({damage}); delete that folder to have it made again") from damage
+        except OSError as error:
+            raise BadRequest(f"the dataset {folder} cannot be read: {error.strerror or error}") from error
         self.ends = self.columns.pop("episode_ends")  # [E]
         self.history_ends = self.columns.pop("history_ends", self.ends)  # [H] without learners every episode is one of its own
         self.starts = np.concatenate([[0], self.ends[:-1]])  # [E]
+        self.episode_hashes = self.columns.pop("episode_hashes")  # [E]
         self.observations = {
             name.removeprefix(OBSERVATION): column for name, column in self.columns.items() if name.startswith(OBSERVATION)
         }
+
+    def _open(self, verified: Verified) -> dict[str, np.ndarray]:
+        columns, whole = {}, True
+        for name, digest in self.meta["columns"].items():
+            with open_regular(self.folder / f"{name}.npy") as file:
+                if not verified.knows(name, file):
+                    whole = False
+                    if hash_of(file) != digest:
+                        raise Damage(f"{name}.npy is not what was written")
+                    file.seek(0)
+                columns[name] = map_column(file, name)
+        try:
+            self.spaces = Spaces.from_json(self.meta["recipe"]["spaces"])
+        except Exception as error:  # whatever Gymnasium says of values that make no space
+            raise Damage("its spaces cannot be read") from error
+        refuse_unfit(columns, self.spaces, self.meta["steps"])
+        if not whole:
+            refuse_wrong(columns, self.spaces)
+            verified.remember()
+        return columns
 
     def __len__(self) -> int:
         return int(self.meta["steps"])
@@ -59,19 +85,21 @@ class Dataset:
         return hashlib.sha256(json.dumps(self.meta["columns"], sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _map(path: Path) -> np.ndarray:
-    column = np.load(path, mmap_mode="r", allow_pickle=False)
-    if (size := path.stat().st_size) != (promised := column.offset + column.nbytes):
-        raise ValueError(f"{path.name} has {size:,} bytes, its header promises {promised:,}")
-    return np.asarray(column)  # a plain view: indexing an np.memmap itself costs several times as much
-
-
 class Writer:
     """Appends blocks of rows to columns; nothing but the present block is held in memory."""
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        self.folder, self.steps = folder, 0
         self.columns: dict[str, _Column] = {}
+
+    def append_episodes(self, rows: dict[str, np.ndarray], lengths: np.ndarray) -> None:
+        """Whole episodes: columns of one row a step, and how many steps each episode has."""
+        observations = {name: column for name, column in rows.items() if name.startswith(OBSERVATION)}
+        self.append("episode_hashes", episode_hashes(observations, rows["action"], lengths))
+        self.append("episode_ends", self.steps + np.cumsum(lengths))
+        for name, column in rows.items():
+            self.append(name, column)
+        self.steps += int(lengths.sum())
 
     def append(self, name: str, rows: np.ndarray) -> None:
         if name not in self.columns:
@@ -83,10 +111,9 @@ class Writer:
         self.hashes = {name: column.close() for name, column in self.columns.items()}
 
     def finish(self, meta: dict[str, Any]) -> None:
-        with open(self.folder / "meta.json", "w") as file:
-            json.dump({**meta, "columns": self.hashes}, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
+        text = json.dumps({**meta, "columns": self.hashes}, indent=2).encode()
+        _write(self.folder / META, text)
+        _write(self.folder / MANIFEST, json.dumps({META: hashlib.sha256(text).hexdigest()}).encode())
 
     def __enter__(self) -> Writer:
         return self
@@ -94,6 +121,13 @@ class Writer:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for column in self.columns.values():
             column.file.close()
+
+
+def _write(path: Path, text: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 class _Column:

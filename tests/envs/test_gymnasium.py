@@ -21,6 +21,7 @@ from gymnasium.vector.utils import iterate
 from gymnasium.wrappers import vector as wrappers
 
 from conf.build import build
+from envs import processes
 from envs.base import Family
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {  # name -> class, and values that make its episodes short
@@ -29,6 +30,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {  # name -> class, and values
     "darkroom": ("envs.darkroom.DarkRoom", {"max_steps": 7}),
     "key to door": ("envs.darkroom.DarkRoom", {"game": "key_to_door", "max_steps": 7}),
     "recall": ("envs.darkroom.DarkRoom", {"game": "recall", "max_steps": 7, "data": {"episodes_per_history": 14}}),
+    "gym": ("envs.gym.Gym", {"id": "CartPole-v1", "max_steps": 7}),
+    "gym box": ("envs.gym.Gym", {"id": "Pendulum-v1", "max_steps": 7}),
     "push": ("envs.push.Push", {"max_steps": 7, "image_size": 16, "num_workers": 0}),
 }
 LANES, STEPS = 3, 20
@@ -45,7 +48,8 @@ def make(name: str) -> Family:
 
 
 @pytest.fixture(params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> Family:
+def family(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Family:
+    monkeypatch.setattr(processes, "cores", lambda: 0)  # in this process: workers have tests of their own
     return make(request.param)
 
 

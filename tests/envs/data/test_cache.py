@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conf.errors import BadRequest
 from envs.data.cache import address, obtain
 
 
@@ -57,6 +58,13 @@ def test_a_failed_maker_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="No space"):
         obtain(tmp_path, "x", fail)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/1/x"])
+def test_a_place_that_holds_no_data_is_named(tmp_path, place):
+    (tmp_path / "file").touch()
+    with pytest.raises(BadRequest, match="choose another place with data_dir="):
+        obtain(tmp_path / place, "x", lambda folder: None)
 
 
 def test_the_address_follows_the_recipe():

@@ -117,8 +117,12 @@ def test_what_collect_says(tmp_path):
 @pytest.mark.parametrize(
     ("data", "values", "sentence"),
     [
-        (DataConfig, {"source": "explorer"}, "data.source must be one of expert, annealed_expert, got explorer"),
-        (Data, {"source": "sarsa"}, "one of expert, explorer, ppo, q_learning, annealed_expert, or several of explorer, "),
+        (
+            DataConfig,
+            {"source": "explorer"},
+            "data.source must be one of expert, annealed_expert, the id of a Minari dataset, got explorer",
+        ),
+        (Data, {"source": "sarsa"}, "annealed_expert, the id of a Minari dataset, or several of explorer, "),
         (Data, {"source": "explorer+expert"}, "got explorer\\+expert"),
         (Data, {"episodes_per_history": 0}, "data.episodes_per_history must be between 1"),
         (Data, {"noise": 0.1}, "data.source=explorer explores by itself; data.noise and data.detours are for the expert"),

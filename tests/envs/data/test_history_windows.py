@@ -25,13 +25,10 @@ def write_histories(folder: Path, leave_out: str = "", slips: bool = False) -> D
         "logp": np.where(step % 5 == 2, np.nan, -step).astype(np.float32),
         "terminated": np.isin(step, ends - 1),
         "truncated": np.zeros(len(step), bool),
-        "episode_ends": ends,
-        "history_ends": np.cumsum([sum(lengths) for lengths in LENGTHS]),
     } | ({"executed_action": (step + 1) % 4} if slips else {})
     with Writer(folder) as writer:
-        for name, rows in columns.items():
-            if name != leave_out:
-                writer.append(name, rows)
+        writer.append_episodes({name: rows for name, rows in columns.items() if name != leave_out}, np.concatenate(LENGTHS))
+        writer.append("history_ends", np.cumsum([sum(lengths) for lengths in LENGTHS]))
         writer.close()
         writer.finish({"recipe": {"spaces": SPACES.to_json()}, "steps": len(step), "episodes": len(ends)})
     return Dataset(folder)

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from envs.base import DataConfig, Family, Spaces
-from envs.data import statistics
+from envs.data import hashes, statistics
 from envs.data.record import dataset
 from envs.data.store import Dataset
 from envs.data.windows import Window, Windows
@@ -129,11 +129,11 @@ def test_the_address_follows_the_class_and_is_one_folder(tmp_path):
 @pytest.mark.parametrize("block", [1, 1 << 26], ids=["row by row", "at once"])
 def test_float_rows_are_told_apart(monkeypatch, block):
     """As integers all of these would be zero."""
-    monkeypatch.setattr(statistics, "BLOCK", block)
+    monkeypatch.setattr(hashes, "BLOCK", block)
     state, nothing = (np.arange(40) % 2 / 2).astype(np.float32)[:, None], np.zeros((40, 2))
-    hashes = statistics.row_hashes([state, nothing])
-    assert len(set(hashes[::2].tolist())) == len(set(hashes[1::2].tolist())) == 1 and hashes[0] != hashes[1]
-    assert len(set(statistics.row_hashes([nothing]).tolist())) == 1
+    found = hashes.row_hashes([state, nothing])
+    assert len(set(found[::2].tolist())) == len(set(found[1::2].tolist())) == 1 and found[0] != found[1]
+    assert len(set(hashes.row_hashes([nothing]).tolist())) == 1
 
 
 def test_a_floor_counts_what_is_seen_of_a_window(tmp_path):

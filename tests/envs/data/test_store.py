@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import os
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from gymnasium import spaces
+from fuzz import copied, damage
 from helpers import SPACES, write_episodes
 
 from conf.errors import BadRequest
-from envs.base import Spaces
+from envs.data import store, verify
 from envs.data.store import Dataset, Writer
 
 
@@ -22,8 +27,6 @@ def test_what_is_written_block_by_block_is_read_as_one(tmp_path):
 
 
 def test_hashes_are_of_the_files(tmp_path):
-    import hashlib
-
     data = write_episodes(tmp_path, [3], [True])
     for name, digest in data.meta["columns"].items():
         assert hashlib.sha256((tmp_path / f"{name}.npy").read_bytes()).hexdigest() == digest
@@ -44,37 +47,168 @@ def test_rows_that_do_not_fit_are_refused(tmp_path):
             writer.append("action", np.zeros(3, np.float32))
 
 
-@pytest.mark.parametrize("harm", ["cut", "gone", "meta", "longer", "trailing", "ends"])
-def test_a_damaged_dataset_is_named(tmp_path, harm):
+def sign(folder: Path) -> None:
+    """As somebody would who means to deceive: every hash is right."""
+    meta = json.loads((folder / "meta.json").read_text())
+    for name in meta["columns"]:
+        if (folder / f"{name}.npy").is_file():
+            meta["columns"][name] = hashlib.sha256((folder / f"{name}.npy").read_bytes()).hexdigest()
+    sign_meta(folder, meta)
+
+
+def sign_meta(folder: Path, meta: Any) -> None:
+    (folder / "meta.json").write_text(json.dumps(meta))
+    digest = hashlib.sha256((folder / "meta.json").read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps({"meta.json": digest}))
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("harm", ["cut", "gone", "longer", "trailing", "ends", "pipe", "folder", "empty", "huge"])
+def test_a_damaged_column_is_named(tmp_path, harm, signed):
     write_episodes(tmp_path, [3, 4], [True, True])
     column = tmp_path / "reward.npy"
+    whole = column.read_bytes()
     if harm == "cut":
-        column.write_bytes(column.read_bytes()[:-4])
-    elif harm == "gone":
-        column.unlink()
-    elif harm == "meta":
-        (tmp_path / "meta.json").write_text("{")
+        column.write_bytes(whole[:-4])
     elif harm == "trailing":
-        column.write_bytes(column.read_bytes() + b"1234")
+        column.write_bytes(whole + b"1234")
+    elif harm == "empty":
+        column.write_bytes(b"")
+    elif harm == "huge":
+        column.write_bytes(whole.replace(b"(7,)", b"(7" + b"0" * 12 + b",)").replace(b" " * 12 + b"\n", b"\n"))
     elif harm == "ends":
-        column = tmp_path / "episode_ends.npy"
-        column.write_bytes(column.read_bytes() + b"12345678")
+        np.save(tmp_path / "episode_ends.npy", np.array([3, 7, 8]))
+    elif harm == "longer":
+        np.save(column, np.zeros(8, np.float32))
     else:
-        meta = json.loads((tmp_path / "meta.json").read_text())
-        (tmp_path / "meta.json").write_text(json.dumps({**meta, "steps": 8}))
-    with pytest.raises(BadRequest, match="delete that folder"):
+        column.unlink()
+        if harm != "gone":
+            os.mkfifo(column) if harm == "pipe" else column.mkdir()
+    if signed:
+        sign(tmp_path)
+    with pytest.raises(BadRequest, match=r"damaged .* delete that folder"):
+        Dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("action", np.array([0, 1, 2, 0, 1, 2, 1 << 40])),
+        ("action", np.array([0, 1, 2, 0, 1, 2, -1])),
+        ("action", np.zeros(7, np.int32)),
+        ("reward", np.full(7, np.nan, np.float32)),
+        ("observation.state", np.full((7, 3), np.inf, np.float32)),
+        ("observation.state", np.zeros((7, 4), np.float32)),
+        ("episode_ends", np.array([4, 3])),
+        ("episode_ends", np.array([0, 7])),
+        ("episode_ends", np.array([3, 6])),
+    ],
+)
+def test_values_that_cannot_be_are_found_whoever_signed_them(tmp_path, name, values):
+    write_episodes(tmp_path, [3, 4], [True, True])
+    np.save(tmp_path / f"{name}.npy", values)
+    sign(tmp_path)
+    with pytest.raises(BadRequest, match="damaged"):
         Dataset(tmp_path)
 
 
 def test_pickles_are_not_read(tmp_path):
     write_episodes(tmp_path, [3], [True])
     np.save(tmp_path / "reward.npy", np.array([print] * 3, dtype=object), allow_pickle=True)
+    for do in (lambda: None, lambda: sign(tmp_path)):
+        do()
+        with pytest.raises(BadRequest, match="damaged"):
+            Dataset(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "5", "{}", "{", "", '{"meta.json": 5}', "[" * 100_000, "\x00", "NaN"])
+@pytest.mark.parametrize("name", ["meta.json", "manifest.json"])
+def test_json_of_another_shape_is_damage(tmp_path, name, text):
+    write_episodes(tmp_path, [3], [True])
+    (tmp_path / name).write_text(text)
     with pytest.raises(BadRequest, match="damaged"):
         Dataset(tmp_path)
 
 
-def test_spaces_survive_json():
-    high = np.broadcast_to(np.array([10, 5, 3], np.uint8), (7, 7, 3))
-    box = spaces.Box(np.zeros((7, 7, 3), np.uint8), high, dtype=np.uint8)
-    given = Spaces(spaces.Dict({"grid": box, "direction": spaces.Discrete(4)}), spaces.Box(-1, 1, (2,), np.float32))
-    assert Spaces.from_json(json.loads(json.dumps(given.to_json()))) == given
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"columns": None},
+        {"columns": {"action": 5}},
+        {"columns": {"../action": "0"}},
+        {"columns": {}},
+        {"recipe": {}},
+        {"recipe": {"spaces": None}},
+        {"recipe": {"spaces": {"observation": {}, "action": {"type": "discrete", "n": 0}}}},
+        {"recipe": {"spaces": {"observation": {"state": {"type": "box", "shape": [1e9], "dtype": "O", "low": 0, "high": 1}}}}},
+        {"steps": "3"},
+        {"steps": -3},
+        {"steps": 4},
+    ],
+)
+def test_a_meta_of_another_shape_is_damage_whoever_signed_it(tmp_path, change):
+    data = write_episodes(tmp_path, [3], [True])
+    sign_meta(tmp_path, {**data.meta, **change})
+    with pytest.raises(BadRequest, match="damaged"):
+        Dataset(tmp_path)
+
+
+def test_what_is_wrong_with_the_machine_is_not_called_damage(tmp_path, monkeypatch):
+    write_episodes(tmp_path, [3], [True])
+
+    def full(*arguments, **values):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(np, "memmap", full)
+    with pytest.raises(BadRequest, match="cannot be read: Cannot allocate memory") as caught:
+        Dataset(tmp_path)
+    assert "delete" not in str(caught.value)
+
+
+def test_files_are_hashed_once_and_again_when_they_change(tmp_path, monkeypatch):
+    write_episodes(tmp_path, [3, 4], [True, True])  # which opens it
+    hashed: list[str] = []
+
+    def counted(file):
+        hashed.append(Path(file.name).name if isinstance(file.name, str) else str(file.name))
+        return hash_of(file)
+
+    hash_of = verify.hash_of
+    monkeypatch.setattr(store, "hash_of", counted)
+    Dataset(tmp_path)
+    assert not hashed
+    column = tmp_path / "action.npy"
+    column.write_bytes(column.read_bytes())
+    Dataset(tmp_path)
+    assert len(hashed) == 1
+    (tmp_path / "verified.json").write_text("[")
+    Dataset(tmp_path)
+    assert len(hashed) == 1 + 7
+    flipped = bytearray(column.read_bytes())
+    flipped[-8] ^= 1
+    column.write_bytes(flipped)
+    with pytest.raises(BadRequest, match=r"action.npy is not what was written"):
+        Dataset(tmp_path)
+
+
+def contents(folder: Path) -> list[bytes]:
+    data = Dataset(folder)
+    columns = [*data.columns.values(), data.ends, data.history_ends, data.episode_hashes]
+    return [json.dumps(data.meta, sort_keys=True).encode(), *(np.ascontiguousarray(column).tobytes() for column in columns)]
+
+
+@pytest.mark.parametrize("seeds", [range(40), pytest.param(range(40, 340), marks=pytest.mark.slow)], ids=["some", "many"])
+def test_any_damage_is_a_sentence_or_changes_nothing(tmp_path, seeds):
+    """Random bits, bytes, cuts and zeros over all files of a dataset, in a fresh copy each."""
+    (tmp_path / "whole").mkdir()
+    write_episodes(tmp_path / "whole", [3, 4, 9], [True, False, True], slips=[4])
+    expected, found = contents(tmp_path / "whole"), 0
+    for seed in seeds:
+        with copied(tmp_path / "whole", tmp_path / "copy") as copy:
+            what = damage(copy, seed)
+            try:
+                assert contents(copy) == expected, what
+            except BadRequest as error:
+                assert "is damaged (" in str(error), what
+                found += 1
+    assert found > len(seeds) / 2
