@@ -19,6 +19,7 @@ class DataConfig:
     as many of them as fit into `episodes` (at least one, if need be a shorter one). Imported data were recorded elsewhere.
     """
 
+    EXPERTS: ClassVar[tuple[str, ...]] = ("expert",)  # record single episodes; families that have more add them
     SOURCES: ClassVar[tuple[str, ...]] = ("annealed_expert",)  # learners; families that have more add them
     NOISE_KINDS: ClassVar[tuple[str, ...]] = ("uniform", "none")  # families whose actions are numbers add to them
 
@@ -35,7 +36,7 @@ class DataConfig:
     export_to: str = ""  # mode=export: the id of the Minari dataset that is written, such as minigrid/doorkey-v0
 
     def __post_init__(self) -> None:
-        known = ("expert", *self.SOURCES, "the id of a Minari dataset")
+        known = (*self.EXPERTS, *self.SOURCES, "the id of a Minari dataset")
         if not set(self.learners) <= set(self.SOURCES):
             several = f", or several of {', '.join(self.SOURCES)} joined by +" if len(self.SOURCES) > 1 else ""
             raise ValueError(f"data.source must be one of {', '.join(known)}{several}, got {self.source}")
@@ -83,12 +84,12 @@ class DataConfig:
     @property
     def learners(self) -> list[str]:
         """The sources of learning histories; none where single episodes are recorded."""
-        return [] if self.source == "expert" or self.imported else self.source.split("+")
+        return [] if self.source in self.EXPERTS or self.imported else self.source.split("+")
 
     @property
     def needs_expert(self) -> bool:
         """Whether the episodes cannot be recorded without the family's expert."""
-        return self.source == "expert" or "annealed_expert" in self.learners
+        return self.source in self.EXPERTS or "annealed_expert" in self.learners
 
     def histories(self, episodes: int) -> tuple[int, int]:
         """How many histories, and of how many episodes each, are made of so many episodes: of each learner one at least."""

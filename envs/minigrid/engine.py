@@ -97,7 +97,7 @@ class Engine:
         self.changes[lanes] += 1
         self.pictures[lanes] = SHOWN.take(codes.take(self.source, axis=1))
         if not self.see_through_walls:
-            self.clear[lanes] = _clear_rows(codes, self.stride)
+            self.clear[lanes] = rows_across(CLEAR.view(np.uint8).take(codes), self.stride)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Play actions [N] (intp); returns reward [N] float64, terminated [N] bool, truncated [N] bool."""
@@ -147,13 +147,13 @@ class Engine:
         place = direction * self.size + self.cell[lanes] - home
         view = self.windows[self.start.take(place) + self.first[lanes]]  # [K,7] strips
         if not self.see_through_walls:
-            lit = self._lit(place + 4 * home, self.ahead.take(direction))
+            lit = self.lit(place + 4 * home, self.ahead.take(direction))
             shown = view.view(np.uint8)
             shown &= STRIPS.take(lit.view(np.uint8).reshape(-1, 8)[:, :VIEW]).view(np.uint8)
         view.view("V3")[:, HALF * VIEW + FAR] = SHOWN.take(self.carried[lanes])  # the agent sees what it carries where it stands
         return view.view(np.uint8).reshape(-1, VIEW, VIEW, 3)
 
-    def _lit(self, row: np.ndarray, ahead: np.ndarray) -> np.ndarray:
+    def lit(self, row: np.ndarray, ahead: np.ndarray) -> np.ndarray:
         """uint64 [K], byte i: column i of the view, bit j: its cell in row j is visible. `row` [K] indexes the flat `clear`."""
         clear = self.clear.reshape(-1)
         state = np.full(len(row), 1 << HALF << VIEW)  # light starts at the agent
@@ -258,12 +258,11 @@ def _turned(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     return start, source.reshape(-1)
 
 
-def _clear_rows(codes: np.ndarray, stride: int) -> np.ndarray:
-    """For every cell and direction, which of the 7 cells of the row across it are clear: codes [K,S] -> uint8 [K,4,S]."""
-    clear = CLEAR.view(np.uint8).take(codes)
-    rows = np.zeros((len(codes), 4, codes.shape[1]), np.uint8)
+def rows_across(marked: np.ndarray, stride: int) -> np.ndarray:
+    """For every cell and direction, which of the 7 cells of the row across it are marked (1): uint8 [K,S] -> [K,4,S]."""
+    rows = np.zeros((len(marked), 4, marked.shape[1]), np.uint8)
     for direction, right in ((0, stride), (3, 1)):  # facing right, the row runs down; facing up, right; 2 and 1 mirror them
-        row = clear
+        row = marked
         for more in (1, 2, 3):  # 1, then 2, then 4, then 7 cells from here to the right
             row = row[:, : -more * right] | row[:, more * right :] << more  # [K,S-6*right] in the end
         middle = slice(HALF * right, -HALF * right)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import minigrid
@@ -32,6 +32,7 @@ from envs.minigrid.engine import VERSION, Engine
 from envs.minigrid.errands import ERRANDS, ErrandPlanner
 from envs.minigrid.planner import Planner
 from envs.minigrid.rules import Fetch, Memory, rules_of
+from envs.minigrid.searcher import Searcher
 from envs.minigrid.vector import BatchedVector, LoopVector, MiniGridVector
 from envs.minigrid.wanderer import Wanderer
 from envs.play import ExpertPlayer, play
@@ -48,6 +49,9 @@ PLANNED = {  # classes with MiniGrid's core rules that the planner solves, and h
     rules.LavaGapEnv: "MiniGrid-LavaGap*",
     rules.DistShiftEnv: "MiniGrid-DistShift*",
 }
+SEARCHED = {
+    kind: PLANNED[kind] for kind in (rules.EmptyEnv, rules.FourRoomsEnv, rules.CrossingEnv, rules.LavaGapEnv, rules.DistShiftEnv)
+}  # worlds without doors
 WITH_ERRANDS = (  # and ids with rules of their own
     "MiniGrid-Unlock*, MiniGrid-BlockedUnlockPickup-*, MiniGrid-KeyCorridor*, MiniGrid-ObstructedMaze-*, MiniGrid-Fetch-*, "
     "MiniGrid-GoTo*, MiniGrid-PutNear-*, MiniGrid-RedBlueDoors-*, MiniGrid-Memory*"
@@ -60,11 +64,17 @@ BABYAI_ERRANDS = 8  # and the most places it sends the agent to, which is what B
 
 
 @dataclass
+class MiniGridData(DataConfig):
+    # expert: knows the whole world. searcher: knows what it has seen, and so shows how to look for the goal.
+    EXPERTS: ClassVar[tuple[str, ...]] = ("expert", "searcher")
+
+
+@dataclass
 class Config:
     id: str = "MiniGrid-DoorKey-8x8-v0"  # any registered MiniGrid-* or BabyAI-* id; Empty-8x8 has one layout only
     max_steps: int = 0  # truncate after this many steps; 0 keeps the id's own limit (rewards depend on it)
     straight: bool = False  # where several actions are optimal the expert walks on rather than turns; else it draws one of them
-    data: DataConfig = field(default_factory=DataConfig)
+    data: MiniGridData = field(default_factory=MiniGridData)
 
     def __post_init__(self) -> None:
         if self.max_steps < 0:
@@ -110,6 +120,8 @@ class MiniGrid(Family):
         needs_expert = needs == "expert" or (needs == "data" and config.data.needs_expert)
         if needs_expert and not has_expert(simulator(config.id)):
             return f"There is no expert for {config.id}. Ids that have one: {', '.join(PLANNED.values())}, {WITH_ERRANDS}."
+        if needs_expert and config.data.source == "searcher" and type(simulator(config.id)) not in SEARCHED:
+            return f"env.data.source=searcher opens no doors; it searches {', '.join(SEARCHED.values())}."
         return super().accepts(config, needs)
 
     def make_vector(self, deal: Deal) -> MiniGridVector:
@@ -118,9 +130,11 @@ class MiniGrid(Family):
             return BatchedVector(bank(self.config.id, self.config.max_steps), deal, self.spaces)
         return LoopVector(self.config.id, self.config.max_steps, deal, self.spaces)
 
-    def expert(self) -> Planner:
-        if not self.planned:
-            raise BadRequest(str(self.accepts(self.config, needs="expert")))
+    def expert(self) -> Planner | Searcher:
+        if sentence := self.accepts(self.config, needs="expert"):
+            raise BadRequest(sentence)
+        if self.config.data.source == "searcher":
+            return Searcher(self.config.data.seed, self.config.straight)
         kind = ErrandPlanner if self.rules in ERRANDS else Planner
         return kind(self.config.data.seed, self.config.straight)
 
@@ -134,7 +148,8 @@ class MiniGrid(Family):
         """The planner's own episodes, where its plans are the shortest: the shortest episode has the highest return."""
         if not self.planned or self.rules not in EXACT:
             return None
-        return play(ExpertPlayer(self), self, seeds, 256).score
+        knows_all = replace(self.config, data=replace(self.config.data, source="expert"))
+        return play(ExpertPlayer(MiniGrid(knows_all)), self, seeds, 256).score
 
     def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> np.ndarray:
         """Compares layouts. Each is made once a process: by MiniGrid in 0.05 ms (Empty) to 2 ms (BossLevel), so that the 6000

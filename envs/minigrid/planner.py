@@ -45,7 +45,7 @@ class Planner:
         best = self.best[np.arange(vector.num_envs), self.phase, engine.direction, cell]  # [N] sets of actions
         if self.straight:
             best = np.where((best < ONLY) & (best & FORWARD != 0), FORWARD, best)
-        draw = _uniform(self.seed, vector.seeds, engine.steps)
+        draw = uniform(self.seed, vector.seeds, engine.steps)
         action = MEMBERS[best, (draw * SIZE[best]).astype(np.intp)]
         picks_up = (best < ONLY) & (action == Actions.toggle) & PORTABLE[engine.facing()]
         return np.where(picks_up, Actions.pickup, action)
@@ -189,7 +189,7 @@ SIZE = np.array([len(members) for members in _SETS])  # [23]
 MEMBERS = np.array([members + [0] * (4 - len(members)) for members in _SETS])  # [23,4] the actions of each set
 
 
-def _uniform(seed: int, episodes: np.ndarray, steps: np.ndarray) -> np.ndarray:
+def uniform(seed: int, episodes: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """A number in [0, 1) for each (seed, episode seed, step): SplitMix64's finaliser, the same for any number of lanes."""
     x = np.array([seed], np.uint64) * np.uint64(0xD6E8FEB86659FD93)
     x = (x + episodes.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15) + steps.astype(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F)

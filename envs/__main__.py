@@ -1,0 +1,33 @@
+"""`python -m envs list`: what every MiniGrid and BabyAI id offers, as a table in Markdown."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from envs import listing
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m envs", description="Look at the environments.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    table = commands.add_parser("list", help="every id: who plays it, its expert's and random play's success, its speed")
+    table.add_argument(
+        "--match", default="MiniGrid-", help="only ids that contain this (default: %(default)s; '' for BabyAI too)"
+    )
+    table.add_argument("--episodes", type=int, default=50, help="of each player, on test layouts (default: %(default)s)")
+    table.add_argument("--into", type=Path, metavar="FILE", help="write the table into this file, between its two markers")
+    asked = parser.parse_args()
+    lines = listing.header(asked.episodes)
+    print("\n".join(lines), flush=True)
+    for line in listing.rows(asked.match, asked.episodes):
+        print(line, flush=True)
+        lines.append(line)
+    if asked.into:
+        asked.into.write_text(listing.inserted(asked.into.read_text(), lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
