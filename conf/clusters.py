@@ -68,8 +68,8 @@ class Slurm:
             raise ValueError(f"signal must be one of {', '.join(SIGNALS)}, got {self.signal}")
         if not 10 <= self.signal_s < 60 * self.time_min:
             raise ValueError(
-                f"signal_s={self.signal_s} must leave time to save a checkpoint (10 s or more) and to train before it "
-                f"(cluster.time_min={self.time_min})"
+                f"signal_s must leave time to save a checkpoint (10 s or more) and to train before it, got {self.signal_s} "
+                f"with time_min={self.time_min}"
             )
         if wrong := [line for line in self.extra if not line.startswith("--")]:
             raise ValueError(f"extra holds options of sbatch, which begin with --, got {wrong[0]}")

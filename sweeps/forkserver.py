@@ -1,20 +1,21 @@
-"""A process that imports PyTorch once, and then makes a fresh process out of itself for every run.
+"""A process that has imported PyTorch, and makes a fresh process out of itself for every run.
 
     in:  {"id": 3, "argv": ["launch.py", "seed=0"], "output": "runs/x/3/output.txt", "cwd": "...", "env": {...}}
-         {"kill": 3, "signal": 15}    {"import": ["policies.bc_mlp"]}
-    out: {"ready": true, "threads": 1, "missing": []}    {"id": 3, "pid": 123}    {"id": 3, "code": 0} (below 0: the signal)
+         {"kill": 3, "signal": 15}
+    out: {"id": 3, "pid": 123}    {"id": 3, "code": 0} (below 0: the signal)
 
-A forked process whose parent had used a second thread can hang for ever (OpenMP), so the server says how many it has, and
-whoever started it does not use it unless that is one. When the launcher dies its runs are asked to save and stop; when the
-server itself dies the kernel asks them. Linux only.
+It is itself forked from the launcher, which has imported all that the runs need when it checked them. A forked process whose
+parent had used a second thread can hang for ever (OpenMP), so there is no server unless the launcher has one thread alone. When
+the launcher dies its runs are asked to save and stop; when the server dies the kernel asks them. Linux only.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
-import importlib
 import json
+import logging
 import os
 import runpy
 import selectors
@@ -28,27 +29,34 @@ GRACE = 60.0  # seconds that the runs of a dead launcher have to save
 PR_SET_PDEATHSIG = 1
 
 
-def main(modules: list[str]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's
-    signals, wake = os.pipe()
-    for end in (signals, wake):
-        os.set_blocking(end, False)
-    signal.set_wakeup_fd(wake)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    _get_ready(modules)
-    _serve(signals)
+def serve(requests: int, answers: int) -> None:
+    """In the forked process, until `requests` is closed; does not return."""
+    code = 1
+    try:
+        os.setsid()  # Ctrl-C is the launcher's
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        gc.collect()
+        gc.freeze()  # the collector must not touch, and so copy, what all runs share
+        signals, wake = os.pipe()
+        for end in (signals, wake):
+            os.set_blocking(end, False)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(wake)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        _serve(requests, answers, signals)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
-def _get_ready(modules: list[str]) -> None:
-    missing = [name for name in modules if not _imported(name)]
-    gc.collect()
-    gc.freeze()  # the collector must not touch, and so copy, what all runs share
-    _say(ready=True, threads=len(os.listdir("/proc/self/task")), missing=missing)
-
-
-def _serve(signals: int) -> None:
+def _serve(requests: int, answers: int, signals: int) -> None:
     selector = selectors.DefaultSelector()
-    selector.register(0, selectors.EVENT_READ)
+    selector.register(requests, selectors.EVENT_READ)
     selector.register(signals, selectors.EVENT_READ)
     running: dict[int, int] = {}  # pid -> id
     rest = b""
@@ -57,29 +65,28 @@ def _serve(signals: int) -> None:
             if key.fd == signals:
                 os.read(signals, 4096)
                 continue
-            data = os.read(0, 1 << 16)
+            data = os.read(requests, 1 << 16)
             if not data:
                 return _stop(running)
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
-                _obey(json.loads(line), running, selector)
+                _obey(json.loads(line), running, selector, answers)
         while running and (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            _say(id=running.pop(ended[0]), code=os.waitstatus_to_exitcode(ended[1]))
+            _say(answers, id=running.pop(ended[0]), code=os.waitstatus_to_exitcode(ended[1]))
 
 
-def _obey(request: dict[str, Any], running: dict[int, int], selector: selectors.BaseSelector) -> None:
+def _obey(request: dict[str, Any], running: dict[int, int], selector: selectors.BaseSelector, answers: int) -> None:
     if "kill" in request:
         for pid, number in running.items():
             if number == request["kill"]:
                 _signal(pid, request["signal"])
         return
-    if "import" in request:
-        return _get_ready(request["import"])
     if (pid := os.fork()) == 0:
         selector.close()
+        os.close(answers)
         _run(request)
     running[pid] = request["id"]
-    _say(id=request["id"], pid=pid)
+    _say(answers, id=request["id"], pid=pid)
 
 
 def _run(request: dict[str, Any]) -> None:
@@ -102,6 +109,7 @@ def _run(request: dict[str, Any]) -> None:
         os.chdir(request["cwd"])
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+        _forget_the_launcher()
         sys.argv = list(request["argv"])
         sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
         runpy.run_path(sys.argv[0], run_name="__main__")
@@ -114,8 +122,6 @@ def _run(request: dict[str, Any]) -> None:
         traceback.print_exc()
     finally:
         try:
-            import atexit
-
             atexit._run_exitfuncs()
             sys.stdout.flush()
             sys.stderr.flush()
@@ -142,17 +148,15 @@ def _signal(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def _imported(name: str) -> bool:
-    try:
-        importlib.import_module(name)
-    except ImportError:
-        return False
-    return True
+def _forget_the_launcher() -> None:
+    """Hydra is one a process, and this one has composed a sweep."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None
+    logging.getLogger().handlers.clear()
 
 
-def _say(**words: Any) -> None:
-    os.write(1, (json.dumps(words) + "\n").encode())
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def _say(answers: int, **words: Any) -> None:
+    os.write(answers, (json.dumps(words) + "\n").encode())

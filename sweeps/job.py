@@ -11,6 +11,7 @@ The job fails if one of its runs does, so that `afterok` means it. Runs that are
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -23,9 +24,10 @@ from pathlib import Path
 from conf import status
 from conf.errors import Exit
 from sweeps.pool import OUTPUT, record_failure
-from sweeps.processes import Ended, ForkServer, Processes, Starter
+from sweeps.processes import Ended, Processes, Starter, starter
 
 TICK = 0.1
+IMPORTED = ("hydra.main", "trainers.setup", "trainers.offline", "trainers.evaluate.final")  # once for all runs of a job
 PREEMPTION = 3600.0  # seconds to wait for SLURM to end a preempted job: no grace time is longer
 ASKED = (signal.SIGUSR1, signal.SIGUSR2)
 
@@ -105,10 +107,9 @@ class Job:
         for name in ("OMP", "MKL", "OPENBLAS"):
             os.environ[f"{name}_NUM_THREADS"] = str(self.threads)
         if runs > 1:  # otherwise PyTorch is imported once anyway
-            server = ForkServer()
-            if server.ready():
-                return server
-            server.close()
+            for name in IMPORTED:
+                importlib.import_module(name)
+            return starter()
         return Processes()
 
     def _requeue(self) -> None:

@@ -72,11 +72,6 @@ def cluster_of(config: DictConfig) -> clusters.Local | clusters.Slurm:
     return clusters.typed(values, "cluster" if config.get("cluster", {}).get("name") == values["name"] else "hydra.launcher")
 
 
-def still_to_run(runs: Sequence[Run]) -> list[Run]:
-    """Without those that are done, or that another launcher's process is computing."""
-    return [run for run in runs if run.state.status not in ("done", "running", "queued")]
-
-
 @contextmanager
 def alone(home: Path) -> Iterator[None]:
     """One launcher a sweep at a time: two would start the same runs."""

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.utils import JobReturn
@@ -16,10 +17,8 @@ from conf.clusters import Local
 from conf.errors import BadRequest
 from sweeps import launching
 from sweeps.pool import Pool
-from sweeps.processes import ForkServer, Processes, Starter
+from sweeps.processes import Processes, Starter, starter
 from sweeps.state import FAILED
-
-OWN = ("policies.", "envs.", "trainers.")  # modules that the check imported and the runs will need
 
 
 class LocalSweep:
@@ -27,20 +26,24 @@ class LocalSweep:
         self.context, self.config = context, config
         cluster = launching.cluster_of(config)
         assert isinstance(cluster, Local)
-        self.cluster = cluster
-        # It imports PyTorch while the runs are composed and checked.
-        self.server = ForkServer() if sys.platform == "linux" and not config.dry else None
+        self.cluster = replace(cluster, threads=cluster.threads or int(os.environ.get("OMP_NUM_THREADS", 0)))
+        # The launcher computes nothing: a second thread of its own would be in the way of forking.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
     def launch(self, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
         runs = launching.runs_of(self.config, self.context, job_overrides)
         home = runs[0].folder.parent
+        # Forked before the lock is taken, which it would hold on to.
+        processes = starter() if any(run.state.status != "done" for run in runs) else Processes()
         with launching.alone(home):
             launching.remember(home, self.cluster, len(runs))
-            todo = launching.still_to_run(runs)
+            todo = [run for run in runs if run.state.status not in ("done", "queued")]
             if len(todo) < len(runs):
-                print(f"{len(runs) - len(todo)} of {len(runs)} runs are done already", flush=True)
+                queued = sum(run.state.status == "queued" for run in runs)
+                others = f", {queued} wait in SLURM's queue" if queued else ""
+                print(f"{len(runs) - len(todo) - queued} of {len(runs)} runs are done already{others}", flush=True)
             if todo:
-                self._run(todo, home)
+                self._run(todo, home, processes)
         return [launching.returned(run) for run in runs]
 
     def show(self, job_overrides: Sequence[Sequence[str]]) -> None:
@@ -48,8 +51,8 @@ class LocalSweep:
         first = launching.runs_of(self.config, self.context, job_overrides[:1])[0]
         print(f"\nThe first as a command of its own:\n  {shlex.join([sys.executable, *first.command])}")
 
-    def _run(self, todo: list[launching.Run], home: Path) -> None:
-        pool = Pool(self.cluster, todo, self._starter(), os.getcwd(), self._gpus())
+    def _run(self, todo: list[launching.Run], home: Path, processes: Starter) -> None:
+        pool = Pool(self.cluster, todo, processes, os.getcwd(), self._gpus())
         at_once = f"{pool.jobs} at a time, " if len(todo) > 1 else ""
         words = f"{len(todo)} runs, {at_once}{pool.threads} thread{'s' * (pool.threads > 1)} each; python -m sweeps status {home}"
         print(words, flush=True)
@@ -61,14 +64,6 @@ class LocalSweep:
             print(
                 f"{why}; {ended.count('done')} of {len(todo)} runs are done. To go on:\n  {launching.own_command()}", flush=True
             )
-
-    def _starter(self) -> Starter:
-        modules = [name for name in sys.modules if name.startswith(OWN)]
-        if self.server is not None and self.server.ready(modules):
-            return self.server
-        if self.server is not None:
-            self.server.close()
-        return Processes()
 
     def _gpus(self) -> list[str]:
         """The GPUs to deal out, as CUDA_VISIBLE_DEVICES names them."""

@@ -17,7 +17,7 @@ from conf import status
 from conf.clusters import Local
 from conf.errors import Exit
 from sweeps.processes import Ended, Pid, Processes, ServerDied, Starter
-from sweeps.state import FAILED, State, of_run
+from sweeps.state import FAILED, State, locked, of_run
 from sweeps.table import Board, duration
 
 OUTPUT = "output.txt"  # in the run's folder: all that it prints
@@ -63,13 +63,14 @@ class Pool:
     def __post_init__(self) -> None:
         cores = len(os.sched_getaffinity(0))
         self.jobs = max(1, min(self.config.jobs or len(self.gpus) or cores, len(self.runs)))
-        self.threads = self.config.threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or max(1, cores // self.jobs)
+        self.threads = self.config.threads or max(1, cores // self.jobs)
         self.queue = list(range(len(self.runs)))
 
     def __call__(self) -> bool:
         """Run them all; whether it came to the end, rather than being stopped."""
-        for number in self.queue:
-            status.update(self.runs[number].folder, status="pending")
+        for run in self.runs:
+            if run.state.status not in ("running", "preempted", "interrupted"):
+                status.update(run.folder, status="pending")
         handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
         before = {number: signal.signal(number, self._signalled) for number in handled}
         try:
@@ -95,7 +96,13 @@ class Pool:
 
     def _start(self) -> None:
         while self.queue and len(self.live) < self.jobs and not self.stops:
-            number = self.queue.pop(0)
+            # A run whose launcher was killed may still be saving, and somebody may be computing one by hand.
+            if (number := next((number for number in self.queue if not locked(self.runs[number].folder)), None)) is None:
+                return
+            self.queue.remove(number)
+            if self.runs[number].state.status == "done":
+                self.runs[number].code = Exit.DONE
+                continue
             slot = min(set(range(self.jobs)) - {live.slot for live in self.live.values()})
             run = self.runs[number]
             run.tries += 1

@@ -27,7 +27,7 @@ FAULTY = {
         def deaf():
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)
-            time.sleep(60)
+            time.sleep(600)
 
         def once():  # fails where it has not failed yet
             if not os.path.exists("failed"):
@@ -42,7 +42,7 @@ FAULTY = {
             "silent": lambda: os._exit(0),
             "segfault": lambda: ctypes.string_at(0),
             "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
-            "hang": lambda: time.sleep(60),
+            "hang": lambda: time.sleep(600),
             "deaf": deaf,
         }
 

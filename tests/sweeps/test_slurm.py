@@ -18,8 +18,8 @@ from slurm_cluster import Cluster, wait_for
 from conf import status
 
 SLURM = ("cluster=slurm", "cluster.time_min=30", "cluster.memory=300M", "hydra.sweep.dir=sweep")
-STEPS = 400
-LONG = ("seed=0", f"trainer.max_steps={STEPS}", "trainer.save_every=20", "trainer.log_every=7")
+STEPS = 3000
+LONG = ("seed=0", f"trainer.max_steps={STEPS}", "trainer.save_every=50", "trainer.log_every=7")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_arrays_are_split_and_a_failing_run_fails_for_slurm_too(slurm: Cluster, 
     assert len(ids) == 2
     shown = sweeps("status", "sweep").stdout
     assert "6 queued" in shown or "running" in shown or "done" in shown
-    wait_for(lambda: all(said(run) in ("done", "failed") for run in runs(here)), 240)
+    wait_for(lambda: all(said(run) in ("done", "failed") for run in runs(here)), 400)
     jobs = {status.read(run)["job"]: run.name for run in runs(here)}
     wait_for(lambda: not {slurm.states()[job] for job in jobs} - {"COMPLETED", "FAILED"}, 60)
     assert {("fault=none" in name, slurm.states()[job]) for job, name in jobs.items()} == {(True, "COMPLETED"), (False, "FAILED")}
@@ -94,8 +94,7 @@ def test_arrays_are_split_and_a_failing_run_fails_for_slurm_too(slurm: Cluster, 
     ("words", "sentence"),
     [
         (["cluster.partition=nowhere"], "SLURM refused the jobs, so nothing was submitted: "),
-        (["cluster.time_min=1"], "cluster.signal_s=90 must leave time to save a checkpoint"),
-        (["cluster.partition=main,urgent"], "cannot be swept: one sweep goes to one cluster"),
+        (["cluster.time_min=1"], "cluster.signal_s must leave time to save a checkpoint"),
     ],
 )
 def test_a_bad_request_submits_nothing(slurm: Cluster, launch: Callable, words: list[str], sentence: str):
@@ -121,7 +120,7 @@ def whole(undisturbed: Path, command: Callable, environment: dict[str, str]) -> 
 
 def under_way(here: Path) -> Path:
     """The one run, once it has saved something and trains on."""
-    wait_for(lambda: runs(here) and list(runs(here)[0].glob("checkpoints/step-*")), 240)
+    wait_for(lambda: runs(here) and list(runs(here)[0].glob("checkpoints/step-*")), 400)
     return runs(here)[0]
 
 
@@ -146,7 +145,7 @@ def test_asked_by_signal_it_saves_requeues_and_goes_on(slurm: Cluster, launch: C
     slurm.run("scancel", "--signal=USR2", job)
     wait_for(lambda: job_of(slurm, job)["Restarts"] == "1", 60)
     assert said(run) == "preempted"
-    wait_for(lambda: said(run) == "done", 240)
+    wait_for(lambda: said(run) == "done", 400)
     wait_for(lambda: slurm.states()[job] == "COMPLETED", 60)
     assert_same(run, whole)
 
@@ -158,7 +157,7 @@ def test_preempted_by_a_higher_partition_it_goes_on(slurm: Cluster, launch: Call
     urgent = slurm.run("sbatch", "--parsable", "-p", "urgent", "-N2", "--exclusive", "--wrap", "sleep 5").strip()
     wait_for(lambda: said(run) == "preempted", 60)
     wait_for(lambda: slurm.states()[urgent] == "COMPLETED", 120)
-    wait_for(lambda: said(run) == "done", 240)
+    wait_for(lambda: said(run) == "done", 400)
     assert job_of(slurm, job)["Restarts"] == "1"
     assert_same(run, whole)
 
@@ -186,7 +185,7 @@ def test_a_job_that_dies_without_a_word_is_noticed(slurm: Cluster, launch: Calla
     wait_for(lambda: "1 died" in sweeps("status", "sweep").stdout, 60)
     assert said(run) == "running"  # as it thought
     submit(launch, *LONG)
-    wait_for(lambda: said(run) == "done", 240)
+    wait_for(lambda: said(run) == "done", 400)
     assert_same(run, whole)
 
 
@@ -198,7 +197,7 @@ def test_submitted_from_inside_an_allocation_with_the_code_as_it_was(
     outside = ["srun", "--mem-per-cpu=500", "-n1", *words]
     done = subprocess.run(outside, cwd=here, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "submitted 2 runs in 1 jobs" in done.stdout, done.stdout + done.stderr
-    wait_for(lambda: all(said(run) == "done" for run in runs(here)), 240)
+    wait_for(lambda: all(said(run) == "done" for run in runs(here)), 400)
     [code] = [path for path in (here / "sweep/slurm/code").iterdir() if path.is_dir()]
     assert (code / "trainers/run.py").read_bytes() == (ROOT / "trainers/run.py").read_bytes()
     [script] = (here / "sweep/slurm").glob("*_submission.sh")

@@ -100,7 +100,14 @@ def test_killed_and_resumed_is_the_run_that_was_not(here: Path, policy: str, env
 
 
 @pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow, id="SIGINT"), pytest.param(signal.SIGTERM, id="SIGTERM")]
+    "number",
+    [
+        pytest.param(signal.SIGTERM, id="SIGTERM"),
+        *(
+            pytest.param(number, marks=pytest.mark.slow, id=number.name)
+            for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+        ),
+    ],
 )
 def test_a_polite_stop_saves_and_says_how_to_go_on(here: Path, number: signal.Signals):
     finish(here, "whole", "policy=bc_mlp")
