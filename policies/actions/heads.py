@@ -100,9 +100,10 @@ class Classes(Head):
     def decode(self, output: Tensor, noise: Noise, greedy: bool) -> tuple[Tensor, Tensor]:
         logits = self.logits(output)
         if self.classes > self.tokens.values:
-            within = torch.arange(logits.shape[1], device=logits.device) % self.tokens.per_action > 0
-            within[0] = True  # a plan is never empty, and never ends in the middle of an action
-            logits[:, within, self.tokens.END :] = -torch.inf
+            # A plan is never empty, and never ends in the middle of an action.
+            slot, token = (torch.arange(size, device=logits.device) for size in logits.shape[1:])
+            never = (slot == 0) | (slot % self.tokens.per_action > 0)
+            logits = logits.masked_fill(never[:, None] & (token >= self.tokens.END), -torch.inf)
         return self.tokens.actions(choose(logits / self.temperature, noise, greedy))
 
 

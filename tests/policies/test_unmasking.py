@@ -149,3 +149,14 @@ def test_times_are_those_of_the_shares_that_are_hidden():
     hidden = torch.tensor([8, *sampler.left[:-1]]) / 8
     assert torch.allclose(mask_ratio(torch.tensor(sampler.times)), hidden, atol=1e-6)
     assert torch.allclose(mask_ratio(torch.tensor([0.0, 1.0])), torch.tensor([0.0, 1.0]), atol=1e-6)
+
+
+@pytest.mark.parametrize("order", ["random", "confident", "annealed"])
+def test_no_plan_ends_in_the_middle_of_an_action(order: str):
+    """Where an action is several tokens, as binned continuous ones are."""
+    sampler = Unmasking(order, 8, 4, 1.0, end=3, mask=5, per_action=2)
+    tokens, noise = torch.full((400, 8), sampler.mask), Noise(0, 0, torch.arange(400))
+    for index in range(4):
+        tokens = sampler.commit(tokens, torch.zeros(400, 8, 4), index, noise, greedy=False)
+    ends = tokens == sampler.end
+    assert ends[:, 2::2].any() and not ends[:, 1::2].any() and not ends[:, 0].any()
