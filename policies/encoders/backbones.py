@@ -63,8 +63,9 @@ class CNN(Backbone):
         x = self.map(x).float()
         if not self.softmax:
             return F.relu(x).mean((2, 3))
-        chance = (x.flatten(2) * self.sharpness).softmax(-1)  # [B, 64, h*w]
-        return (chance @ self.grid).flatten(1)
+        with torch.autocast(x.device.type, enabled=False):  # a place in bfloat16 is off by up to a pixel of the image
+            chance = (x.flatten(2) * self.sharpness).softmax(-1)  # [B, 64, h*w]
+            return (chance @ self.grid).flatten(1)
 
 
 class Pretrainable(Backbone):

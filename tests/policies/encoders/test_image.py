@@ -30,6 +30,8 @@ def test_the_spatial_softmax_says_where():
     points = backbone(x).unflatten(1, (64, 2))
     assert torch.allclose(points[0, 0], torch.tensor([-0.6, 0.0]), atol=1e-4)
     assert torch.allclose(points[1, 0], torch.tensor([0.6, 0.0]), atol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(backbone(x).unflatten(1, (64, 2)), points)
     average = CNN(Config(image_pool="average"), (84, 84))
     average.map = lambda _: x
     assert torch.allclose(*average(x))
