@@ -61,7 +61,6 @@ class ProcessVector(DealtVector):
             os.close(file)
 
     def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """A lane whose action is not finite ends its episode there: truncated, and `info["failed"]` says so."""
         self._arrays["action"][:] = self._checked(actions)
         self._command("step")
         terminated, truncated = self._arrays["terminated"].copy(), self._arrays["truncated"].copy()
@@ -73,8 +72,6 @@ class ProcessVector(DealtVector):
             for name in self._names:
                 final[name][lanes] = self._arrays["final." + name][lanes]
         more = {name: self._arrays["info." + name].copy() for name in self.infos}
-        if self._arrays["failed"].any():
-            more["failed"] = self._arrays["failed"].copy()
         info = self._info(done, ended, final, more)
         return self._observe(slice(None)), self._arrays["reward"].copy(), terminated, truncated, info
 
@@ -139,7 +136,7 @@ def _stop(workers: list[Worker]) -> None:
 
 def _layout(spaces: Spaces, lanes: int, infos: Sequence[str]) -> Layout:
     layout: Layout = {name: ((lanes,), "int64") for name in ("seed", "task")}
-    layout |= {name: ((lanes,), "bool") for name in ("playing", "terminated", "truncated", "failed")}
+    layout |= {name: ((lanes,), "bool") for name in ("playing", "terminated", "truncated")}
     layout |= {name: ((lanes,), "float64") for name in ("reward", *(f"info.{name}" for name in infos))}
     layout["action"] = ((lanes, *(spaces.action.shape or ())), str(spaces.action.dtype))
     for name, space in spaces.observation.items():

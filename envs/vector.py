@@ -94,6 +94,8 @@ class DealtVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
         if not isinstance(space, gym_spaces.Discrete):
             if given.dtype.kind not in "fiu":
                 raise InvalidAction(f"actions must be numbers, got {given.dtype}")
+            if not np.isfinite(given).all():  # no simulator survives it; envs/play.py stops such an episode before
+                raise InvalidAction("actions must be finite, and one is not")
             return given.astype(space.dtype, copy=False)
         if given.dtype.kind not in "iu":
             raise InvalidAction(f"actions must be whole numbers, got {given.dtype}")

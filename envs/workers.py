@@ -76,20 +76,17 @@ class Lanes:
         array = self.arrays
         for lane, simulator in self.simulators.items():
             array["reward"][lane] = 0
-            array["terminated"][lane] = array["truncated"][lane] = array["failed"][lane] = False
+            array["terminated"][lane] = array["truncated"][lane] = False
             if not array["playing"][lane]:
                 continue
             action = array["action"][lane]
-            if not np.isfinite(action).all():  # no simulator survives it: the episode is over
-                array["truncated"][lane] = array["failed"][lane] = True
-            else:
-                observation, reward, terminated, truncated, info = simulator.step(
-                    int(action) if self.task.discrete else action.copy()
-                )
-                array["reward"][lane], array["terminated"][lane], array["truncated"][lane] = reward, terminated, truncated
-                for name in self.task.infos:
-                    array["info." + name][lane] = info[name]
-                self._show(lane, observation)
+            observation, reward, terminated, truncated, info = simulator.step(
+                int(action) if self.task.discrete else action.copy()
+            )
+            array["reward"][lane], array["terminated"][lane], array["truncated"][lane] = reward, terminated, truncated
+            for name in self.task.infos:
+                array["info." + name][lane] = info[name]
+            self._show(lane, observation)
             if array["terminated"][lane] or array["truncated"][lane]:
                 for name in self.task.observations:
                     array["final." + name][lane] = array["observation." + name][lane]

@@ -31,7 +31,6 @@ IN_CONTEXT = {
     "ad": ("policy.length=24", "policy.context=20"),
     "compressed_ad": ("policy.length=24", "policy.blocks=[8,12]", "policy.block=9", "policy.latents=4"),
 }
-CONTINUOUS: tuple[str, ...] = ()  # policies whose actions may be numbers: they play in env=push
 HISTORIES = {
     "minigrid": ("env.data.source=annealed_expert", "env.max_steps=20"),
     "toy": ("env.data.source=annealed_expert",),

@@ -67,10 +67,13 @@ def dotted(values: dict[str, Any], path: str = "") -> Iterator[str]:
 def beside(choice: str) -> list[str]:
     """What an option does not go without."""
     if choice == "env=push":
-        if importlib.util.find_spec("pybullet") is None:
-            pytest.skip("needs pip install 'iolaus[push]'")
-        return ["mode=collect"]  # the default policy acts in discrete spaces
+        needs_bullet("env=push")
     return ["env=darkroom"] if choice in ("policy=ad", "policy=compressed_ad") else []
+
+
+def needs_bullet(env: str) -> None:
+    if env == "env=push" and importlib.util.find_spec("pybullet") is None:
+        pytest.skip("needs pip install 'iolaus[push]'")
 
 
 def section_of(choice: str) -> str:
@@ -106,6 +109,7 @@ def runs_of(recipe: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_run_of_a_recipe_is_typed(ask: Ask, recipe: str) -> None:
+    needs_bullet(f"env={compose('config', [recipe], return_hydra_config=True).hydra.runtime.choices.env}")
     for overrides in runs_of(recipe):
         ask(*overrides)
 

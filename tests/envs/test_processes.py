@@ -77,16 +77,6 @@ def test_returned_arrays_are_never_written_again():
     lanes.close()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_action_that_is_not_finite_ends_its_episode(workers: int):
-    lanes = vector(workers=workers)
-    lanes.reset()
-    _, _, terminated, truncated, info = lanes.step(np.array([[0.0], [np.nan], [0.0], [0.0]], np.float32))
-    assert truncated.tolist() == info["failed"].tolist() == [False, True, False, False] and not terminated.any()
-    assert info["episode_index"][1] == 5
-    lanes.close()
-
-
 def test_misuse_is_an_error():
     lanes = vector()
     with pytest.raises(ResetNeeded):
@@ -94,6 +84,8 @@ def test_misuse_is_an_error():
     lanes.reset()
     with pytest.raises(InvalidAction, match="shape"):
         lanes.step(np.zeros(4, np.float32))
+    with pytest.raises(InvalidAction, match="finite"):
+        lanes.step(np.full((4, 1), np.nan, np.float32))
     lanes.close()
     with pytest.raises(ClosedEnvironmentError):
         lanes.step(np.zeros((4, 1), np.float32))
