@@ -62,6 +62,13 @@ class PlanningPolicy(Policy):
         plan, slot = memory["plan"], memory["next"]
         used_up = slot >= self.execute
         over = ~memory["valid"].gather(1, slot.clamp(max=plan.shape[1] - 1)[:, None])[:, 0]
+        if plan.device.type == "cuda":  # all lanes plan, and some keep it: to ask which would be to wait, and cannot be captured
+            lanes, due = torch.arange(len(plan), device=plan.device), used_up | over
+            made, valid = self.plan(*self.look(observation, memory, lanes), noise, greedy)
+            memory["plan"] = torch.where(due.view(-1, *[1] * (plan.dim() - 1)), made.to(plan.dtype), plan)
+            memory["valid"] = torch.where(due[:, None], valid, memory["valid"])
+            memory["next"] = torch.where(due, 0, slot) + 1
+            return memory["plan"][lanes, memory["next"] - 1], memory
         lanes = (used_up | over).nonzero()[:, 0]
         if len(lanes):
             seen, known = self.look(observation, memory, lanes)
@@ -88,7 +95,8 @@ class PlanningPolicy(Policy):
             names = self.modalities or tuple(self.spaces.observation)
             now = {name: observation[name].index_select(0, lanes)[:, None] for name in names}  # To = 1
             return now, torch.ones(len(lanes), 1, dtype=torch.bool, device=lanes.device)
-        asked = memory["step"][lanes, None] - 1 - torch.tensor(self.frames, device=lanes.device)  # [n, To] steps of the episode
+        step = memory["step"][lanes] - 1
+        asked = torch.stack([step - back for back in self.frames], dim=1)  # [n, To] steps of the episode
         slot = asked % (self.frames[0] + 1)
         kept = {name.removeprefix("seen."): value for name, value in memory.items() if name.startswith("seen.")}
         return {name: frames[lanes[:, None], slot] for name, frames in kept.items()}, asked >= 0

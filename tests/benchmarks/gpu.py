@@ -5,6 +5,7 @@
 speed       a step of the real trainer: as Python asks for it (`eager`), as one CUDA graph (`captured`), and captured with the
             data on the device (`auto`, the default); ratios against `eager`, and against the loop before there was any of it
 equal       weights after some steps: eager and captured, two runs of one seed, a run and one that was resumed in its middle
+acting      episodes played as they are, and with acting captured
 precision   bf16 against fp32 at batches that fill the card, and what deterministic kernels cost
 compile     torch.compile under the captured step
 whole       `python launch.py device=cuda`, start to end
@@ -34,10 +35,13 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from conf.check import Request, typed  # noqa: E402
+from envs.base import Family  # noqa: E402
 from envs.data import record, statistics  # noqa: E402
 from envs.data.windows import Windows  # noqa: E402
+from envs.play import play  # noqa: E402
 from policies.store import write_tensors  # noqa: E402
 from trainers.base import Run, Trainer  # noqa: E402
+from trainers.evaluate.rollout import PolicyPlayer  # noqa: E402
 from trainers.record.boards import Config as Logger  # noqa: E402
 from trainers.record.records import Records  # noqa: E402
 from trainers.run import choose_kernels  # noqa: E402
@@ -48,6 +52,7 @@ BEFORE = {"masked_dit": 17_000, "bc_mlp": 45_800, "ad": 1_000, "compressed_ad": 
 GOAL = {"masked_dit": 8, "bc_mlp": 6, "ad": 8, "compressed_ad": 10}
 BIG = {"masked_dit": 8192, "bc_mlp": 16384, "ad": 256, "compressed_ad": 128}
 WARM = 25  # steps that are not counted: three of each variant come before its capture
+MOST_WARM = 10.0  # seconds of them at most
 MEASURED = 2.0  # seconds of each row
 EAGER, CAPTURED, AUTO = ("off", "host"), ("auto", "host"), ("auto", "auto")
 
@@ -94,6 +99,10 @@ class Bench:
         trainer: Trainer = request.targets["trainer"](request.trainer, made.to(self.device), windows, windows, run)
         return trainer
 
+    def family(self, policy: str) -> Family:
+        request = self.request(policy)
+        return request.targets["env"](request.env)
+
     def request(self, policy: str, *words: str) -> Request:
         where = ("env=minigrid", "env.data.episodes=3000")
         if policy in HISTORIES:
@@ -110,16 +119,15 @@ class Bench:
         """Milliseconds a step, samples a second, and a remark."""
         trainer = self.trainer(policy, *words, "trainer.max_steps=100000", how=how)
         trainer.begin()
-        for _ in range(WARM):
+        began = time.perf_counter()
+        while trainer.state.step < WARM and time.perf_counter() - began < MOST_WARM:
             trainer.advance()
         trainer.catch_up()
         steps, began = 0, time.perf_counter()
-        while steps < 5 or (time.perf_counter() - began < MEASURED and steps < 2000):
+        while not steps or (time.perf_counter() - began < MEASURED and steps < 2000):
             for _ in range(5):
                 trainer.advance()
             steps += 5
-            if steps % 50 == 0:
-                self.wait()  # or the host would run ahead of its own stopwatch
         self.wait()
         took = (time.perf_counter() - began) / steps
         trainer.journal.records.close()
@@ -202,6 +210,26 @@ def equalities(bench: Bench, policies: list[str]) -> None:
         bench.row(f"{policy}, eager", lambda p=policy, o=once: differ(o[0], bench.trained(p, how=EAGER)), 8)
 
 
+def acting(bench: Bench, policies: list[str]) -> None:
+    print("\n-- acting: 256 episodes of an untrained policy in 256 lanes, plain and captured (ratio: plain by captured)")
+    for policy in policies:
+        if policy in HISTORIES:
+            continue
+        took: list[float] = []
+
+        def measure(capture: bool, policy: str = policy, took: list[float] = took) -> str:
+            made, family = bench.trainer(policy).policy.eval(), bench.family(policy)
+            player = PolicyPlayer(made, False, 0, bench.device, capture)
+            began = time.perf_counter()
+            score = play(player, family, family.seeds("test", 256), 256).score
+            took.append(time.perf_counter() - began)
+            failed = " (NOT captured)" if player.captured and player.captured.failed else ""
+            return f"{took[-1]:8.2f} s  return {score.returns.mean():.4f}  ratio {took[0] / took[-1]:.2f}{failed}"
+
+        bench.row(f"{policy}, plain", lambda m=measure: m(False), 15)
+        bench.row(f"{policy}, captured", lambda m=measure: m(True), 15)
+
+
 def precisions(bench: Bench, policies: list[str]) -> None:
     print("\n-- batches that fill the card: fp32, bf16 (ratio: fp32's time by bf16's), and without deterministic kernels")
     for policy in policies:
@@ -265,8 +293,8 @@ def whole(bench: Bench, words: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=470)
-    parser.add_argument("--policies", nargs="+", default=["masked_dit", "bc_mlp", "ad", "compressed_ad"])
-    parser.add_argument("--only", nargs="+", default=["speed", "equal", "whole", "precision", "compile"])
+    parser.add_argument("--policies", nargs="+", default=["masked_dit", "bc_mlp", "ad", "compressed_ad", "bc_gru", "act"])
+    parser.add_argument("--only", nargs="+", default=["speed", "equal", "whole", "acting", "precision", "compile"])
     parser.add_argument("--device", default="cuda", help="cpu: try the program, not the GPU")
     parser.add_argument("--whole", nargs="*", default=[], help="more words for the whole run")
     arguments = parser.parse_args()
@@ -283,6 +311,7 @@ def main() -> None:
             "speed": lambda: speeds(bench, arguments.policies),
             "equal": lambda: equalities(bench, arguments.policies),
             "whole": lambda: whole(bench, arguments.whole),
+            "acting": lambda: acting(bench, arguments.policies),
             "precision": lambda: precisions(bench, arguments.policies),
             "compile": lambda: compiled(bench, arguments.policies),
         }

@@ -9,26 +9,43 @@ from gymnasium.vector import VectorEnv
 from envs.base import Family
 from envs.play import Observation
 from envs.spaces import random_actions
-from policies.base import Policy
+from policies.base import Batch, Policy
 from policies.noise import Noise, Purpose, fold
+from trainers.loop.batches import pinned
+from trainers.loop.capture import Captured
 
 
 class PolicyPlayer:
     """A policy as a player: it holds the lanes' memory and clears it where a new episode begins (one whose memory outlives
-    episodes is played by `trainers/evaluate/streams.py`)."""
+    episodes is played by `trainers/evaluate/streams.py`).
 
-    def __init__(self, policy: Policy, greedy: bool, seed: int, device: torch.device):
+    On a GPU acting is captured. A graph has a fixed size, so lanes are filled up to a power of two with one that nobody plays.
+    """
+
+    def __init__(self, policy: Policy, greedy: bool, seed: int, device: torch.device, capture: bool = True):
         self.policy, self.greedy, self.device = policy, greedy, device
         self.seed = fold(seed, Purpose.ACTING)
+        self.captured: Captured | None = None
+        if capture and device.type == "cuda":
+            self.captured = Captured(self.act_captured, "acting")
 
     @torch.inference_mode()
     def start(self, vector: VectorEnv) -> None:
         self.lanes = vector.num_envs
-        self.fresh = self.policy.start(self.lanes, self.device)
+        self.fresh = self.policy.start(self.lanes + (self.captured is not None), self.device)
         self.memory = {name: value.clone() for name, value in self.fresh.items()}
 
     @torch.inference_mode()
     def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, moment: np.ndarray) -> np.ndarray:
+        if self.captured:
+            size = 1 << (len(lanes) - 1).bit_length()
+            numbers = {"lane": lanes, "episode": episode, "moment": moment}
+            inputs = {name: torch.from_numpy(filled(value, size)) for name, value in numbers.items()}
+            inputs["lane"][len(lanes) :] = self.lanes
+            seen = {name: torch.from_numpy(filled(value, size)) for name, value in observation.items()}
+            whole = {"observation": seen, **inputs}
+            action = self.captured.run(size, pinned(whole) if self.device.type == "cuda" else whole)
+            return action[: len(lanes)].cpu().numpy()
         lane, row, when = (torch.from_numpy(x).to(self.device) for x in (lanes, episode, moment))
         seen = {name: torch.from_numpy(value).to(self.device) for name, value in observation.items()}
         begins, everywhere = lane[when == 0], len(lane) == self.lanes
@@ -44,6 +61,27 @@ class PolicyPlayer:
             else:
                 self.memory[name].index_copy_(0, lane, value)
         return action.cpu().numpy()
+
+    @torch.inference_mode()
+    def act_captured(self, inputs: Batch, number: int) -> torch.Tensor:
+        """The same without a question to the device: every shape is that of the inputs, and memory stays where it is."""
+        lane, begins = inputs["lane"], inputs["moment"] == 0
+        memory = {}
+        for name, value in self.memory.items():
+            kept = value[lane]
+            memory[name] = torch.where(begins.view(-1, *[1] * (kept.dim() - 1)), self.fresh[name][lane], kept)
+        noise = Noise(self.seed, inputs["moment"], inputs["episode"])
+        action, memory = self.policy.act(inputs["observation"], memory, noise, self.greedy)
+        for name, value in memory.items():
+            self.memory[name].index_copy_(0, lane, value)
+        return action
+
+
+def filled(values: np.ndarray, size: int) -> np.ndarray:
+    """`size` rows, the last of them zeros."""
+    rows = np.zeros((size, *values.shape[1:]), values.dtype)
+    rows[: len(values)] = values
+    return rows
 
 
 class RandomPlayer:

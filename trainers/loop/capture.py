@@ -1,7 +1,8 @@
-"""A training step as one CUDA graph. A GPU does the work of small networks sooner than Python can ask for it; a graph asks once.
+"""Work that is done again and again as one CUDA graph: training steps, and acting. A GPU computes small networks sooner than
+Python can ask for them; a graph asks once.
 
-The first steps of each variant run as they are, on a stream of their own as PyTorch wants it; then the step is captured, and
-replayed from there on. All of them are steps of the run, and all compute the same.
+The first calls of each variant run as they are, on a stream of their own as PyTorch wants it; then the work is captured, and
+replayed from there on. All of them count, and all compute the same.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from trainers.loop.batches import copy_into, to_device
 from trainers.loop.config import Config
 from trainers.record.records import say
 
-WARM_UP = 3  # steps of each variant before it is captured: kernels are chosen, the optimiser makes its tensors
+WARM_UP = 3  # calls of each variant before it is captured: kernels are chosen, the optimiser makes its tensors
 
 
 def obstacle(config: Config, device: torch.device) -> str | None:
@@ -36,48 +37,49 @@ def obstacle(config: Config, device: torch.device) -> str | None:
 class Graph(NamedTuple):
     graph: Any
     inputs: Batch  # what it reads: written before each replay
-    row: Tensor  # what it writes
+    output: Tensor  # what it writes
 
 
 class Captured:
-    """`update(inputs on the device, step)`, captured."""
+    """`work(inputs on the device, number)`, captured: once for each variant, which decides all shapes. Replays do not see the
+    number."""
 
-    def __init__(self, update: Callable[[Batch, int], Tensor], required: bool):
-        self.update, self.required = update, required
+    def __init__(self, work: Callable[[Batch, int], Tensor], name: str, required: bool = False):
+        self.work, self.name, self.required = work, name, required
         self.stream = torch.cuda.Stream()
-        self.taken: Counter[int] = Counter()  # steps of each variant
+        self.done: Counter[int] = Counter()  # calls of each variant before its capture
         self.graphs: dict[int, Graph] = {}
         self.pool: Any = None  # of memory, which all graphs share: no two run at once
         self.failed = False
 
-    def run(self, variant: int, inputs: Batch, step: int) -> Tensor:
-        if variant not in self.graphs and not self.failed and self.taken[variant] >= WARM_UP:
-            self._capture(variant, inputs, step)
+    def run(self, variant: int, inputs: Batch, number: int = 0) -> Tensor:
+        if variant not in self.graphs and not self.failed and self.done[variant] >= WARM_UP:
+            self._capture(variant, inputs, number)
         if found := self.graphs.get(variant):
             copy_into(found.inputs, inputs)
             found.graph.replay()
-            return found.row
-        self.taken[variant] += 1
+            return found.output
+        self.done[variant] += 1
         current = torch.cuda.current_stream()
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
-            row = self.update(to_device(inputs, self.stream.device), step)
+            output = self.work(to_device(inputs, self.stream.device), number)
         current.wait_stream(self.stream)
-        return row
+        return output
 
-    def _capture(self, variant: int, inputs: Batch, step: int) -> None:
-        """Records the step without doing it."""
+    def _capture(self, variant: int, inputs: Batch, number: int) -> None:
+        """Records the work without doing it."""
         held = to_device(inputs, self.stream.device)
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
-                row = self.update(held, step)
+                output = self.work(held, number)
         except RuntimeError as error:
             self.failed = True
-            sentence = f"the training step cannot be captured in a CUDA graph ({str(error).splitlines()[0]})"
+            sentence = f"{self.name} cannot be captured in a CUDA graph ({str(error).splitlines()[0]})"
             if self.required:
                 raise BadRequest(f"{sentence}; leave out trainer.capture=on") from error
             say(f"{sentence}; it goes on without, which is slower and computes the same")
             return
         self.pool = graph.pool()
-        self.graphs[variant] = Graph(graph, held, row)
+        self.graphs[variant] = Graph(graph, held, output)

@@ -43,7 +43,7 @@ class Step:
         self.seed, self.noise_seed = seed, fold(seed, Purpose.TRAINING)
         # Asked once: torch.manual_seed in every step would cost, and without a GPU it keeps a stack trace of each call.
         self.generator = default_generator(device)
-        self.captured = None if obstacle(config, device) else Captured(self.update, config.capture == "on")
+        self.captured = None if obstacle(config, device) else Captured(self.update, "the training step", config.capture == "on")
         # On the device, because only it knows how a step went:
         self.number = torch.zeros((), dtype=torch.int64, device=device)  # of the step
         self.bad_in_row = torch.zeros((), dtype=torch.int64, device=device)  # steps at the end that were not finite
