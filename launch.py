@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 
 import hydra
-from hydra._internal import utils as hydra_internal
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from conf import again, completion, folder, internals, recipes, terminal, version
 from conf.check import typed
 from conf.errors import BadRequest, Exit
-from conf.folder import describe
 from conf.sentences import report
 
 # Read by PyTorch as it is imported: deterministic matrix products on CUDA, and the CPU for what MPS cannot do.
@@ -26,23 +25,38 @@ exit_codes: list[int] = []  # one for each run that began in this process; Hydra
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).parent.resolve() / "conf"), config_name="config")
 def main(cfg: DictConfig) -> None:
     exit_codes.append(Exit.FAILED)  # until it ends otherwise
+    place = Path(HydraConfig.get().runtime.output_dir)
+    alone = internals.is_single(HydraConfig.get()) and not (place / "config.yaml").exists()
     try:
-        request, folder = typed(cfg), Path(HydraConfig.get().runtime.output_dir)
-        describe(folder, request.config, HydraConfig.get().overrides.task)
+        request = typed(cfg)
+        folder.refuse_other_run(place, request.config, internals.has_our_folder(HydraConfig.get()))
+        folder.describe(place, request.config, HydraConfig.get().overrides.task)
         from trainers import run  # torch comes with it
 
-        exit_codes[-1] = run.main(request, folder)
+        exit_codes[-1] = run.main(request, place)
     except (BadRequest, OSError) as error:
         exit_codes[-1] = report(error)
+        if alone and isinstance(error, BadRequest):
+            folder.withdraw(place)
 
 
 def launch() -> int:
-    # Hydra's parser takes flags before the overrides or after them; people write them as they come.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word[:1] in "+~" or ("=" in word and word[:1] != "-"))
-    # Hydra prints what goes wrong and exits with 1. Here it becomes a sentence and an exit code, or a traceback if it is a fault.
-    hydra_internal.run_and_report = lambda func: func()
+    terminal.prepare()
+    internals.take_over()
+    recipes.register()
     try:
+        if "--version" in sys.argv:
+            print(version.version_line())
+            return Exit.DONE
+        if completion.asked(sys.argv) and (found := completion.suggestions(os.environ.get("COMP_LINE", ""))):
+            print(" ".join(found))
+            return Exit.DONE
+        # Hydra's parser takes flags before the overrides or after them; people write them as they come.
+        words = sorted(sys.argv[1:], key=lambda word: word[:1] in "+~" or ("=" in word and word[:1] != "-"))
+        internals.refuse_flags(words)
+        sys.argv[1:] = again.with_its_own(words)
         main()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return Exit.FAILED

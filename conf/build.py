@@ -6,6 +6,7 @@ frozen dataclass inside another, and name the key only in the middle of a longer
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
@@ -19,11 +20,13 @@ from conf.errors import BadRequest
 
 T = TypeVar("T")
 NO_VALUE = "???"  # OmegaConf's mark for a value that the user has to supply
+LARGEST = 10**12  # no whole number in a config means anything beyond; a section may set its own limit
 EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
 
-def build(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
-    """An instance of the dataclass `cls`; `path` is where its values stand in the config, for the sentences."""
+def build(cls: type[T], values: Mapping[str, Any], path: str = "", largest: int = LARGEST) -> T:
+    """An instance of the dataclass `cls`; `path` is where its values stand in the config, for the sentences. No whole number
+    in it may be larger than `largest`."""
     hints, known = _hints(cls), [field.name for field in fields(cls) if field.init]  # type: ignore[arg-type]
     for name in values:
         if name not in known:
@@ -31,7 +34,7 @@ def build(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
     given = {}
     for field in fields(cls):  # type: ignore[arg-type]
         if field.name in values:
-            given[field.name] = _read(values[field.name], hints[field.name], join(path, field.name))
+            given[field.name] = _read(values[field.name], hints[field.name], join(path, field.name), largest)
         elif field.init and field.default is MISSING and field.default_factory is MISSING:
             raise BadRequest(f"{join(path, field.name)} has no value; add {join(path, field.name)}=...")
     try:
@@ -76,7 +79,7 @@ def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
-def _read(value: Any, hint: Any, key: str) -> Any:
+def _read(value: Any, hint: Any, key: str, largest: int) -> Any:
     """`value` as the type `hint` asks for. Whole floats (`1e5`) pass as integers, and numbers out of the environment as text."""
     origin, args = get_origin(hint), get_args(hint)
     if value == NO_VALUE:
@@ -84,21 +87,22 @@ def _read(value: Any, hint: Any, key: str) -> Any:
     if hint is Any:
         return value
     if origin in (Union, types.UnionType):
-        return _read_union(value, args, key)
+        return _read_union(value, args, key, largest)
     if origin is Literal:
         return _choose(value, args, key)
     if value is None:
         raise BadRequest(f"{key} must be {_name(hint)}, got null")
     if is_dataclass(hint):
-        return build(hint, _expect(value, Mapping, "a group of values", key), key)  # type: ignore[arg-type]
+        return build(hint, _expect(value, Mapping, "a group of values", key), key, largest)  # type: ignore[arg-type]
     if (origin or hint) in (list, tuple, Sequence):
-        return _read_list(value, origin or hint, args, key)
+        return _read_list(value, origin or hint, args, key, largest)
     if (origin or hint) is dict:
         item = args[1] if args else Any
-        return {name: _read(v, item, join(key, name)) for name, v in _expect(value, Mapping, "a group of values", key).items()}
+        items = _expect(value, Mapping, "a group of values", key).items()
+        return {name: _read(v, item, join(key, name), largest) for name, v in items}
     if isinstance(hint, type) and issubclass(hint, Enum):
         return hint[_choose(value, hint.__members__, key)]
-    return _read_scalar(value, hint, key)
+    return _within(_read_scalar(value, hint, key), key, largest)
 
 
 def _read_scalar(value: Any, hint: Any, key: str) -> Any:
@@ -115,27 +119,40 @@ def _read_scalar(value: Any, hint: Any, key: str) -> Any:
     raise BadRequest(f"{key} must be {_name(hint)}, got {value}")
 
 
-def _read_union(value: Any, hints: Sequence[Any], key: str) -> Any:
+def _within(value: Any, key: str, largest: int) -> Any:
+    """Numbers that mean something: finite, and not so large that nobody would see the end of it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadRequest(f"{key} must be a finite number, got {value}")
+    if isinstance(value, int) and abs(value) > largest:
+        raise BadRequest(f"{key} must be at most {largest:,}, got {_short(value)}")
+    return value
+
+
+def _short(value: int) -> str:
+    return str(value) if abs(value) < 10**15 else f"{value:.3g}" if abs(value) < 10**300 else "a number of hundreds of digits"
+
+
+def _read_union(value: Any, hints: Sequence[Any], key: str, largest: int) -> Any:
     if value is None and type(None) in hints:
         return None
     options = sorted((hint for hint in hints if hint is not type(None)), key=lambda hint: type(value) is not hint)
     for hint in options:
         try:
-            return _read(value, hint, key)
+            return _read(value, hint, key, largest)
         except BadRequest:
             if len(options) == 1:
                 raise
     raise BadRequest(f"{key} must be {' or '.join(map(_name, options))}, got {value}")
 
 
-def _read_list(value: Any, kind: Any, hints: Sequence[Any], key: str) -> Any:
+def _read_list(value: Any, kind: Any, hints: Sequence[Any], key: str, largest: int) -> Any:
     items = _expect(value, (list, tuple), f"a list, as in {key}=[{value}]", key)
     if kind is tuple and hints and hints[-1] is not Ellipsis:
         if len(items) != len(hints):
             raise BadRequest(f"{key} must be a list of {len(hints)}, got {items}")
     else:
         hints = [hints[0] if hints else Any] * len(items)
-    read = [_read(item, hint, f"{key}[{i}]") for i, (item, hint) in enumerate(zip(items, hints, strict=True))]
+    read = [_read(item, hint, f"{key}[{i}]", largest) for i, (item, hint) in enumerate(zip(items, hints, strict=True))]
     return tuple(read) if kind is tuple else read
 
 

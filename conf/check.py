@@ -21,12 +21,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf import checkpoint, clusters, fit
+from conf import checkpoint, clusters, fit, folder
 from conf.build import build, join, plain, unknown
 from conf.errors import BadRequest
 from conf.sentences import explain
-
-OWN_PACKAGES = ("policies", "envs", "trainers")
+from conf.targets import locate, refuse_in_sections, refuse_package
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,11 @@ class Section:
 
     base: str = ""
     module: str = ""
+    largest: int = 10**9  # whole number in it
 
 
 SECTIONS = {
-    "policy": Section(base="policies.base.Policy"),
+    "policy": Section(base="policies.base.Policy", largest=10**6),
     "env": Section(base="envs.base.Family"),
     "trainer": Section(base="trainers.base.Trainer"),
     "eval": Section(module="trainers.evaluate.base"),
@@ -67,8 +67,10 @@ class TopLevel:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 1 << 32:
             raise ValueError(f"seed must be at least 0 and below 2^32, got {self.seed}")
-        if self.name is not None and (".." in self.name or not re.fullmatch(r"[\w.+-]+(/[\w.+-]+)*", self.name)):
+        if self.name is not None and not checkpoint.is_name(self.name):
             raise ValueError(f"name becomes a folder, so it is made of letters, digits, _ . + and -, got {self.name}")
+        if not self.data_dir.strip():
+            raise ValueError("data_dir is empty; give the folder for recorded episodes, as in data_dir=data")
         if self.mode == "eval" and self.ckpt_path is None:
             raise ValueError("mode=eval needs a checkpoint: ckpt_path=runs/... (a run folder, or its checkpoints/best)")
         if self.mode != "eval" and self.ckpt_path is not None:
@@ -93,27 +95,32 @@ class Request(TopLevel):
 
     def refuse_unready(self) -> None:
         """What a run needs beside a good configuration, before there is a folder for it."""
-        if self.mode not in ("collect", "export") and not self.dry:  # neither shows anything on a board
+        if self.dry:
+            return
+        if self.mode not in ("collect", "export"):  # which show nothing on a board
             self.logger.refuse_unready(self.tags)
+        if self.mode != "eval":
+            folder.refuse_unwritable(Path(self.data_dir), "data_dir")
 
 
 def typed(cfg: DictConfig) -> Request:
     """The checked request of a composed config; BadRequest if there is anything wrong with it."""
     hydra: Any = cfg.hydra if "hydra" in cfg else HydraConfig.get()
     config = _resolved(cfg)
-    _refuse_unknown_keys(config, hydra)
+    reference = _reference(hydra)
+    _refuse_wrong_keys(config, reference, hydra)
     if isinstance(cluster := config.pop("cluster", None), dict):  # where runs are computed is no part of what they are
         clusters.typed(cluster)
     top = build(TopLevel, {name: value for name, value in config.items() if name not in SECTIONS})
     if top.mode == "eval":
-        config = checkpoint.adopt(config, hydra.overrides.task)
-        top = replace(top, ckpt_path=config["ckpt_path"], name=config["name"])
+        config = checkpoint.adopt(config, hydra.overrides.task, reference)
+        top = replace(top, ckpt_path=config["ckpt_path"], name=config["name"], seed=config["seed"])
     if top.init_from is not None:
         top = replace(top, init_from=str(start := checkpoint.find(top.init_from, "init_from")))
         checkpoint.refuse_damaged(start)
     top = replace(top, name=top.name or _default_name(config, hydra.runtime.choices))
 
-    _refuse_targets(config, top.trusted_packages)
+    refuse_in_sections(config, [name for name, section in SECTIONS.items() if section.base], top.trusted_packages)
     targets = {
         name: locate(config[name].get("_target_"), f"{name}._target_", section.base, top.trusted_packages)
         for name, section in SECTIONS.items()
@@ -124,29 +131,12 @@ def typed(cfg: DictConfig) -> Request:
     sections: dict[str, Any] = {}
     for name, section in SECTIONS.items():
         cls = config_class(section.module or config[name]["_target_"].rpartition(".")[0], name)
-        sections[name] = build(cls, _values(config[name], cls, hydra.overrides.task), name)
+        sections[name] = build(cls, _values(config[name], cls, hydra.overrides.task), name, section.largest)
     for package in getattr(sections["env"], "packages", ()):
-        _refuse_package(package, f"env.package is {package}", top.trusted_packages)
+        refuse_package(package, f"env.package is {package}", top.trusted_packages)
     _refuse_pair(sections, targets, top)
     named = {name: {"_target_": config[name]["_target_"], **plain(sections[name])} for name in targets}
     return Request(**vars(top), **sections, targets=targets, config={**plain(top), **plain(sections), **named})
-
-
-def locate(target: Any, key: str, base: str = "builtins.object", trusted: Sequence[str] = ()) -> type:
-    """The class that `target` names, if it lives in a package that may be imported; `key` is where it was read."""
-    _refuse_target(target, key, trusted)
-    module, _, name = target.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise BadRequest(f"{key} is {target}, which cannot be imported: {error}") from error
-    except AttributeError as error:
-        raise BadRequest(f"{key} is {target}, but {module} has no {name}") from error
-    base_module, _, base_name = base.rpartition(".")
-    if not isinstance(found, type) or not issubclass(found, getattr(importlib.import_module(base_module), base_name)):
-        raise BadRequest(f"{key} is {target}, which is not a {base}" if base != "builtins.object" else f"{target} is not a class")
-    _refuse_target(f"{found.__module__}.{found.__qualname__}", key, trusted)  # our module may import somebody else's class
-    return found
 
 
 def _resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -165,22 +155,34 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
     return config
 
 
-def _refuse_unknown_keys(config: Mapping[str, Any], hydra: DictConfig) -> None:
-    """Hydra accepts `+policy.hiden_dim=3`, and anything in an experiment file. What exists is what the chosen options hold."""
-    if not GlobalHydra.instance().is_initialized():  # a config out of a file: the dataclasses will tell
-        return
-    chosen = {group: option for group, option in hydra.runtime.choices.items() if option and not group.startswith("hydra/")}
-    overrides = [f"~{group}" if group in ADDS_NO_KEYS else f"{group}={option}" for group, option in chosen.items()]
+def _chosen(hydra: DictConfig) -> dict[str, str]:
+    return {group: option for group, option in hydra.runtime.choices.items() if option and not group.startswith("hydra/")}
+
+
+def _reference(hydra: DictConfig) -> dict[str, Any]:
+    """What the chosen options hold before any value is changed; {} for a config out of a file."""
+    if not GlobalHydra.instance().is_initialized():
+        return {}
+    overrides = [f"~{group}" if group in ADDS_NO_KEYS else f"{group}={option}" for group, option in _chosen(hydra).items()]
     overrides += [override for override in hydra.overrides.hydra if override.startswith("hydra.searchpath=")]
-    reference = _composed(GlobalHydra.instance().config_loader(), hydra.job.config_name, tuple(overrides))
+    return _composed(GlobalHydra.instance().config_loader(), hydra.job.config_name, tuple(overrides))
+
+
+def _refuse_wrong_keys(config: Mapping[str, Any], reference: Mapping[str, Any], hydra: DictConfig) -> None:
+    """Hydra accepts `+policy.hiden_dim=3`, and anything in an experiment file. What exists is what the chosen options hold."""
+    if not reference:  # a config out of a file: the dataclasses will tell
+        return
+    chosen = _chosen(hydra)
     if config.get("mode") == "eval":  # these two come from the checkpoint
-        config = {name: value for name, value in config.items() if name not in ("policy", "env")}
+        config, reference = ({name: v for name, v in one.items() if name not in ("policy", "env")} for one in (config, reference))
     for key in _keys_beyond(config, reference):
         sentence = unknown(key, _dotted(reference))
         if any(override.lstrip("+").startswith(key) for override in hydra.overrides.task):
             raise BadRequest(sentence)
         files = [f"{group}={chosen[group]}" for group in ADDS_NO_KEYS if group in chosen and chosen[group] != "none"]
         raise BadRequest(f"{sentence} (in {' or '.join(files)})" if files else sentence)
+    for key in _keys_beyond(reference, config):
+        raise BadRequest(f"{key} has no value any more, and every key needs one; give it a value instead of taking it away")
 
 
 @lru_cache(maxsize=32)  # the runs of a sweep share a few
@@ -203,35 +205,6 @@ def _dotted(values: Mapping[str, Any], path: str = "") -> Iterator[str]:
         yield join(path, name)
         if isinstance(value, Mapping):
             yield from _dotted(value, join(path, name))
-
-
-def _refuse_targets(values: Mapping[str, Any], trusted: Sequence[str], path: str = "") -> None:
-    """Config is not code: a class is named in three places, and only out of packages that may be imported."""
-    for name, value in values.items():
-        key = join(path, name)
-        if name == "_target_":
-            if not SECTIONS.get(path, Section()).base:
-                raise BadRequest(f"{key} may not name code; only policy._target_, env._target_ and trainer._target_ do")
-            _refuse_target(value, key, trusted)
-        elif isinstance(value, Mapping):
-            _refuse_targets(value, trusted, key)
-        elif isinstance(value, list):
-            _refuse_targets({str(i): item for i, item in enumerate(value)}, trusted, key)
-
-
-def _refuse_target(target: Any, key: str, trusted: Sequence[str]) -> None:
-    package = str(target).split(".")[0]
-    if not isinstance(target, str) or "." not in target:
-        raise BadRequest(f"{key} must name a class, such as policies.bc_mlp.BCMLP, got {target}")
-    _refuse_package(package, f"{key} is {target}", trusted)
-
-
-def _refuse_package(package: str, named: str, trusted: Sequence[str]) -> None:
-    if package not in (*OWN_PACKAGES, *trusted):
-        raise BadRequest(
-            f"{named}, but only {', '.join(OWN_PACKAGES)} are trusted; if {package} is your own, add "
-            f"'trusted_packages=[{package}]'"
-        )
 
 
 def config_class(module: str, section: str) -> type:
@@ -268,8 +241,9 @@ def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: T
         raise BadRequest(sentence)
     for path in (top.ckpt_path, top.init_from):
         if path is not None:
-            policy = fit.hollow(targets["policy"], sections["policy"], spaces)
-            fit.refuse_misfit(policy, Path(path), sections["policy"], spaces, made)
+            fit.refuse_misfit(targets["policy"], Path(path), sections["policy"], spaces, made)
+    if top.mode in ("train", "health"):
+        fit.refuse_too_large(targets["policy"], sections["policy"], spaces)
     learners = sections["env"].data.learners
     if sections["eval"].primed and all(made.lanes_per_learner(source) > 1 for source in learners):
         raise BadRequest(

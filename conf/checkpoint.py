@@ -5,70 +5,102 @@ Only `policy` and `env` are taken. Everything else, `trusted_packages` above all
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from conf.build import join, unknown
 from conf.errors import BadRequest
+from conf.files import Damaged, digest, read_json, read_yaml
+from conf.overrides import parsed
+
+TO_ACT = frozenset({"policy.json", "policy.safetensors"})  # what every checkpoint holds
+TO_EVALUATE = TO_ACT | {"config.yaml"}  # with the environment that it was trained in
+TO_GO_ON = TO_ACT | {"training.safetensors", "state.json"}  # and those of a run that can be resumed
+LARGEST_SPACE = 10**8  # numbers in one observation
+NAME_PART = r"[.+-]*\w[\w.+-]*"
 
 
 def find(path: str, key: str) -> Path:
     """The checkpoint's folder, given itself or its run folder; `key` is who asked, for the sentence."""
     given = Path(path)
-    for folder in (given, given / "checkpoints" / "best", given / "checkpoints" / "last"):
-        if (folder / "policy.json").is_file():
-            return folder.resolve()
-    if not given.exists():
+    try:
+        for folder in (given, given / "checkpoints" / "best", given / "checkpoints" / "last"):
+            if (folder / "policy.json").is_file():
+                return folder.resolve()
+        there = given.exists()
+    except (OSError, ValueError) as error:  # a name that no file can have, a folder that may not be read
+        raise BadRequest(f"{key}={path} cannot be read: {error}") from error
+    if not there:
         raise BadRequest(f"{key}={path} does not exist; give a run folder, or a checkpoint such as RUN/checkpoints/best")
     raise BadRequest(f"{key}={path} holds no checkpoint; give a run folder that has checkpoints/best, or a checkpoint itself")
 
 
 def write_manifest(folder: Path) -> None:
     """The hashes of a checkpoint's files, the last file to be written into it."""
-    hashes = {path.name: _hash(path) for path in sorted(folder.iterdir())}
+    hashes = {path.name: digest(path) for path in sorted(folder.iterdir())}
     (folder / "manifest.json").write_text(json.dumps(hashes, indent=2))
 
 
-def damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint's files, if anything."""
+def damage(folder: Path, needed: frozenset[str] = TO_ACT) -> str | None:
+    """What is wrong with a checkpoint's files, if anything; `needed` are those it cannot do without."""
     try:
-        for name, digest in json.loads((folder / "manifest.json").read_text()).items():
-            if _hash(folder / name) != digest:
+        manifest = read_json(folder / "manifest.json")
+        if missing := sorted(needed - manifest.keys()):
+            return f"manifest.json does not name {missing[0]}"
+        for name, expected in manifest.items():
+            if name != Path(name).name:
+                return f"manifest.json names {name}, which lies elsewhere"
+            if digest(folder / name) != expected:
                 return f"{name} is not what was saved"
-    except (FileNotFoundError, ValueError) as error:  # a file that cannot be read just now is no damage
+    except Damaged as error:  # a file that cannot be read just now is no damage
         return str(error)
     return None
 
 
-def refuse_damaged(folder: Path) -> None:
-    if fault := damage(folder):
-        raise BadRequest(f"the checkpoint {folder} is damaged ({fault}); choose another one of its run")
+def refuse_damaged(folder: Path, needed: frozenset[str] = TO_ACT) -> None:
+    if fault := damage(folder, needed):
+        raise damaged(folder, fault)
+
+
+def damaged(folder: Path, fault: object) -> BadRequest:
+    return BadRequest(f"the checkpoint {folder} is damaged ({fault}); choose another one of its run")
 
 
 def record(folder: Path) -> dict[str, Any]:
     """Which policy a checkpoint holds, as YAML names it, with its values and the spaces it knows."""
-    found: dict[str, Any] = json.loads((folder / "policy.json").read_text())
+    try:
+        found = read_json(folder / "policy.json")
+        _check_record(found)
+    except (Damaged, KeyError, TypeError, AttributeError) as error:
+        raise damaged(folder, f"policy.json: {error}") from error
     return found
 
 
-def _hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _check_record(found: Mapping[str, Any]) -> None:
+    target, config, spaces = found["target"], found["config"], found["spaces"]
+    if not isinstance(target, str) or "." not in target or not isinstance(config, dict):
+        raise Damaged("it names no policy")
+    for space in (spaces["action"], *spaces["observation"].values()):
+        shape = space.get("shape", [])
+        if space["type"] not in ("discrete", "box") or any(type(n) is not int or n < 1 for n in (*shape, space.get("n", 1))):
+            raise Damaged("it holds spaces of an unknown kind")
+        if math.prod(shape) > LARGEST_SPACE or space.get("n", 1) > LARGEST_SPACE:
+            raise Damaged("it holds a space that no network could take in")
 
 
-def adopt(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The config with the checkpoint's policy and environment; what the command line says about their values still counts."""
+def adopt(config: dict[str, Any], overrides: Sequence[str], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the checkpoint's policy and environment; what the command line says about their values still counts.
+
+    The seed and `eval.*` are those of its run too, so that random play and the episodes are the same, where neither the command
+    line nor an experiment asks for other ones than the `usual`.
+    """
     folder = find(config["ckpt_path"], "ckpt_path")
     held = saved(folder)
-    asked = OverridesParser.create().parse_overrides([*overrides])
+    asked = parsed(overrides)
     groups = {override.key_or_group for override in asked if isinstance(override.value(), str)}
     if "policy" in groups and config["policy"]["_target_"] != held["policy"]["_target_"]:
         there, wanted = (section["policy"]["_target_"].split(".")[-2] for section in (held, config))
@@ -78,6 +110,14 @@ def adopt(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     adopted = {**config, "policy": held["policy"], "ckpt_path": str(folder), "name": config["name"] or held["name"]}
     if "env" not in groups:
         adopted["env"] = held["env"]
+    typed = {override.key_or_group for override in asked}
+    there = held["config"]
+    if "seed" not in typed and config["seed"] == usual.get("seed", config["seed"]) and type(there.get("seed")) is int:
+        adopted["seed"] = there["seed"]
+    if isinstance(there.get("eval"), dict):
+        same = {key: value for key, value in there["eval"].items() if key in config["eval"] and f"eval.{key}" not in typed}
+        usual_eval = usual.get("eval", config["eval"])
+        adopted["eval"] = {**config["eval"], **{k: v for k, v in same.items() if config["eval"][k] == usual_eval.get(k)}}
     for override in asked:
         key = override.key_or_group
         if key.startswith("policy.") or (key.startswith("env.") and "env" not in groups):
@@ -96,16 +136,25 @@ def refuse_other_policy(path: str, target: str, others: Sequence[str]) -> None:
 
 def saved(folder: Path) -> dict[str, Any]:
     """The checkpoint's own config, once its files are whole and it agrees with the policy that lies beside it."""
-    refuse_damaged(folder)
+    refuse_damaged(folder, TO_EVALUATE)
+    held = record(folder)
     try:
-        config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-        held = record(folder)
-        target, _, _ = held["target"], held["config"], held["spaces"]["observation"]
-        if not isinstance(config, dict) or config["policy"]["_target_"] != target or not isinstance(config["env"], dict):
-            raise ValueError("config.yaml and policy.json do not belong together")
-        return {"name": config["name"], "policy": config["policy"], "env": config["env"]}
-    except (OSError, ValueError, KeyError, TypeError, YAMLError, OmegaConfBaseException) as error:
-        raise BadRequest(f"the checkpoint {folder} is damaged ({error}); choose another one of its run") from error
+        config = read_yaml(folder / "config.yaml")
+        policy, env, name = config["policy"], config["env"], config["name"]
+        if not isinstance(env, dict) or not isinstance(env["_target_"], str):
+            raise Damaged("config.yaml names no environment")
+        if policy != {"_target_": held["target"], **held["config"]}:
+            raise Damaged("config.yaml and policy.json do not belong together")
+        if not isinstance(name, str) or not is_name(name):
+            raise Damaged("config.yaml has a name that is none")
+        return {"name": name, "policy": policy, "env": env, "config": config}
+    except (OSError, Damaged, KeyError, TypeError) as error:
+        raise damaged(folder, error) from error
+
+
+def is_name(name: str) -> bool:
+    """Whether it can be a folder below runs/: every part of it is more than dots."""
+    return ".." not in name and re.fullmatch(rf"{NAME_PART}(/{NAME_PART})*", name) is not None
 
 
 def _get(config: Mapping[str, Any], key: str) -> Any:

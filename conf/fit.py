@@ -5,10 +5,12 @@ Asked before a run folder exists, of a network without memory and of a file's he
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conf import memory
 from conf.build import build, plain
 from conf.checkpoint import put, record, saved
 from conf.errors import BadRequest
@@ -19,40 +21,71 @@ if TYPE_CHECKING:  # torch comes with them
     from policies.base import Policy
 
 Shapes = dict[str, list[int]]
+LARGER, SMALL = 100, 10**6  # a network is counted up to so many times the weights it is compared with, or so many numbers
 
 
-def hollow(cls: type[Policy], config: Any, spaces: Spaces) -> Policy:
-    """The policy without memory: it has names and shapes, and no values."""
+def hollow(cls: type[Policy], config: Any, spaces: Spaces, numbers: float) -> Policy:
+    """The policy without memory: it has names and shapes, and no values. TooLarge if it would hold more `numbers`."""
     import torch
 
-    try:
-        with torch.device("meta"):
+    with memory.at_most(numbers):
+        try:
+            with torch.device("meta"):
+                return cls(config, spaces)
+        except memory.TooLarge:
+            raise
+        except Exception:  # one from elsewhere that looks at values while it is made; if it is at fault, it says so again
             return cls(config, spaces)
-    except Exception:  # one from elsewhere that looks at values while it is made; if it is at fault, it says so again
-        return cls(config, spaces)
 
 
-def refuse_misfit(policy: Policy, folder: Path, config: Any, spaces: Spaces, family: Family | None = None) -> None:
-    """`policy`, which may be hollow, was made of `config` and `spaces`. Of a policy that it `starts_from` only what both have
-    is compared, as only that is taken."""
-    held, there, here = record(folder), _stored(folder), _shapes(policy)
-    partly = held["target"] in policy.starts_from
+def refuse_too_large(cls: type[Policy], config: Any, spaces: Spaces) -> None:
+    """A network that this machine could never train is refused before anything is made of it."""
+    most = memory.physical() / (4 * memory.TO_TRAIN)
+    try:
+        hollow(cls, config, spaces, most)
+    except memory.TooLarge as error:
+        sizes = {key: value for key, value in leaves(plain(config)) if type(value) is int}
+        key = max(sizes, key=sizes.__getitem__, default="")
+        raise BadRequest(
+            f"this network is too large: with a gradient, two moments and an average of every weight, {most:,.0f} weights "
+            f"fill the {memory.physical() / 2**30:.0f} GiB of this machine. Lower policy.{key}={sizes.get(key)}"
+        ) from error
+    except Exception:  # a fault of that policy, which keeps its traceback once it is made in earnest
+        return
+
+
+def refuse_misfit(cls: type[Policy], folder: Path, config: Any, spaces: Spaces, family: Family | None = None) -> None:
+    """Whether the weights in `folder` are those of a policy made of `config` and `spaces`; nothing of it is made for that. Of a
+    policy that it `starts_from` only what both have is compared, as only that is taken."""
+    held, there = record(folder), stored(folder)
+    here = _shapes_of(cls, config, spaces, there)
+    partly = held["target"] in cls.starts_from
     names = here.keys() & there.keys() if partly else here.keys() | there.keys()
     wrong = sorted(name for name in names if here.get(name) != there.get(name))
-    if not wrong:
+    if here and not wrong:
         return
-    cls = type(policy)
 
     def network(other: Any) -> Any:
-        return cls.accepts(other, spaces) or _shapes(hollow(cls, other, spaces))
+        return cls.accepts(other, spaces) or _shapes_of(cls, other, spaces, there)
 
     words = f"the weights in {folder} do not fit this {cls.__name__}"
     if keys := _to_blame(held["config"], config, "policy", network):
         told = ", ".join(f"{key} is {then} there and {now} here" for key, then, now in keys)
         raise BadRequest(f"{words}: {told}. Choose the values of its run, or another run")
     refuse_other_spaces(folder, spaces, family)
+    if not here:
+        raise BadRequest(f"the checkpoint {folder} is damaged (its policy.json describes a larger network than its weights)")
     sizes = f"{there.get(wrong[0], 'missing')} there and {here.get(wrong[0], 'missing')} here"
     raise BadRequest(f"{words}: its {wrong[0]} is {sizes}, made by another version of the code. Choose another run")
+
+
+def _shapes_of(cls: type[Policy], config: Any, spaces: Spaces, there: Shapes) -> Shapes:
+    """Empty if the network would be far larger than the weights `there`: then nobody waits until all of it is counted."""
+    try:
+        policy = hollow(cls, config, spaces, LARGER * (SMALL + sum(math.prod(shape) for shape in there.values())))
+    except memory.TooLarge:
+        return {}
+    return {name: list(tensor.shape) for name, tensor in policy.state_dict().items()}
 
 
 def refuse_other_spaces(folder: Path, here: Spaces, family: Family | None = None) -> None:
@@ -95,15 +128,15 @@ def _to_blame(there: Mapping[str, Any], here: Any, group: str, effect: Callable[
     return found
 
 
-def _stored(folder: Path) -> Shapes:
-    from safetensors import safe_open  # takes a while, and most requests have no checkpoint
+def stored(folder: Path) -> Shapes:
+    """The names and shapes of a checkpoint's weights, from the file's header."""
+    from safetensors import SafetensorError, safe_open  # takes a while, and most requests have no checkpoint
 
-    with safe_open(folder / "policy.safetensors", framework="numpy") as file:
-        return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-
-
-def _shapes(policy: Policy) -> Shapes:
-    return {name: list(tensor.shape) for name, tensor in policy.state_dict().items()}
+    try:
+        with safe_open(folder / "policy.safetensors", framework="numpy") as file:
+            return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    except (SafetensorError, OSError) as error:
+        raise BadRequest(f"the checkpoint {folder} is damaged (policy.safetensors: {error}); choose another one") from error
 
 
 def _pair(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:

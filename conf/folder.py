@@ -10,29 +10,33 @@ A plain run gets `runs/<name>/<time>-<identity>`. The identity is the same for e
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import re
 import shlex
-import subprocess
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
 
+from conf import internals
 from conf.errors import BadRequest
+from conf.files import Damaged, read_yaml
+from conf.version import uncommitted, versions
 
 AUTO = "auto"  # hydra.run.dir and hydra.sweep.dir until we choose a folder
 # Where a run happens, what it is called and how it was started: none of it changes what is computed.
 NOT_IDENTITY = ("cluster", "logger", "name", "tags", "device", "resume", "dry", "skip_invalid", "trusted_packages", "data_dir")
-PACKAGES = ("iolaus", "torch", "numpy", "hydra-core", "omegaconf", "gymnasium", "minigrid", "safetensors", "tensorboard")
+OF_A_REFUSED_RUN = {"config.yaml", "overrides.yaml", "command.txt", "versions.json", "git.diff"}
+OF_A_REFUSED_RUN |= {"log.txt", "status.json", "health.json", "metrics.jsonl", "timing.jsonl", "tensorboard", ".lock"}
+BUDGET = ["trainer.max_steps"]  # what alone may differ in a run that goes on, where it grows
 BEFORE_THE_RUN = {"log.txt", "output.txt"}  # may lie in a folder whose run was killed before it wrote its config
 
 
@@ -50,7 +54,7 @@ def choose(config: Mapping[str, Any], directory: str) -> Path:
     home = Path("runs") / config["name"]
     if config["resume"]:
         return _newest(home, config)
-    return home / f"{now()}-{identity(config)}"
+    return home / f"{now()}-{identity(config)}{'-eval' if config['mode'] == 'eval' else ''}"
 
 
 def make(folder: Path, fresh: bool = False) -> Path:
@@ -74,28 +78,67 @@ def make(folder: Path, fresh: bool = False) -> Path:
     raise AssertionError("numbers do not run out")
 
 
+def refuse_unwritable(folder: Path, key: str) -> None:
+    """Whether a folder that `key` names can be made; one that is there may hold all that is needed, and be read-only."""
+    try:
+        if folder.is_dir():
+            return
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not there.is_dir():
+            raise BadRequest(f"{key}={folder} cannot be a folder: {there} is a file; choose another {key}=...")
+        os.rmdir(tempfile.mkdtemp(prefix=".iolaus-", dir=there))
+    except OSError as error:
+        raise BadRequest(f"cannot write to {key}={folder} ({error.strerror}); choose another {key}=...") from error
+
+
+def free(folder: Path) -> Path:
+    """The first of folder, folder-2, folder-3, ... that does not exist."""
+    return next(place for place in _numbered(folder) if not place.exists())
+
+
 def claim(folder: Path, config: Mapping[str, Any]) -> None:
     """Alone, it is a run of a sweep that is still to come: whoever looks at a stopped sweep sees what is missing."""
     if not (folder / "config.yaml").exists():
         _write(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
 
-def describe(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Write what the run is; what an earlier part of the same run wrote stays. config.yaml comes first: it claims the folder.
+def holds_a_run(folder: Path) -> bool:
+    """Whether a run has been there before: more than the config.yaml with which a sweep claims the folder of a run to come."""
+    return (folder / "overrides.yaml").exists() or (folder / "checkpoints").exists()
 
-    Another sweeper or launcher chooses folders without asking us: one that holds another run is refused here at the latest.
-    """
+
+def refuse_other_run(folder: Path, config: Mapping[str, Any], checked: bool) -> None:
+    """The last word before anything is written: whoever chose this folder, the run in it is this one. `checked`: it was chosen
+    by us, so that going on with a run was asked for."""
     if (folder / "config.yaml").exists():
-        _refuse_another(folder, config)
+        refuse_another(folder, config)
+    if holds_a_run(folder) and not (checked or config["resume"]):
+        raise BadRequest(f"{folder} holds a run already; add resume=true to go on with it, or choose another folder")
+
+
+def withdraw(folder: Path) -> None:
+    """Nothing is left of a request that was refused only after it had its folder, unless somebody else put something there."""
+    if {path.name for path in folder.iterdir()} <= OF_A_REFUSED_RUN:
+        shutil.rmtree(folder)
+        for parent in (folder.parent, folder.parent.parent):
+            with suppress(OSError):  # not empty
+                parent.rmdir()
+
+
+def describe(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Write what the run is; what an earlier part of the same run wrote stays. config.yaml comes first: it claims the folder."""
+    if (folder / "config.yaml").exists() and _differing(_saved(folder), config) == BUDGET:  # and was allowed to grow
+        (folder / "config.yaml").unlink()
     claim(folder, config)
     texts = {
         "overrides.yaml": lambda: yaml.safe_dump(list(overrides)),
         "command.txt": lambda: command(overrides) + "\n",
         "versions.json": lambda: json.dumps(versions(), indent=2) + "\n",
+        "git.diff": uncommitted,
     }
     for name, text in texts.items():
-        if not (folder / name).exists():
-            _write(folder / name, text())
+        if not (folder / name).exists() and (written := text()):
+            _write(folder / name, written)
 
 
 def command(overrides: Sequence[str]) -> str:
@@ -113,16 +156,6 @@ def quoted(value: Path | str) -> str:
         return re.sub(r"([=,])", r"\\\1", str(value))
     escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-
-def versions() -> dict[str, Any]:
-    found: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return {**found, **_git()}
 
 
 def now() -> str:
@@ -147,12 +180,36 @@ def _check_ours(folder: Path, config: Mapping[str, Any]) -> None:
         return
     if "config.yaml" not in inside:
         raise BadRequest(f"{folder} holds no run (there is no config.yaml), so there is nothing to resume")
-    _refuse_another(folder, config)
+    _refuse_links(folder)
+    refuse_another(folder, config)
 
 
-def _refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
-    if keys := _differing(_saved(folder), config):
+def refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
+    """The run that goes on in `folder` is the one that began there. Its budget may grow if the schedule does not use it."""
+    before = _saved(folder)
+    keys = _differing(before, config)
+    if keys == BUDGET:
+        old, new = (one["trainer"]["max_steps"] for one in (before, config))
+        schedule = config["trainer"]["schedule"]["name"]
+        if new < old:
+            raise BadRequest(f"the run in {folder} was given {old} steps; trainer.max_steps={new} cannot be fewer")
+        if schedule == "cosine":
+            raise BadRequest(
+                f"the cosine schedule of the run in {folder} ends at its {old} steps, so it cannot go on to {new}; start another "
+                f"run from its weights: init_from={folder}, without hydra.run.dir and resume"
+            )
+        return
+    if keys:
         raise BadRequest(f"{folder} holds another run; it differs in {_listed(keys)}. Choose another hydra.run.dir")
+
+
+def _refuse_links(folder: Path) -> None:
+    """A link in somebody else's folder could lead what this run writes out of it; `last` and `best` are the run's own."""
+    for path in [*folder.iterdir(), *(folder / "checkpoints").glob("*"), *(folder / "media").glob("*")]:
+        if path.is_symlink() and not (path.parent.name == "checkpoints" and path.name in ("last", "best")):
+            raise BadRequest(
+                f"{path} is a link; a run writes into its own folder alone, so remove the link or copy what it is to"
+            )
 
 
 def _newest(home: Path, config: Mapping[str, Any]) -> Path:
@@ -162,19 +219,19 @@ def _newest(home: Path, config: Mapping[str, Any]) -> Path:
     ours = [run for run in runs if f"-{wanted}" in run.name and identity(_saved(run)) == wanted]
     if ours:  # one that failed before its first checkpoint must not hide the one before it
         return next((run for run in ours if (run / "checkpoints/last").exists()), ours[0])
-    for run in runs:
-        if (saved := _saved(run)).get("mode") == config["mode"]:
-            keys = _listed(_differing(saved, config))
-            raise BadRequest(f"no run in {home} has this configuration; the newest, {run.name}, differs in {keys}")
+    nearest = [(run, _differing(saved, config)) for run in runs if (saved := _saved(run)).get("mode") == config["mode"]]
+    if nearest:
+        run, keys = min(nearest, key=lambda one: len(one[1]))  # the newest of those, if several are as near
+        advice = f"; resume=true hydra.run.dir={run} goes on with that one" if keys == BUDGET else ""
+        raise BadRequest(f"no run in {home} has this configuration; the nearest, {run.name}, differs in {_listed(keys)}{advice}")
     raise BadRequest(f"there is no run in {home} to resume; leave out resume=true, or name its folder with hydra.run.dir=...")
 
 
 def _saved(folder: Path) -> dict[str, Any]:
     try:
-        saved = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    except (OSError, yaml.YAMLError) as error:
-        raise BadRequest(f"cannot read {folder / 'config.yaml'}, so its run cannot be resumed") from error
-    return {str(key): value for key, value in saved.items()} if isinstance(saved, dict) else {}
+        return read_yaml(folder / "config.yaml")
+    except (OSError, Damaged) as error:
+        raise BadRequest(f"cannot read {folder / 'config.yaml'} ({error}), so its run cannot be resumed") from error
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -202,29 +259,11 @@ def _numbered(folder: Path) -> Iterator[Path]:
 
 def config_flags() -> list[str]:
     """The user's own --config-dir and the like, made absolute by `cd`; the overrides alone would not find his options."""
-    from hydra._internal.utils import get_args_parser
-
-    given, _ = get_args_parser().parse_known_args(sys.argv[1:])
-    flags = {"--config-dir": given.config_dir, "--config-path": given.config_path, "--config-name": given.config_name}
-    return [word for flag, value in flags.items() if value for word in (flag, value)]
-
-
-def _git() -> dict[str, Any]:
-    """The commit of the code that runs, where it is a checkout."""
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    changes = git("status", "--porcelain")
-    return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": None if changes is None else bool(changes)}
+    return internals.config_flags(sys.argv[1:])
 
 
 def _write(path: Path, text: str) -> None:
     """In one step: a reader sees the whole file or none."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
     os.replace(temporary, path)

@@ -14,7 +14,6 @@ from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from conf import folder
@@ -22,6 +21,7 @@ from conf.check import typed
 from conf.compose import Composer
 from conf.errors import BadRequest
 from conf.folder import quoted
+from conf.overrides import parsed, refuse_wrong_grid
 from conf.sentences import explain
 
 ONE_A_SWEEP = {
@@ -31,7 +31,7 @@ ONE_A_SWEEP = {
     "dry": "it is about the whole sweep",
 }
 OWN_GRID = "hydra_plugins.iolaus_sweeper."
-MOST = 100_000  # runs of a sweep
+OWN_LAUNCHERS = ("hydra_plugins.iolaus_launchers.", "hydra._internal.core_plugins.")
 LONGEST_SLUG = 80  # a folder's name may have 255 bytes, and somebody has to read it
 
 
@@ -41,13 +41,23 @@ def prepare(config: DictConfig) -> None:
     What decides where a sweep runs is read once, before the grid is made; Hydra would silently ignore the rest of a list.
     """
     asked = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-    for override in OverridesParser.create().parse_overrides([*asked, *config.hydra.overrides.task]):
+    typed_or_asked = {override.key_or_group: override for override in parsed([*asked, *config.hydra.overrides.task])}
+    refuse_wrong_grid(typed_or_asked.values())
+    for override in typed_or_asked.values():
         reason = ONE_A_SWEEP.get(override.get_key_element().lstrip("+").split(".")[0])
         if reason and override.is_sweep_override():
             raise BadRequest(f"{override.input_line} cannot be swept: {reason}; launch one after the other")
-    if config.hydra.sweep.dir == folder.AUTO and not str(config.hydra.sweeper.get("_target_")).startswith(OWN_GRID):
+    if config.hydra.sweep.dir == folder.AUTO and not _is_ours(config.hydra):
         with read_write(config.hydra):  # ours waits for the grid, which tells whether there is such a sweep already
             config.hydra.sweep.dir = str(_named(config) or _parent(config) / folder.now())
+            # The runs are composed anew, from the words: other sweepers' runs would be back at `auto`.
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(config.hydra.sweep.dir)}")
+
+
+def _is_ours(hydra: Any) -> bool:
+    """Whether sweeper and launcher are ours, or Hydra's own launcher, and so wait with the sweep's folder."""
+    launcher = str(hydra.launcher.get("_target_"))
+    return str(hydra.sweeper.get("_target_")).startswith(OWN_GRID) and launcher.startswith(OWN_LAUNCHERS)
 
 
 def checked(master: DictConfig, runs: Sequence[Sequence[str]], loader: ConfigLoader) -> list[list[str]]:
@@ -55,8 +65,6 @@ def checked(master: DictConfig, runs: Sequence[Sequence[str]], loader: ConfigLoa
     composer = Composer(loader, master.hydra.job.config_name)
     valid: list[tuple[Sequence[str], dict[str, Any]]] = []
     invalid: list[str] = []
-    if len(runs) > MOST:
-        raise BadRequest(f"this grid has {len(runs):,} runs; a sweep may have {MOST:,}")
     for number, overrides in enumerate(runs):
         try:
             run = composer([*master.hydra.overrides.hydra, *overrides])

@@ -15,15 +15,29 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import MarkedYAMLError
 
+from conf import internals, terminal
 from conf.build import join, unknown
 from conf.errors import BadRequest, Exit
 
 CHOICES = ("encoder", "experiment", "study", "debug", "cluster")  # chosen at the top, though no key stands there
+PLUGINS = {  # what an option that Hydra's own documentation names comes with
+    "hydra/launcher=joblib": "hydra-joblib-launcher",
+    "hydra/launcher=ray": "hydra-ray-launcher",
+    "hydra/launcher=rq": "hydra-rq-launcher",
+    "hydra/launcher=submitit_local": "hydra-submitit-launcher",
+    "hydra/launcher=submitit_slurm": "hydra-submitit-launcher",
+    "hydra/sweeper=ax": "hydra-ax-sweeper",
+    "hydra/sweeper=nevergrad": "hydra-nevergrad-sweeper",
+    "hydra/sweeper=optuna": "hydra-optuna-sweeper",
+}
 NO_PLACE = {errno.ENOSPC: "no space left", errno.EDQUOT: "over quota", errno.EROFS: "read-only", errno.EACCES: "not permitted"}
 
 
 def report(error: Exception) -> Exit:
     """Print the sentence for `error` and return the exit code that goes with it; a fault of ours is raised again."""
+    if isinstance(error, BrokenPipeError):
+        terminal.nobody_reads()
+        return Exit.DONE
     if (sentence := explain(error)) is None:
         raise error
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -39,7 +53,7 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, MissingConfigException):
         return _missing_option(error)
     if isinstance(error, OverrideParseException):
-        return f"cannot read the argument {error.override}; write key=value, and quote a value that holds spaces or brackets"
+        return _unreadable(str(error.override))
     if isinstance(error, CompactHydraException):
         return _composition(error)
     if isinstance(error, OmegaConfBaseException):
@@ -55,8 +69,17 @@ def explain(error: Exception) -> str | None:
     return None
 
 
+def _unreadable(argument: str) -> str:
+    key, equals, value = argument.partition("=")
+    if equals and not value.isascii():
+        return f"cannot read {argument}: letters such as ä need quotes that reach Hydra, as in \"{key}='{value}'\""
+    return f"cannot read the argument {argument}; write key=value, and quote a value that holds spaces or brackets"
+
+
 def _missing_option(error: MissingConfigException) -> str:
     group, _, option = str(error.missing_cfg_file).rpartition("/")
+    if package := PLUGINS.get(f"{group}={option}"):
+        return f"{group}={option} comes with a plugin of Hydra, which is not installed here: pip install {package}"
     if not group:
         return f"there is no config called {option}; look at --config-name and --config-dir"
     if not error.options:
@@ -71,8 +94,10 @@ def _composition(error: CompactHydraException) -> str:
     cause = error.__cause__
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and isinstance(cause.parent_node, DictConfig):
         key = str(cause.full_key)
+        if key in CHOICES and (words := _of_a_choice(key)):
+            return words
         parent = key.rpartition(".")[0]
-        sentence = unknown(key, [*_dotted(cause.parent_node._get_root()), *([] if parent else CHOICES)])
+        sentence = unknown(key, [*_dotted(internals.root(cause.parent_node)), *([] if parent else CHOICES)])
         if key.startswith("policy.") and "mode=eval" in sys.argv:  # composed without knowing the checkpoint
             sentence += " (for a value of the checkpoint's policy, say policy= as well)"
         return sentence
@@ -81,6 +106,14 @@ def _composition(error: CompactHydraException) -> str:
         return f"{key}={value} is a sweep; add -m to run them all, or write '{key}=[{value}]' if you mean a list"
     lines = [_first_line(part) for part in (error, cause) if part and str(part)]
     return ": ".join(lines)
+
+
+def _of_a_choice(group: str) -> str | None:
+    """For `encoder.foo=1`: what is chosen at the top has its values elsewhere."""
+    if any(word.lstrip("+~").startswith(f"{group}.") for word in sys.argv):
+        place = "policy.encoder.*" if group == "encoder" else "the keys that it changes"
+        return f"{group} is only chosen, as in {group}=NAME; its values are {place}"
+    return None
 
 
 def _first_line(error: BaseException) -> str:
@@ -96,6 +129,6 @@ def _dotted(node: Any, path: str = "") -> list[str]:
         if not path and name == "hydra":
             continue
         keys.append(join(path, str(name)))
-        if isinstance(value, DictConfig) and not value._is_none() and not value._is_missing():
+        if isinstance(value, DictConfig) and internals.is_filled(value):
             keys += _dotted(value, keys[-1])
     return keys

@@ -82,6 +82,11 @@ class Family:
             return f"env.data.detours is not available in {cls.__name__}, which has no way to wander; leave it out."
         return config.data.missing() if needs == "data" else None
 
+    @classmethod
+    def suggested_ids(cls) -> list[str]:
+        """What tab completion offers for `env.id=`, of families that have one."""
+        return []
+
     def vector(
         self,
         num_envs: int,

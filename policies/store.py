@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialized
 from torch import Tensor
 
 from conf.build import build, plain
-from conf.check import config_class, locate
-from conf.checkpoint import find, record, refuse_damaged
-from conf.errors import BadRequest
+from conf.check import config_class
+from conf.checkpoint import damaged, find, record, refuse_damaged
 from conf.fit import refuse_misfit
+from conf.targets import locate
 from envs.base import Spaces
 from policies.base import Policy
 
@@ -37,13 +38,16 @@ def load(
     somebody else's package loads only if that package is named in `trusted_packages`.
     """
     folder = find(str(path), "path")
+    refuse_damaged(folder)
+    held = record(folder)
+    target, values = held["target"], held["config"]
     try:
-        held = record(folder)
-        target, spaces, values = held["target"], Spaces.from_json(held["spaces"]), held["config"]
-    except (OSError, ValueError, KeyError) as error:
-        raise BadRequest(f"the checkpoint {folder} is damaged: {error}") from error
+        spaces = Spaces.from_json(held["spaces"])
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise damaged(folder, f"policy.json: {error}") from error
     cls = locate(target, "policy.json", "policies.base.Policy", trusted_packages)
     config = config or build(config_class(target.rpartition(".")[0], "policy"), values)
+    refuse_misfit(cls, folder, config, spaces)  # before anything is made: policy.json may ask for any size
     policy: Policy = cls(config, spaces)
     load_weights(policy, folder, config, spaces)
     return policy.to(device).eval()
@@ -52,19 +56,40 @@ def load(
 def load_weights(policy: Policy, folder: Path, config: Any, spaces: Spaces) -> None:
     """The acting weights of a checkpoint, all of them and nothing else; `config` and `spaces` are what `policy` was made of."""
     refuse_damaged(folder)
-    refuse_misfit(policy, folder, config, spaces)
-    policy.load_state_dict(load_file(folder / "policy.safetensors"))
+    refuse_misfit(type(policy), folder, config, spaces)
+    policy.load_state_dict(_weights_for(policy, folder))
 
 
 def load_parts(policy: Policy, folder: Path, config: Any, spaces: Spaces) -> list[str]:
     """The acting weights of a checkpoint of another policy, as far as both have them; returns which parts those are."""
     refuse_damaged(folder)
-    refuse_misfit(policy, folder, config, spaces)
-    weights, own = load_file(folder / "policy.safetensors"), policy.state_dict()
-    shared = {name: weight for name, weight in weights.items() if name in own}
+    refuse_misfit(type(policy), folder, config, spaces)
+    shared = _weights_for(policy, folder)
     policy.load_state_dict(shared, strict=False)
     taken = {name.split(".")[0] for name in shared}
     return [name for name, _ in policy.named_children() if name in taken]
+
+
+def _weights_for(policy: Policy, folder: Path) -> dict[str, Tensor]:
+    """Those of the stored weights that `policy` has too, once they are numbers of the same kind."""
+    own, shared = policy.state_dict(), {}
+    for name, weight in read_tensors(folder / "policy.safetensors").items():
+        if name not in own:
+            continue
+        if weight.dtype != own[name].dtype:
+            raise damaged(folder, f"{name} holds {weight.dtype} where {own[name].dtype} belongs")
+        if weight.is_floating_point() and weight.isnan().any():
+            raise damaged(folder, f"{name} holds values that are no numbers")
+        shared[name] = weight
+    return shared
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file; BadRequest if it is none."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise damaged(path.parent, f"{path.name}: {error}") from error
 
 
 def target_of(folder: Path) -> str:

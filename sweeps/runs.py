@@ -69,10 +69,12 @@ def take_training_seeds(runs: Sequence[Run]) -> None:
     if not any(len(paths) > 1 for paths in pools):
         return
     first = {path: min(paths, key=lambda path: seeds[path]) for paths in pools for path in paths}
-    for run in runs:
-        if (path := run.setting.get("ckpt_path", "")) in seeds:
-            run.setting |= {"seed": json.dumps(run.seed), "ckpt_path": first.get(path, path)}
-            run.seed = seeds[path]
+    played = [run for run in runs if run.setting.get("ckpt_path", "") in seeds]
+    own = all(run.seed == seeds[run.setting["ckpt_path"]] for run in played)  # each acts with the seed that it was trained with
+    for run in played:
+        path = run.setting["ckpt_path"]
+        run.setting |= {"seed": "its run's" if own else json.dumps(run.seed), "ckpt_path": first.get(path, path)}
+        run.seed = seeds[path]
 
 
 def _run(folder: Path) -> Run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -16,7 +17,7 @@ from helpers import options, save_checkpoint
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
-from conf import folder
+from conf import folder, version
 from conf.check import Request, typed
 from conf.errors import BadRequest
 
@@ -76,6 +77,12 @@ THEIRS = {
     "conf/experiment/torn.yaml": "# @package _global_\ntrainer: {max_steps: [3\n",
     "conf/cluster/theirs.yaml": "# @package _global_\ndefaults: [{override /hydra/launcher: theirs}]\n",
     "conf/hydra/launcher/theirs.yaml": "_target_: hydra_plugins.theirs.Launcher\n",
+    "conf/hydra/sweeper/theirs.yaml": "_target_: hydra_plugins.theirs.Theirs\nmax_batch_size: null\nparams: null\n",
+    "hydra_plugins/theirs/__init__.py": """
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+        class Theirs(BasicSweeper):
+            pass
+    """,
 }
 
 
@@ -119,8 +126,18 @@ TRUST = "trusted_packages=[their_pkg]"
             f"policy=bc_mpl does not exist; did you mean policy=bc_mlp? policy is one of {', '.join(POLICIES)}, mine",
         ),
         (["policy=mine"], "policy._target_ is their_pkg.mine.Mine, but only policies, envs, trainers are trusted"),
-        (["study=x"], "study does not exist; the config has trainer, policy, env, "),
+        (["study=x"], "study=x does not exist; study is one of ad_source, all_pairs"),
         (["seed=1,2"], "seed=1,2 is a sweep; add -m"),
+        (["data_dir=/dev/null"], "data_dir=/dev/null cannot be a folder: /dev/null is a file"),
+        (["data_dir=/proc/1/x"], "cannot write to data_dir=/proc/1/x"),
+        (["data_dir=dätä"], "letters such as ä need quotes that reach Hydra"),
+        (
+            ["hydra/launcher=joblib"],
+            "comes with a plugin of Hydra, which is not installed here: pip install hydra-joblib-launcher",
+        ),
+        (["encoder.foo=1"], "encoder is only chosen, as in encoder=NAME; its values are policy.encoder.*"),
+        (["env.id=DoorKey"], "There is no MiniGrid or BabyAI id DoorKey. Did you mean MiniGrid-DoorKey-8x8-v0?"),
+        (["-m", "seed=range(0,10000000)"], "this sweep has 10,000,000 runs"),
         (["seed"], "cannot read the argument seed; write key=value"),
         (["mode=eval", "ckpt_path=nowhere"], "ckpt_path=nowhere does not exist"),
         (["-m", "cluster=local,theirs"], "cluster=local,theirs cannot be swept: one sweep goes to one cluster"),
@@ -136,10 +153,11 @@ def test_bad_request_is_one_sentence(launch: Any, tmp_path: Path, words: list[st
 
 
 def test_nothing_before_the_types_imports_torch(tmp_path: Path) -> None:
+    check = "print('TORCH' if {'torch', 'gymnasium'} & {*sys.modules} else 'LIGHT', file=sys.stderr)"
     script = (
-        "import runpy, sys; sys.argv = ['launch.py', *sys.argv[1:]]\ntry: runpy.run_path(%r, run_name='__main__')\nfinally: %s"
+        f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv = ['launch.py', *sys.argv[1:]]\n"
+        f"try: runpy.run_path({str(ROOT / 'launch.py')!r}, run_name='__main__')\nfinally: {check}"
     )
-    script %= (str(ROOT / "launch.py"), "print('TORCH' if {'torch', 'gymnasium'} & {*sys.modules} else 'LIGHT', file=sys.stderr)")
     for words in (["--help"], ["--cfg", "job"], ["+policy.hiden_dim=3"], ["seed=x"], ["policy._target_=torch.load"]):
         done = subprocess.run([sys.executable, "-c", script, *words], cwd=tmp_path, capture_output=True, text=True)
         assert done.stderr.splitlines()[-1] == "LIGHT", (words, done.stderr)
@@ -149,6 +167,8 @@ def test_help_shows_commands_and_choices(launch: Any) -> None:
     shown = launch("--help").stdout
     assert "python launch.py mode=eval ckpt_path=" in shown
     assert f"policy: {', '.join(POLICIES)}, mine" in shown
+    for recipe in options("experiment"):
+        assert re.search(rf"^ *{recipe} +\w", shown, re.M), recipe
     assert "${" not in shown
 
 
@@ -209,17 +229,49 @@ def test_fault_keeps_its_traceback_and_the_command_repeats_it(launch: Any, tmp_p
 
 def test_sweep_goes_on_after_a_failure_and_leaves_out_the_invalid(launch: Any, tmp_path: Path) -> None:
     words = ["-m", "mode=collect", "policy=mine", "env=faulty", TRUST, "hydra.sweep.dir=swept"]
-    swept = launch(*words, "env.fault=full,bad", "policy.width=4,13", "skip_invalid=true")
+    swept = launch(*words, "env.fault=full,bad", "env.data.noise=0,2", "skip_invalid=true")
     assert swept.returncode == 2  # the higher one
     assert "left out 2 of 4 runs" in swept.stderr
     assert "cannot write /disc/x: no space left. Nothing saved so far is lost" in swept.stderr and "no such state" in swept.stderr
     assert "Traceback" not in swept.stderr
     runs = [path for path in (tmp_path / "swept").iterdir() if path.is_dir()]
     assert sorted(run.name.rpartition("-")[0] for run in runs) == [
-        "env.fault=bad,policy.width=4",
-        "env.fault=full,policy.width=4",
+        "env.fault=bad,env.data.noise=0",
+        "env.fault=full,env.data.noise=0",
     ]
-    assert all(yaml.safe_load((run / "config.yaml").read_text())["policy"]["width"] == 4 for run in runs)
+    assert all(yaml.safe_load((run / "config.yaml").read_text())["env"]["data"]["noise"] == 0 for run in runs)
+
+
+def test_a_folder_is_held_to_its_run_under_a_foreign_sweeper(launch: Any, tmp_path: Path) -> None:
+    words = ["-m", "hydra/sweeper=theirs", "mode=collect", "policy=mine", "env=faulty", TRUST, "env.fault=full"]
+    assert "cannot write /disc/x" in launch(*words).stderr
+    [run] = (tmp_path / "runs/sweep").glob("*/0")  # and not auto/0
+    assert not (tmp_path / "auto").exists()
+    where = f"hydra.sweep.dir={run.parent}"
+    assert f"{run} holds another run; it differs in seed" in launch(*words, where, "seed=1").stderr
+    assert f"{run} holds a run already; add resume=true" in launch(*words, where).stderr
+    assert "cannot write /disc/x" in launch(*words, where, "resume=true").stderr
+
+
+def test_a_resumed_run_needs_only_its_folder(launch: Any, tmp_path: Path) -> None:
+    launch("mode=collect", "policy=mine", "env=faulty", TRUST, "hydra.run.dir=run", "policy.width=5")
+    again = ["resume=true", "hydra.run.dir=run"]
+    assert "policy._target_ is their_pkg.mine.Mine, but only" in launch(*again).stderr  # a folder cannot vouch for itself
+    assert "RuntimeError: a bug" in launch(*again, TRUST).stderr
+    other = launch(*again, TRUST, "policy.width=6")
+    assert (other.returncode, "it differs in policy.width" in other.stderr) == (2, True)
+    (tmp_path / "run/overrides.yaml").write_text("[{a: 1}]")
+    assert "type its overrides again" in launch(*again, TRUST).stderr
+
+
+def test_a_request_that_is_refused_late_leaves_nothing(launch: Any, tmp_path: Path) -> None:
+    words = ["mode=collect", "policy=mine", "env=faulty", TRUST, "env.fault=bad"]
+    assert "no such state" in launch(*words).stderr
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").touch()
+    assert "is not empty" in launch(*words, "hydra.run.dir=mine").stderr
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
 def test_exit_in_a_sweep_passes_through_hydra(launch: Any) -> None:
@@ -262,7 +314,7 @@ def test_resume_finds_the_newest_run_of_its_own(ask: Any) -> None:
     second = begin(request, first.with_name(f"9{first.name}"))  # a later time
     begin(other, first.with_name(f"99-{folder.identity(other.config)}"))
     assert folder.choose(ask("resume=true").config, folder.AUTO) == second
-    with pytest.raises(BadRequest, match=r"has this configuration; the newest, 99-\w+, differs in policy.layers, seed"):
+    with pytest.raises(BadRequest, match=r"has this configuration; the nearest, [\w-]+, differs in policy.layers"):
         folder.choose(ask("resume=true", "policy.layers=3").config, folder.AUTO)
     with pytest.raises(BadRequest, match="there is no run in runs/new to resume"):
         folder.choose(ask("resume=true", "name=new").config, folder.AUTO)
@@ -303,7 +355,7 @@ def test_evaluation_takes_policy_and_environment_from_the_checkpoint(ask: Any, t
         played = ask("mode=eval", f"ckpt_path={path}", "env.max_steps=50", "++policy.execute=2")
         assert played.config["policy"] == {**trained.config["policy"], "execute": 2}
         assert played.config["env"] == {**trained.config["env"], "max_steps": 50}
-        assert (played.ckpt_path, played.seed, played.name) == (str(checkpoint), 0, "mine")
+        assert (played.ckpt_path, played.seed, played.name) == (str(checkpoint), 7, "mine")
     assert ask("mode=eval", f"ckpt_path={checkpoint}", "env=minigrid").env.data.noise == 0
     for words, sentence in (
         (["policy=masked_dit"], "the checkpoint holds bc_mlp, not masked_dit"),
@@ -313,6 +365,55 @@ def test_evaluation_takes_policy_and_environment_from_the_checkpoint(ask: Any, t
     ):
         with pytest.raises(BadRequest, match=sentence):
             ask("mode=eval", f"ckpt_path={checkpoint}", *words)
+
+
+def test_evaluation_takes_seed_and_episodes_from_its_run_unless_asked(ask: Any, tmp_path: Path) -> None:
+    trained = ask("policy=bc_mlp", "seed=7", "eval.episodes=60", "eval.media=0")
+    path = f"ckpt_path={save_checkpoint(trained, tmp_path / 'run')}"
+    played = ask("mode=eval", path)
+    assert (played.seed, played.eval) == (7, trained.eval)
+    assert folder.choose(played.config, folder.AUTO).name.endswith(f"{folder.identity(played.config)}-eval")
+    asked = ask("mode=eval", path, "seed=0", "eval.episodes=500")
+    assert (asked.seed, asked.eval.episodes, asked.eval.media) == (0, 500, 0)
+
+
+def test_a_budget_may_grow_where_the_schedule_does_not_end_with_it(ask: Any, tmp_path: Path) -> None:
+    constant = ("trainer.schedule.name=constant", "resume=true")
+    begin(ask(*constant), tmp_path / "run")
+    longer = ask(*constant, "trainer.max_steps=3000")
+    assert folder.choose(longer.config, str(tmp_path / "run")) == tmp_path / "run"
+    folder.describe(tmp_path / "run", longer.config, [])
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["trainer"]["max_steps"] == 3000
+    with pytest.raises(BadRequest, match=r"was given 3000 steps; trainer.max_steps=2000 cannot be fewer"):
+        folder.choose(ask(*constant).config, str(tmp_path / "run"))
+    begin(ask(), tmp_path / "cosine")
+    with pytest.raises(BadRequest, match=r"ends at its 2000 steps, .* start another run from its weights: init_from="):
+        folder.choose(ask("resume=true", "trainer.max_steps=3000").config, str(tmp_path / "cosine"))
+
+
+@pytest.mark.parametrize("name", [".lock", "log.txt", "metrics.jsonl", "media", "checkpoints/step-1"])
+def test_a_run_does_not_write_through_links(ask: Any, tmp_path: Path, name: str) -> None:
+    run = begin(ask(), tmp_path / "run")
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BadRequest, match=f"{name} is a link"):
+        folder.choose(ask("resume=true").config, str(run))
+
+
+def test_uncommitted_changes_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x"]
+    (tmp_path / "code.py").write_text("before\n")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *words], check=True)
+    monkeypatch.setattr(version, "ROOT", str(tmp_path))
+    assert version.uncommitted() == ""
+    (tmp_path / "code.py").write_text("after\n")
+    assert "-before\n+after\n" in version.uncommitted()
+    monkeypatch.setattr(version, "LARGEST_DIFF", 50)
+    assert "[cut here: the whole has" in version.uncommitted() and len(version.uncommitted()) < 120
+    monkeypatch.setattr(version, "ROOT", str(tmp_path.parent))
+    assert version.uncommitted() == ""
 
 
 def test_checkpoint_cannot_name_code_or_trust_itself(ask: Any, tmp_path: Path) -> None:

@@ -72,6 +72,9 @@ def test_tensorboard_shows_scalars_hyperparameters_and_film(launch: Callable, he
     assert board.Images("test/episodes")[0].encoded_image_string[:3] == b"GIF"
     hyperparameters = board.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     assert b"trainer.optimizer.lr" in hyperparameters
+    assert {f"test/{name}/success" for name in ("sampled", "greedy", "random", "expert")} <= set(tags["scalars"])
+    assert [event.step for event in board.Scalars("test/success")] == [2]  # the last step
+    assert "config/text_summary" in tags["tensors"]
 
 
 @pytest.mark.parametrize("encoder", options("encoder"))

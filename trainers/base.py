@@ -8,6 +8,7 @@ a step does is a function of (seed, step) and of the state that a checkpoint hol
 from __future__ import annotations
 
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class Outcome:
     status: str  # done | preempted | diverged | failed (debug=overfit alone)
     step: int
     seconds: float  # of training, validations included, over all of the run's processes
+    step_seconds: float  # of those, in steps
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Run:
     seed: int
     device: torch.device
     save_policy: Callable[[Path, Policy], None]  # writes what acts, and its configuration, into a checkpoint's folder
-    make_records: Callable[[int, int], Records]  # (offset into metrics.jsonl, step) -> records
+    make_records: Callable[[int, int, str], Records]  # (offset into metrics.jsonl, step, hash up to there) -> records
     play: Callable[[Policy], Score] | None = None  # the val episodes, played by a policy
     judged_by: tuple[str, ...] = ("success", "return")  # what of the played episodes chooses `best`, before the loss
     floor: Floor | None = None  # entropy of the next action given a window, where it can be counted
@@ -121,16 +123,17 @@ class Trainer(ABC):
         if found := saving.resume(self.checkpoints, self.state.data, self.step):
             self.state, self.saved = found, found.step
             say(f"resumed from step-{found.step}, {self.max_steps - found.step} steps to go")
-        records = self.run.make_records(self.state.metrics_offset, self.state.step)
+        records = self.run.make_records(self.state.metrics_offset, self.state.step, self.state.metrics_digest)
         self.bounds.chance = self.policy.chance_loss(self.batch(0))
         self.journal = Journal(self.config, self.state, self.bounds, self.report, records, self.run.folder, self.max_steps)
         self.policy.train()
 
     def advance(self) -> None:
         """One step, and what is recorded of it."""
-        step = self.state.step
+        step, began = self.state.step, time.perf_counter()
         self.source.prepare(step, self.step.acting)
         self.step.take(self.source.inputs(0 if self.config.overfit else step), step)
+        self.state.step_seconds += time.perf_counter() - began
         self.state.step = step + 1
         logs = self.state.step % self.config.log_every == 0 or self.state.step == self.max_steps
         if logs or len(self.step.rates) == self.step.most_pending:
@@ -140,8 +143,10 @@ class Trainer(ABC):
 
     def catch_up(self) -> None:
         """Learns from the device what the last steps did. Those after a divergence did nothing, so they are not counted."""
-        first = self.state.step - len(self.step.rates)
-        for step, taken in enumerate(self.step.fetch(), start=first + 1):
+        first, began = self.state.step - len(self.step.rates), time.perf_counter()
+        fetched = self.step.fetch()  # waits for the device
+        self.state.step_seconds += time.perf_counter() - began
+        for step, taken in enumerate(fetched, start=first + 1):
             self.journal.add(step, taken)
             if self.diverged:
                 self.state.step = step
@@ -181,7 +186,7 @@ class Trainer(ABC):
             self.state.best, self.state.best_step = score, self.state.step
 
     def outcome(self, status: str) -> Outcome:
-        return Outcome(status, self.state.step, self.journal.seconds)
+        return Outcome(status, self.state.step, self.journal.seconds, self.state.step_seconds)
 
     # --- debug=overfit -----------------------------------------------------------------------------------------------
 
@@ -208,7 +213,7 @@ class Trainer(ABC):
         if self.state.step == self.saved:
             return
         self.saved = self.state.step
-        self.state.metrics_offset = self.journal.records.flush()
+        self.state.metrics_offset, self.state.metrics_digest = self.journal.records.flush(), self.journal.records.digest
         self.state.seconds = self.journal.seconds
         saving.save(self.checkpoints, self.state, self.step, self.run.save_policy)
 

@@ -25,6 +25,7 @@ from envs.data.histories import describe
 from envs.data.store import Dataset
 from envs.data.windows import Window, Windows
 from policies import store
+from trainers.evaluate.demonstration import film_expert
 from trainers.evaluate.final import evaluate_and_report
 from trainers.health.before import check_health
 from trainers.loop.stop import interruptible
@@ -121,7 +122,7 @@ def train(request: Request, family: Family, folder: Path, device: torch.device) 
         "parameters": report.facts["parameters"],
         "steps": outcome.step,
         "seconds": outcome.seconds,
-        "samples_per_second": outcome.step * request.trainer.batch_size / outcome.seconds,
+        "samples_per_second": outcome.step * request.trainer.batch_size / outcome.step_seconds,
     }
     evaluate_and_report(request, family, folder, device, best, facts)
     return "done"
@@ -165,6 +166,8 @@ def collect(request: Request, family: Family, folder: Path, device: torch.device
             f"{entropies(data, floor)}{describe(meta)}\n  {data.folder}"
         )
         summary[split] = {"folder": str(data.folder), **{key: meta[key] for key in ("episodes", "steps", "seconds", "expert")}}
+    if shown := film_expert(family, request.eval.media, folder):
+        say(f"picture      {shown}")
     write_json(folder / "summary.json", {"status": "done", **summary})
     return "done"
 

@@ -44,7 +44,7 @@ def build_trainer(request: Request, family: Family, folder: Path, device: torch.
         request.seed,
         device,
         save_policy,
-        make_records=lambda offset, step: Records(folder, request.logger, offset, step),
+        make_records=lambda offset, step, digest: Records(folder, request.logger, offset, step, digest),
         play=play if request.trainer.eval_episodes else None,
         judged_by=evaluator_of(policy).judged_by,
         floor=floor,

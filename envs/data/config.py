@@ -40,6 +40,8 @@ class DataConfig:
         if not set(self.learners) <= set(self.SOURCES):
             several = f", or several of {', '.join(self.SOURCES)} joined by +" if len(self.SOURCES) > 1 else ""
             raise ValueError(f"data.source must be one of {', '.join(known)}{several}, got {self.source}")
+        if len(self.learners) > 1 and len(set(self.learners)) == 1:
+            raise ValueError(f"data.source={self.source} is {self.learners[0]} alone; write that, or join two different sources")
         for name in ("episodes", "val_episodes", "episodes_per_history"):
             if not 1 <= getattr(self, name) <= EPISODES_PER_DATA_SEED:
                 raise ValueError(f"data.{name} must be between 1 and {EPISODES_PER_DATA_SEED}, got {getattr(self, name)}")

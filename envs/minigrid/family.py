@@ -7,6 +7,7 @@ The modality called `grid` is what MiniGrid calls image: 7x7 cells of (object, c
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import importlib.util
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -106,7 +107,8 @@ class MiniGrid(Family):
     def accepts(cls, config: Config, needs: Needs = "play") -> str | None:
         ids = [id for id in gymnasium.registry if id.startswith(("MiniGrid-", "BabyAI-"))]
         if config.id not in ids:
-            close = difflib.get_close_matches(config.id, ids, n=1, cutoff=0.5)
+            part = [id for id in (Config.id, *cls.suggested_ids(), *ids) if config.id and config.id.lower() in id.lower()]
+            close = part or difflib.get_close_matches(config.id, ids, n=1, cutoff=0.5)
             hint = f"Did you mean {close[0]}?" if close else "https://minigrid.farama.org lists them."
             return f"There is no MiniGrid or BabyAI id {config.id}. {hint}"
         entry = str(gymnasium.spec(config.id).entry_point)
@@ -123,6 +125,12 @@ class MiniGrid(Family):
         if needs_expert and config.data.source == "searcher" and type(simulator(config.id)) not in SEARCHED:
             return f"env.data.source=searcher opens no doors; it searches {', '.join(SEARCHED.values())}."
         return super().accepts(config, needs)
+
+    @classmethod
+    def suggested_ids(cls) -> list[str]:
+        """Those that have an expert."""
+        patterns = [pattern for names in PLANNED.values() for pattern in names.split(", ")]
+        return [id for id in gymnasium.registry if any(fnmatch.fnmatchcase(id, pattern) for pattern in patterns)]
 
     def make_vector(self, deal: Deal) -> MiniGridVector:
         """A task is a layout, named by its seed."""

@@ -98,7 +98,7 @@ def loop(name: str) -> Callable[[int], object]:
             seed=0,
             device=torch.device("cpu"),
             save_policy=lambda into, acting: None,
-            make_records=lambda offset, step: Records(folder, Logger(), offset, step),
+            make_records=lambda offset, step, digest: Records(folder, Logger(), offset, step, digest),
         ),
     )
     trainer.begin()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,11 +99,20 @@ def test_nothing_is_left_behind(launch: Callable, here: Path, request_for: Calla
     assert [path.name for path in here.iterdir()] == ["trained"]
 
 
+@pytest.mark.parametrize(
+    "values", [("policy.hidden_dim=1e6",), ("policy.layers=1e6",), ("policy.horizon=1e6", "policy.hidden_dim=1e5")]
+)
+def test_a_network_that_memory_cannot_hold_is_counted_and_refused(request_for: Callable, values: tuple[str, ...]):
+    with pytest.raises(BadRequest, match=r"this network is too large: .* Lower policy\.\w+=100000"):
+        request_for("policy=masked_dit", *values)
+
+
 @pytest.mark.parametrize("policy", options("policy"))
 def test_a_policy_without_memory_has_the_names_and_shapes_of_one_with_it(request_for: Callable, policy: str):
     asked = request_for(*pair(policy))
     spaces = asked.targets["env"](asked.env).spaces
-    bare, whole = fit.hollow(asked.targets["policy"], asked.policy, spaces), asked.targets["policy"](asked.policy, spaces)
+    bare = fit.hollow(asked.targets["policy"], asked.policy, spaces, math.inf)
+    whole = asked.targets["policy"](asked.policy, spaces)
     assert all(tensor.is_meta for tensor in bare.state_dict().values())
     assert {name: tensor.shape for name, tensor in bare.state_dict().items()} == {
         name: tensor.shape for name, tensor in whole.state_dict().items()
@@ -125,12 +135,12 @@ class Counting(Policy):
 
 def test_a_policy_that_needs_memory_gets_it(tmp_path: Path):
     store.save(tmp_path, "their.Counting", Theirs(), SPACES, Counting(Theirs(), SPACES).state_dict())
-    fit.refuse_misfit(fit.hollow(Counting, Theirs(), SPACES), tmp_path, Theirs(), SPACES)
+    fit.refuse_misfit(Counting, tmp_path, Theirs(), SPACES)
     with pytest.raises(BadRequest, match=r"this Counting: policy\.layers is 2 there and 3 here"):
-        fit.refuse_misfit(fit.hollow(Counting, Theirs(3), SPACES), tmp_path, Theirs(3), SPACES)
+        fit.refuse_misfit(Counting, tmp_path, Theirs(3), SPACES)
 
 
 def test_weights_of_other_code_are_told_apart_by_a_tensor(tmp_path: Path):
     store.save(tmp_path, "their.Counting", Theirs(), SPACES, {"body.weight": torch.zeros(3)})
     with pytest.raises(BadRequest, match=r"its body\.0\.0\.bias is missing there and \[3\] here, made by another version"):
-        fit.refuse_misfit(Counting(Theirs(), SPACES), tmp_path, Theirs(), SPACES)
+        fit.refuse_misfit(Counting, tmp_path, Theirs(), SPACES)

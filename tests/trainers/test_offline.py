@@ -53,7 +53,7 @@ def trainer(request_for: Callable, data_dir: Path, tmp_path: Path) -> Iterator[C
                 seed=0,
                 device=torch.device("cpu"),
                 save_policy=lambda into, acting: write_tensors(into / "policy.safetensors", acting.state_dict()),
-                make_records=lambda offset, step: Records(place, Logger("none"), offset, step),
+                make_records=lambda offset, step, digest: Records(place, Logger("none"), offset, step, digest),
                 floor=floor,
             ),
         )

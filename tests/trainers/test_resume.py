@@ -65,7 +65,8 @@ def assert_same_run(one: Path, other: Path) -> None:
         assert (last[0] / name).read_bytes() == (last[1] / name).read_bytes()
     states = [json.loads((folder / "state.json").read_text()) for folder in last]
     for state in states:
-        state.pop("seconds")
+        for name in ("seconds", "step_seconds"):
+            state.pop(name)
     assert states[0] == states[1]
     assert os.readlink(one / "checkpoints/best") == os.readlink(other / "checkpoints/best")
     scores = [json.loads((folder / "evaluation.json").read_text())["scores"] for folder in (one, other)]

@@ -14,6 +14,9 @@ from envs.base import SPLITS, Family, Score
 from policies.base import Policy
 from trainers.evaluate.pictures import Picture
 
+MOST_LANES = 100_000  # each of them takes memory at once
+MOST_FILMED = 100  # episodes in one picture
+
 
 @dataclass
 class Config:
@@ -39,8 +42,10 @@ class Config:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {self.split}")
         if sorted(self.decode) not in (["sampled"], ["greedy"], ["greedy", "sampled"]):
             raise ValueError(f"decode must be a list of sampled, greedy or both, got {self.decode}")
-        if self.media < 0:
-            raise ValueError(f"media must be at least 0, got {self.media}")
+        if self.num_envs > MOST_LANES:
+            raise ValueError(f"num_envs must be at most {MOST_LANES}, got {self.num_envs}")
+        if not 0 <= self.media <= MOST_FILMED:
+            raise ValueError(f"media must be between 0 and {MOST_FILMED}, got {self.media}")
 
 
 @dataclass

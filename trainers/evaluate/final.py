@@ -13,7 +13,6 @@ import yaml
 
 from conf.build import build
 from conf.check import Request
-from conf.folder import leaves
 from envs.base import Family
 from policies.base import Policy
 from trainers.evaluate import episodes, in_context
@@ -43,15 +42,8 @@ def evaluate_and_report(
         {"status": "done", **facts, "seen_in_training": result.record["seen_in_training"], "scores": scores},
     )
     records = Records(folder, request.logger)
-    headline = request.eval.decode[0]
-    records.hyperparameters(
-        dict(leaves(yaml.safe_load((folder / "config.yaml").read_text()))),
-        {
-            f"{request.eval.split}/{name}": value
-            for name in ("success", "return")
-            if (value := scores[headline][name]) is not None
-        },
-    )
+    config = (folder / "config.yaml").read_text()
+    records.final(request.eval.split, request.eval.decode[0], scores, config, facts.get("steps", 0))
     for picture in result.pictures:
         records.media(f"{request.eval.split}/{picture.title}", picture.encoded, picture.shape, facts.get("steps", 0))
     for name, curve in result.record.get("by_episode", {}).items():
@@ -59,11 +51,13 @@ def evaluate_and_report(
     records.close()
 
     console.print(evaluator.table(result.record, request.config["policy"]["_target_"].split(".")[-2]))
-    words = f"{facts['parameters']:,} parameters"
+    words = f"seed {request.seed}, {facts['parameters']:,} parameters"
     if "seconds" in facts:
-        words += f", trained for {facts['seconds']:.0f} s ({facts['steps']} steps, {facts['samples_per_second']:,.0f} samples/s)"
+        words += (
+            f", trained for {facts['seconds']:.0f} s ({facts['steps']} steps of {facts['samples_per_second']:,.0f} samples/s)"
+        )
     say(f"{words}, evaluated in {facts['evaluation_seconds']:.0f} s\nrun folder   {folder}")
-    if request.logger.name == "tensorboard":
+    if request.logger.uses_tensorboard:
         say(f"TensorBoard  {Path(sys.executable).name} -m tensorboard.main --logdir {folder}")
     for path in saved:
         say(f"picture      {path}")

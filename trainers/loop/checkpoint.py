@@ -14,19 +14,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from conf.checkpoint import damage, write_manifest
+from conf.checkpoint import TO_GO_ON, damage, write_manifest
 from conf.errors import BadRequest
-from policies.store import write_tensors
+from conf.files import Damaged, read_json
+from policies.store import read_tensors, write_tensors
 
+STEP = re.compile(r"step-\d{1,12}")
 KEPT = 2  # newest checkpoints, beside the best
 
 
@@ -75,30 +78,79 @@ def save(root: Path, step: int, write_policy: Callable[[Path], None], tensors: d
 def newest(root: Path, say: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint that is whole. Damaged ones are put aside, with a message, and the one before is used."""
     folders = _by_step(root)
-    faults = {folder: fault for folder in folders if (fault := damage(folder))}
+    faults = {folder: fault for folder in folders if (fault := _fault(folder))}
     whole = next((folder for folder in folders if folder not in faults), None)
     if whole is None:
         if faults:
             raise BadRequest(f"every checkpoint in {root} is damaged; start again with another hydra.run.dir")
         return None
     for folder in folders[: folders.index(whole)]:
-        aside = next(path for i in range(1, 1000) if not (path := root / f"damaged-{i}-{folder.name}").exists())
-        os.rename(folder, aside)
+        aside = _put_aside(folder)
         say(f"{folder.name} is damaged ({faults[folder]}); it is put aside as {aside.name} and the one before it is used")
-    state = json.loads((whole / "state.json").read_text())
+    for place in _strangers(root):
+        say(f"{place.name} is no checkpoint; it is put aside as {_put_aside(place).name}")
+    state = read_json(whole / "state.json")
     _link(root / "last", whole.name)  # a kill may have come between the folder and its links
     if (root / f"step-{state['best_step']}").exists():
         _link(root / "best", f"step-{state['best_step']}")
-    return Checkpoint(whole, load_file(whole / "training.safetensors"), state)
+    return Checkpoint(whole, read_tensors(whole / "training.safetensors"), state)
 
 
 def acting_weights(folder: Path) -> dict[str, Tensor]:
-    return load_file(folder / "policy.safetensors")
+    return read_tensors(folder / "policy.safetensors")
+
+
+def _fault(folder: Path) -> str | None:
+    """What keeps a run from going on from this checkpoint, if anything."""
+    if fault := damage(folder, TO_GO_ON):
+        return fault
+    try:
+        state = read_json(folder / "state.json")
+        _check_state(state, step_of(folder))
+    except Damaged as error:
+        return str(error)
+    for name in ("policy.safetensors", "training.safetensors"):
+        try:
+            with safe_open(folder / name, framework="numpy"):  # reads the header
+                pass
+        except SafetensorError as error:
+            return f"{name}: {error}"
+    return None
+
+
+def _check_state(state: dict[str, Any], step: int) -> None:
+    """That the numbers which every trainer keeps there are such numbers."""
+    whole = {name: state.get(name) for name in ("step", "metrics_offset", "threads")}
+    if state.get("best_step") is not None:
+        whole["best_step"] = state["best_step"]
+    for name, value in whole.items():
+        if type(value) is not int or value < 0:
+            raise Damaged(f"state.json: {name} is {value}")
+    if whole["step"] != step:
+        raise Damaged(f"state.json is of step {whole['step']}")
+    for name, kind in (("data", str), ("seconds", (int, float)), ("sums", dict), ("said", dict), ("schedule", dict)):
+        if not isinstance(state.get(name), kind):
+            raise Damaged(f"state.json: {name} is {state.get(name)}")
 
 
 def _by_step(root: Path) -> list[Path]:
     """Newest first."""
-    return sorted((path for path in root.glob("step-*") if path.is_dir()), key=step_of, reverse=True)
+    return sorted(
+        (path for path in root.glob("step-*") if STEP.fullmatch(path.name) and path.is_dir()), key=step_of, reverse=True
+    )
+
+
+def _strangers(root: Path) -> list[Path]:
+    """What lies where a checkpoint or a link to one belongs."""
+    links = [root / name for name in ("last", "best")]
+    named = [path for path in root.glob("step-*") if not (STEP.fullmatch(path.name) and path.is_dir())]
+    return [*named, *(link for link in links if link.exists() and not link.is_symlink())]
+
+
+def _put_aside(folder: Path) -> Path:
+    aside = next(path for i in range(1, 1000) if not (path := folder.with_name(f"damaged-{i}-{folder.name}")).exists())
+    os.rename(folder, aside)
+    return aside
 
 
 def _sync(path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from trainers.loop.optim import OptimizerConfig, ScheduleConfig
 
+MOST_THREADS = 1024  # no machine has more cores, and each thread takes memory before it does anything
 PROFILED_WARM_UP = 5  # steps of a profile that do not count: memory is laid out, kernels are chosen, a model may be compiled
 PROFILED_TRACE = 5  # steps in its trace: enough to see what repeats, few enough to open quickly
 PROFILED_LEAST = PROFILED_WARM_UP + 1 + 1 + PROFILED_TRACE  # steps of a whole profile
@@ -44,6 +45,8 @@ class Config:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if not self.max_steps and not self.max_epochs:
             raise ValueError("max_steps and max_epochs are both 0: give one of them a budget")
+        if self.threads > MOST_THREADS:
+            raise ValueError(f"threads must be at most {MOST_THREADS}, got {self.threads}")
         if self.eval_episodes > 100_000:
             raise ValueError(f"eval_episodes cannot exceed 100000, got {self.eval_episodes}")
         if self.batch_size % self.accumulate:

@@ -18,4 +18,6 @@ class State:
     loss: float | None = None  # of the last row of metrics
     sums: dict[str, list[float]] = field(default_factory=dict)  # name -> [sum, count] since the last row of metrics
     metrics_offset: int = 0  # length of metrics.jsonl
-    seconds: float = 0.0  # of training, over all of the run's processes
+    metrics_digest: str = ""  # its hash
+    seconds: float = 0.0  # of training, validations included, over all of the run's processes
+    step_seconds: float = 0.0  # of those, in steps: what samples/s is counted in

@@ -21,17 +21,25 @@ LONGEST_NAME, LONGEST_TAG = 128, 64  # characters that W&B takes
 class Config:
     """`logger.*`"""
 
-    name: Literal["tensorboard", "wandb", "none"] = "tensorboard"  # metrics.jsonl is always written
+    name: Literal["tensorboard", "wandb", "both", "none"] = "tensorboard"  # metrics.jsonl is always written
     project: str = "iolaus"  # this and the rest: of W&B alone
     entity: str | None = None  # the team or user that owns the project; null for the default of whoever is logged in
     mode: Literal["online", "offline"] = "online"  # offline: upload later with `wandb sync`
 
+    @property
+    def uses_wandb(self) -> bool:
+        return self.name in ("wandb", "both")
+
+    @property
+    def uses_tensorboard(self) -> bool:
+        return self.name in ("tensorboard", "both")
+
     def __post_init__(self) -> None:
-        if self.name != "wandb":
+        if not self.uses_wandb:
             return
         package = importlib.util.find_spec("wandb")
         if package is None or package.origin is None:  # without an origin, it is just some folder of that name
-            raise ValueError("name is wandb, which needs an extra package: pip install -e '.[wandb]'")
+            raise ValueError(f"name is {self.name}, which needs an extra package: pip install -e '.[wandb]'")
         if not 1 <= len(self.project) <= LONGEST_NAME or set(self.project) & set("/\\#?%:"):
             raise ValueError(
                 f"project must be 1 to {LONGEST_NAME} characters, none of them one of / \\ # ? % :, got {self.project}"
@@ -39,7 +47,7 @@ class Config:
 
     def refuse_unready(self, tags: Sequence[str]) -> None:
         """What W&B would refuse only once the run has its folder; without a key it would even ask for one, and wait."""
-        if self.name != "wandb":
+        if not self.uses_wandb:
             return
         for tag in tags:
             if not 1 <= len(tag) <= LONGEST_TAG:
@@ -53,19 +61,19 @@ class Config:
             raise BadRequest(f"W&B cannot use the key it found: {error}") from error
         if not known:
             raise BadRequest(
-                "logger=wandb has no W&B key on this machine: run `wandb login`, set WANDB_API_KEY, or add logger.mode=offline"
+                f"logger={self.name} has no W&B key here: run `wandb login`, set WANDB_API_KEY, or add logger.mode=offline"
             )
 
 
 class Board:
-    """`logger=none`: shows nothing."""
+    """What every board can show; this one shows nothing."""
 
     def scalars(self, step: int, values: dict[str, float]) -> None: ...
 
     def text(self, name: str, markdown: str) -> None: ...
 
-    def hyperparameters(self, values: dict[str, Any], scores: dict[str, float]) -> None:
-        """What the run came to, beside what it was made with: one row in a table of runs."""
+    def hyperparameters(self, values: dict[str, Any], scores: dict[str, float], step: int) -> None:
+        """What the run came to at its last step, beside what it was made with: one row in a table of runs."""
 
     def media(self, name: str, encoded: bytes, shape: tuple[int, int], step: int) -> None:
         """An encoded GIF or PNG."""
@@ -90,13 +98,13 @@ class TensorBoard(Board):
     def text(self, name: str, markdown: str) -> None:
         self.writer.add_text(name, markdown, 0)
 
-    def hyperparameters(self, values: dict[str, Any], scores: dict[str, float]) -> None:
+    def hyperparameters(self, values: dict[str, Any], scores: dict[str, float], step: int) -> None:
         from torch.utils.tensorboard.summary import hparams
 
         plain = {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in values.items()}
         for summary in hparams(plain, scores):
             self.writer._get_file_writer().add_summary(summary)
-        self.scalars(0, scores)
+        self.scalars(step, scores)
 
     def media(self, name: str, encoded: bytes, shape: tuple[int, int], step: int) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
@@ -133,7 +141,7 @@ class Wandb(Board):
     def text(self, name: str, markdown: str) -> None:
         self.run.summary[name] = markdown
 
-    def hyperparameters(self, values: dict[str, Any], scores: dict[str, float]) -> None:
+    def hyperparameters(self, values: dict[str, Any], scores: dict[str, float], step: int) -> None:
         self.run.summary.update(scores)  # the configuration has been there from the start
 
     def media(self, name: str, encoded: bytes, shape: tuple[int, int], step: int) -> None:
@@ -145,17 +153,49 @@ class Wandb(Board):
         self.run.log({name: wandb.Video(file, format="gif") if gif else wandb.Image(Image.open(file)), "step": step})
 
 
+class Boards(Board):
+    """Several at once (`logger=both`), or none (`logger=none`)."""
+
+    def __init__(self, boards: Sequence[Board]):
+        self.boards = boards
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        for board in self.boards:
+            board.scalars(step, values)
+
+    def text(self, name: str, markdown: str) -> None:
+        for board in self.boards:
+            board.text(name, markdown)
+
+    def hyperparameters(self, values: dict[str, Any], scores: dict[str, float], step: int) -> None:
+        for board in self.boards:
+            board.hyperparameters(values, scores, step)
+
+    def media(self, name: str, encoded: bytes, shape: tuple[int, int], step: int) -> None:
+        for board in self.boards:
+            board.media(name, encoded, shape, step)
+
+    def flush(self) -> None:
+        for board in self.boards:
+            board.flush()
+
+    def close(self) -> None:
+        for board in self.boards:
+            board.close()
+
+
 def opened(config: Config, folder: Path, purge_step: int | None) -> Board:
     """`purge_step`: what a killed process showed from there on will be shown again."""
-    if config.name == "tensorboard":
-        return TensorBoard(folder, purge_step)
-    return Wandb() if config.name == "wandb" else Board()
+    shown: list[Board] = [TensorBoard(folder, purge_step)] if config.uses_tensorboard else []
+    if config.uses_wandb:
+        shown.append(Wandb())
+    return shown[0] if len(shown) == 1 else Boards(shown)
 
 
 @contextmanager
 def session(config: Config, folder: Path, values: dict[str, Any], say: Callable[[str], None]) -> Iterator[None]:
-    """`logger=wandb`: one W&B run, from before the data is made until the last picture. `values` are its configuration."""
-    if config.name != "wandb" or values["mode"] == "collect":  # which has nothing to show
+    """`logger=wandb` or `both`: one W&B run, from before the data until the last picture. `values` are its configuration."""
+    if not config.uses_wandb or values["mode"] == "collect":  # which has nothing to show
         yield
         return
     config.refuse_unready(values["tags"])  # again: a sweep may have sent the run to another machine

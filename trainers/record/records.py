@@ -6,6 +6,7 @@ and one that was not) can be compared with `cmp`; speeds go to `timing.jsonl`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -13,17 +14,20 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from conf import status
+from conf.folder import leaves
 from trainers.record import boards
 
+FINAL = ("success", "return")  # of each player's score, what a board shows
 log = logging.getLogger("iolaus")
 
 
@@ -46,11 +50,24 @@ def say(text: str) -> None:
 
 
 class Records:
-    """The files of one run. With `offset`, `metrics.jsonl` is cut back to where a checkpoint left it."""
+    """The files of one run. With `offset`, `metrics.jsonl` is cut back to where a checkpoint left it; a file that does not have
+    the hash `digest` that it had there is reported."""
 
-    def __init__(self, folder: Path, logger: boards.Config, offset: int | None = None, step: int = 0):
+    def __init__(self, folder: Path, logger: boards.Config, offset: int | None = None, step: int = 0, digest: str = ""):
         self.folder = folder
-        self.metrics = open(folder / "metrics.jsonl", "ab")  # noqa: SIM115  (open as long as the run)
+        place = folder / "metrics.jsonl"
+        if offset is not None:
+            self.hash = _hash(place, offset)
+            if digest and self.hash.hexdigest() != digest:
+                kept = _put_aside(place)
+                say(
+                    f"warning: metrics.jsonl is not what was written up to step {step}"
+                    + (f"; what is left of it is kept as {kept.name}, and the file begins anew" if kept else "; it begins anew")
+                )
+                self.hash, offset = hashlib.sha256(), 0
+        else:
+            self.hash = hashlib.sha256()
+        self.metrics = open(place, "ab")  # noqa: SIM115  (open as long as the run)
         if offset is not None:
             self.metrics.truncate(offset)
             self.metrics.seek(offset)
@@ -59,7 +76,9 @@ class Records:
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         plain = {name: value if math.isfinite(value) else None for name, value in values.items()}  # JSON knows no NaN
-        self.metrics.write((json.dumps({"step": step, **plain}) + "\n").encode())
+        row = (json.dumps({"step": step, **plain}) + "\n").encode()
+        self.metrics.write(row)
+        self.hash.update(row)
         self.board.scalars(step, values)
         status.note(**{name: plain[key] for key, name in NOTED.items() if key in plain})
 
@@ -73,8 +92,14 @@ class Records:
         self.board.text("health", markdown)
         self.board.scalars(0, {f"health/{name}": value for name, value in values.items()})
 
-    def hyperparameters(self, values: dict[str, Any], scores: dict[str, float]) -> None:
-        self.board.hyperparameters(values, scores)
+    def final(self, split: str, headline: str, scores: Mapping[str, Mapping[str, Any]], config: str, step: int) -> None:
+        """What the run came to at its last step, for the board alone: the headline's scores, those of everybody else beside
+        them, and the configuration (the text of config.yaml)."""
+        shown = {f"{split}/{name}": scores[headline][name] for name in FINAL}
+        shown |= {f"{split}/{player}/{name}": score.get(name) for player, score in scores.items() for name in FINAL}
+        known = {name: float(value) for name, value in shown.items() if value is not None}
+        self.board.text("config", f"```yaml\n{config}```")
+        self.board.hyperparameters(dict(leaves(yaml.safe_load(config))), known, step)
 
     def curve(self, name: str, values: list[float]) -> None:
         """A score by episode: for the board alone, since evaluation.json holds it."""
@@ -85,11 +110,16 @@ class Records:
         self.board.media(name, encoded, shape, step)
 
     def flush(self) -> int:
-        """Everything reaches the disc; the returned offset into metrics.jsonl belongs into the checkpoint."""
+        """Everything reaches the disc; the returned offset into metrics.jsonl, and `digest`, belong into the checkpoint."""
         self.metrics.flush()
         os.fsync(self.metrics.fileno())
         self.board.flush()
         return self.metrics.tell()
+
+    @property
+    def digest(self) -> str:
+        """The hash of metrics.jsonl as far as it is written."""
+        return self.hash.hexdigest()
 
     def close(self) -> None:
         if self.metrics.closed:
@@ -98,6 +128,24 @@ class Records:
         self.metrics.close()
         self.timing.close()
         self.board.close()
+
+
+def _hash(path: Path, length: int) -> Any:
+    """Of the first `length` bytes of a file, or of as many as there are."""
+    found = hashlib.sha256()
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        while length > 0 and (part := file.read(min(length, 1 << 20))):
+            found.update(part)
+            length -= len(part)
+    return found
+
+
+def _put_aside(path: Path) -> Path | None:
+    if not path.exists():
+        return None
+    aside = next(other for i in range(1, 1000) if not (other := path.with_name(f"damaged-{i}-{path.name}")).exists())
+    os.rename(path, aside)
+    return aside
 
 
 class Bar:

@@ -6,15 +6,23 @@ from pathlib import Path
 import pytest
 import torch
 
+from conf.checkpoint import write_manifest
 from conf.errors import BadRequest
+from policies.store import write_tensors
 from trainers.loop import checkpoint
+
+STATE = {"data": "d", "threads": 1, "metrics_offset": 0, "seconds": 0.0, "sums": {}, "said": {}, "schedule": {}}
 
 
 def save(root: Path, step: int, best_step: int = 1) -> Path:
     def write(folder: Path) -> None:
         (folder / "policy.json").write_text("{}")
+        (folder / "config.yaml").write_text("{}")
+        write_tensors(folder / "policy.safetensors", {"a": torch.full((3,), float(step))})
 
-    return checkpoint.save(root, step, write, {"weight/a": torch.full((3,), float(step))}, {"step": step, "best_step": best_step})
+    return checkpoint.save(
+        root, step, write, {"weight/a": torch.full((3,), float(step))}, {**STATE, "step": step, "best_step": best_step}
+    )
 
 
 def names(root: Path) -> set[str]:
@@ -32,14 +40,16 @@ def test_what_was_saved_comes_back(tmp_path):
     save(tmp_path, 7, best_step=7)
     found = checkpoint.newest(tmp_path, pytest.fail)
     assert found is not None
-    assert torch.equal(found.tensors["weight/a"], torch.full((3,), 7.0)) and found.state == {"step": 7, "best_step": 7}
+    assert torch.equal(found.tensors["weight/a"], torch.full((3,), 7.0)) and found.state == {**STATE, "step": 7, "best_step": 7}
 
 
 def test_nothing_is_there(tmp_path):
     assert checkpoint.newest(tmp_path / "checkpoints", pytest.fail) is None
 
 
-@pytest.mark.parametrize("name", ["training.safetensors", "state.json", "policy.json", "manifest.json"])
+@pytest.mark.parametrize(
+    "name", ["training.safetensors", "state.json", "policy.json", "policy.safetensors", "config.yaml", "manifest.json"]
+)
 @pytest.mark.parametrize("harm", ["cut", "flipped", "gone"])
 def test_a_damaged_one_is_put_aside_and_the_one_before_is_used(tmp_path, name, harm):
     save(tmp_path, 1)
@@ -95,3 +105,57 @@ def test_links_are_mended_after_a_kill_between_the_folder_and_its_links(tmp_path
         (tmp_path / link).symlink_to("step-1")
     checkpoint.newest(tmp_path, pytest.fail)
     assert os.readlink(tmp_path / "last") == os.readlink(tmp_path / "best") == "step-2"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("state.json", "[]", "state.json is not a JSON object"),
+        ("state.json", "null", "state.json is not a JSON object"),
+        ("state.json", "{}", "state.json: step is None"),
+        ("state.json", '{"step": "x"}', "state.json: step is x"),
+        ("state.json", '{"step": -5}', "state.json: step is -5"),
+        ("state.json", '{"step": NaN}', "state.json holds NaN"),
+        ("state.json", '{"step": 1e30}', "state.json: step is 1e+30"),
+        ("state.json", "[" * 100_000, "state.json is not JSON"),
+        ("training.safetensors", "a pickle", "training.safetensors"),
+        ("policy.safetensors", "a pickle", "policy.safetensors"),
+        ("manifest.json", "{}", "manifest.json does not name policy.json"),
+        ("manifest.json", "[]", "manifest.json is not a JSON object"),
+        ("manifest.json", "5", "manifest.json is not a JSON object"),
+    ],
+)
+def test_a_whole_manifest_vouches_for_nothing(tmp_path, name, content, fault):
+    save(tmp_path, 1)
+    folder = save(tmp_path, 2)
+    (folder / name).write_text(content)
+    if name != "manifest.json":
+        (folder / "manifest.json").unlink()
+        write_manifest(folder)
+    messages: list[str] = []
+    found = checkpoint.newest(tmp_path, messages.append)
+    assert found is not None and found.state["step"] == 1
+    [message] = messages
+    assert f"step-2 is damaged ({fault}" in message
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "directory"])
+def test_only_files_are_read(tmp_path, kind):
+    save(tmp_path, 1)
+    place = save(tmp_path, 2) / "policy.safetensors"
+    place.unlink()
+    {"pipe": os.mkfifo, "link": lambda path: path.symlink_to("/dev/zero"), "directory": Path.mkdir}[kind](place)
+    messages: list[str] = []
+    found = checkpoint.newest(tmp_path, messages.append)
+    assert found is not None and found.state["step"] == 1 and "policy.safetensors is" in messages[0]
+
+
+def test_what_is_no_checkpoint_is_put_aside(tmp_path):
+    save(tmp_path, 1)
+    (tmp_path / "step-abc").mkdir()
+    (tmp_path / "last").unlink()
+    (tmp_path / "last").mkdir()
+    messages: list[str] = []
+    found = checkpoint.newest(tmp_path, messages.append)
+    assert found is not None and os.readlink(tmp_path / "last") == "step-1"
+    assert len(messages) == 2 and all("is no checkpoint; it is put aside as damaged-1-" in message for message in messages)

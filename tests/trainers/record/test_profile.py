@@ -103,7 +103,7 @@ def test_profiling_changes_no_weight(request_for: Callable, data_dir: Path, tmp_
                 seed=0,
                 device=torch.device("cpu"),
                 save_policy=lambda into, acting: write_tensors(into / "policy.safetensors", acting.state_dict()),
-                make_records=lambda offset, step: Records(folder, Logger("none"), offset, step),
+                make_records=lambda offset, step, digest: Records(folder, Logger("none"), offset, step, digest),
             ),
         )
 

@@ -1,0 +1,93 @@
+"""All the private names of Hydra and OmegaConf that this project uses, in one place; pyproject.toml pins both packages.
+
+Hydra prints what goes wrong and exits with 1; here it raises. And it makes objects out of what it has composed before it calls
+anybody; here everything below `hydra.*` is checked first.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from hydra._internal import hydra as hydra_application
+from hydra._internal import utils as hydra_utils
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from conf.errors import BadRequest
+from conf.overrides import refuse_wrong_choices, trusted_by
+from conf.targets import refuse_in_hydra
+
+
+class CheckedLoader(ConfigLoaderImpl):
+    """Every config that Hydra composes, that of each run of a sweep included, is checked before anything is made of it."""
+
+    trusted: frozenset[str] = frozenset()  # by the command line, which is what is composed first
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        refuse_wrong_choices(overrides, self.get_group_options)
+        composed = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        self.trusted |= {*trusted_by(overrides)}
+        refuse_in_hydra(composed, [*self.trusted])
+        return composed
+
+
+def take_over() -> None:
+    """Hydra raises its errors instead of printing them, and composes with our loader. Once, before `hydra.main` runs."""
+    hydra_utils.run_and_report = lambda func: func()
+    hydra_application.ConfigLoaderImpl = CheckedLoader  # type: ignore[misc]
+
+
+def flags(arguments: Sequence[str]) -> argparse.Namespace:
+    """Hydra's own flags as they were typed; BadRequest if there is no such flag."""
+    parser = hydra_utils.get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    return parser.parse_args([*arguments])
+
+
+def config_flags(arguments: Sequence[str]) -> list[str]:
+    """Of those flags the ones that say where configs lie, as words again."""
+    given, _ = hydra_utils.get_args_parser().parse_known_args([*arguments])
+    named = {"--config-dir": given.config_dir, "--config-path": given.config_path, "--config-name": given.config_name}
+    return [word for flag, value in named.items() if value for word in (flag, value)]
+
+
+def refuse_flags(arguments: Sequence[str]) -> None:
+    """BadRequest for a flag that does not exist, or that would unpickle a file."""
+    if flags(arguments).experimental_rerun is not None:
+        raise BadRequest("--experimental-rerun would unpickle a file; paste the line in the run's command.txt instead")
+
+
+def is_single(hydra: Any) -> bool:
+    """Whether this run is no part of a sweep."""
+    return bool(hydra.mode == RunMode.RUN)
+
+
+def has_our_folder(hydra: Any) -> bool:
+    """Whether our callback or our sweeper chose the folder of this run, and not somebody else's sweeper."""
+    return is_single(hydra) or str(hydra.sweeper._target_).startswith("hydra_plugins.iolaus_sweeper.")
+
+
+def root(node: DictConfig) -> Any:
+    return node._get_root()
+
+
+def is_filled(node: DictConfig) -> bool:
+    """Whether it is a group of values, and not null or `???`."""
+    return not node._is_none() and not node._is_missing()
+
+
+def _refuse(message: str) -> NoReturn:
+    flag = message.removeprefix("unrecognized arguments: ").split(" ")[0]
+    if flag == message.split(" ")[0]:
+        raise BadRequest(f"{message}; python launch.py --hydra-help lists the flags")
+    raise BadRequest(f"there is no flag {flag}; values are written key=value, and python launch.py --hydra-help lists the flags")

@@ -1,0 +1,46 @@
+"""How large a network is, counted while it is being made and without making it: one that is too large is never finished."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+MOST_TENSORS = 100_000  # a network of so many parts takes minutes to make, and no network here has a hundredth of it
+TO_TRAIN = 5  # numbers a weight takes in training: itself, its gradient, two moments, an average
+
+
+class TooLarge(Exception):
+    """The module that was being made holds more numbers than it may."""
+
+
+def physical() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@contextmanager
+def at_most(numbers: float) -> Iterator[None]:
+    """While a module is made under it, TooLarge as soon as its parameters and buffers hold more numbers than that."""
+    from torch.nn.modules import module
+
+    held = {"numbers": 0, "tensors": 0}
+
+    def count(_: Any, name: str, tensor: Any) -> None:
+        if tensor is not None:
+            held["numbers"] += tensor.numel()
+            held["tensors"] += 1
+            if held["numbers"] > numbers or held["tensors"] > MOST_TENSORS:
+                raise TooLarge
+
+    hooks = [module.register_module_parameter_registration_hook(count), module.register_module_buffer_registration_hook(count)]
+    try:
+        yield
+    except RuntimeError as error:
+        if "overflow" in str(error).lower():  # a single tensor whose size does not even fit into a number
+            raise TooLarge from error
+        raise
+    finally:
+        for hook in hooks:
+            hook.remove()

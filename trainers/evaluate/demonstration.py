@@ -1,0 +1,23 @@
+"""`mode=collect` shows what was recorded: a film of the first training episodes, played by the expert."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from envs.base import Family
+from envs.play import ExpertPlayer, play
+from trainers.evaluate.episodes import FILMED
+from trainers.evaluate.pictures import film
+
+
+def film_expert(family: Family, episodes: int, folder: Path) -> Path | None:
+    """The film in `folder`; None where there is no expert, nothing is rendered, or no episode is asked for."""
+    if not episodes or family.accepts(family.config, needs="expert") is not None:
+        return None
+    seeds = family.seeds("train", episodes)
+    kept = play(ExpertPlayer(family), family, seeds, episodes, keep=episodes).actions
+    frames = family.render(seeds, [kept[index][:FILMED] for index in range(episodes)])
+    if frames is None:
+        return None
+    return replace(film(frames), file="expert.gif").save(folder / "media")
