@@ -232,18 +232,17 @@ def test_sweep_goes_on_after_a_failure_and_leaves_out_the_invalid(launch: Any, t
     swept = launch(*words, "env.fault=full,bad", "env.data.noise=0,2", "skip_invalid=true")
     assert swept.returncode == 2  # the higher one
     assert "left out 2 of 4 runs" in swept.stderr
-    assert "cannot write /disc/x: no space left. Nothing saved so far is lost" in swept.stderr and "no such state" in swept.stderr
-    assert "Traceback" not in swept.stderr
+    said = swept.stdout + swept.stderr
+    assert "cannot write /disc/x: no space left. Nothing saved so far is lost" in said and "no such state" in said
+    assert "Traceback" not in said
     runs = [path for path in (tmp_path / "swept").iterdir() if path.is_dir()]
-    assert sorted(run.name.rpartition("-")[0] for run in runs) == [
-        "env.fault=bad,env.data.noise=0",
-        "env.fault=full,env.data.noise=0",
-    ]
+    assert sorted(run.name.rpartition("-")[0] for run in runs) == ["env.fault=bad", "env.fault=full"]
     assert all(yaml.safe_load((run / "config.yaml").read_text())["env"]["data"]["noise"] == 0 for run in runs)
 
 
 def test_a_folder_is_held_to_its_run_under_a_foreign_sweeper(launch: Any, tmp_path: Path) -> None:
-    words = ["-m", "hydra/sweeper=theirs", "mode=collect", "policy=mine", "env=faulty", TRUST, "env.fault=full"]
+    machinery = ["-m", "hydra/sweeper=theirs", "hydra/launcher=basic"]
+    words = [*machinery, "mode=collect", "policy=mine", "env=faulty", TRUST, "env.fault=full"]
     assert "cannot write /disc/x" in launch(*words).stderr
     [run] = (tmp_path / "runs/sweep").glob("*/0")  # and not auto/0
     assert not (tmp_path / "auto").exists()

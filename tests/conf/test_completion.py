@@ -12,8 +12,8 @@ from conf.completion import suggestions
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("python launch.py mode=", ["mode=train", "mode=eval", "mode=collect", "mode=health"]),
-        ("python launch.py mode=e", ["mode=eval"]),
+        ("python launch.py mode=", ["mode=train", "mode=eval", "mode=collect", "mode=health", "mode=export"]),
+        ("python launch.py mode=ev", ["mode=eval"]),
         ("python launch.py device=c", ["device=cpu", "device=cuda"]),
         ("python launch.py env=darkroom env.data.source=ex", ["env.data.source=expert", "env.data.source=explorer"]),
         ("python launch.py env.id=MiniGrid-DoorKey-8", ["env.id=MiniGrid-DoorKey-8x8-v0"]),

@@ -34,8 +34,8 @@ def test_choices(words: list[str], sentence: str | None) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["seed=range(0,10000000)"], "this sweep has 10,000,000 runs (10,000,000 of seed); at most 10,000"),
-        (["seed=range(0,200)", "a=1,2", "b=range(0,1,0.01)"], "40,000 runs (200 of seed x 2 of a x 100 of b)"),
+        (["seed=range(0,10000000)"], "this sweep has 10,000,000 runs (10,000,000 of seed); at most 100,000"),
+        (["seed=range(0,2000)", "a=1,2", "b=range(0,1,0.01)"], "400,000 runs (2,000 of seed x 2 of a x 100 of b)"),
         (["seed=range(0,0)"], "seed=range(0,0) is an empty sweep"),
         (["seed=range(3,0)"], "seed=range(3,0) is an empty sweep"),
         (["seed=range(0,3,0)"], "seed=range(0,3,0) never arrives, because its step is 0"),
