@@ -129,7 +129,7 @@ class MiniGrid(Family):
     @classmethod
     def suggested_ids(cls) -> list[str]:
         """Those that have an expert."""
-        patterns = [pattern for names in PLANNED.values() for pattern in names.split(", ")]
+        patterns = [pattern for names in (*PLANNED.values(), WITH_ERRANDS) for pattern in names.split(", ")]
         return [id for id in gymnasium.registry if any(fnmatch.fnmatchcase(id, pattern) for pattern in patterns)]
 
     def make_vector(self, deal: Deal) -> MiniGridVector:
