@@ -31,6 +31,7 @@ IN_CONTEXT = {
     "ad": ("policy.length=24", "policy.context=20"),
     "compressed_ad": ("policy.length=24", "policy.blocks=[8,12]", "policy.block=9", "policy.latents=4"),
 }
+NO_EXPERT = ("gym",)  # environments in which one learns from somebody's recorded episodes only
 HISTORIES = {
     "minigrid": ("env.data.source=annealed_expert", "env.max_steps=20"),
     "toy": ("env.data.source=annealed_expert",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers import IN_CONTEXT, ROOT, options, pair
+from helpers import IN_CONTEXT, NO_EXPERT, ROOT, options, pair
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TINY = (
@@ -32,6 +33,8 @@ def pairs() -> Iterator:
     """Every pair; every day only each policy where it belongs (tests/policies/test_contract.py makes and trains them all)."""
     for policy in options("policy"):
         for env in options("env"):
+            if env in NO_EXPERT or (env == "push" and importlib.util.find_spec("pybullet") is None):
+                continue
             home = "darkroom" if policy in IN_CONTEXT else "minigrid"
             yield pytest.param(policy, env, marks=() if env == home else pytest.mark.slow)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from helpers import CONTINUOUS_TOY, options, pair
+from helpers import CONTINUOUS_TOY, NO_EXPERT, options, pair
 
 from conf.checkpoint import write_manifest
 from conf.errors import BadRequest
@@ -36,7 +36,7 @@ class Setting(NamedTuple):
 # (policy, environment) -> words of the sentence that refuses them. Any other refusal is a fault.
 REFUSED: dict[tuple[str, str], str] = {}
 # The toy is held to the same promises as what it stands for: images, a state vector and continuous actions.
-ENVIRONMENTS = ["toy", *(env for env in options("env") if env != "push")]
+ENVIRONMENTS = ["toy", *(env for env in options("env") if env not in ("push", *NO_EXPERT))]
 PAIRS = [(policy, env) for policy in options("policy") for env in ENVIRONMENTS]
 
 
@@ -212,10 +212,13 @@ def alternatives(space: spaces.Space, chosen: torch.Tensor) -> torch.Tensor:
 
 
 class _Latest(Noise):
-    """The largest draw there is: the last moment of a diffusion, everything hidden."""
+    """The largest time there is, at which a diffusion hides everything; and no Gaussian noise, where greedy acting starts."""
 
     def uniform(self, *shape: int) -> torch.Tensor:
         return torch.full((len(self.rows), *shape), 1 - 2**-24)
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        return torch.zeros(len(self.rows), *shape)
 
 
 def _rows(batch: Batch, rows: slice) -> Batch:

@@ -1,0 +1,79 @@
+"""A conditional 1-D U-Net over action chunks (Janner et al. 2022; Chi et al. 2023): convolutions along the chunk's steps, and a
+condition vector that scales and shifts every block's features (FiLM, Perez et al. 2018)."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+GROUPS = 8  # of channels, each normalised by itself
+
+
+def norm(channels: int, normalise: bool) -> nn.Module:
+    return nn.GroupNorm(GROUPS, channels) if normalise else nn.Identity()
+
+
+class Block(nn.Module):
+    """Two convolutions; between them the condition scales and shifts each channel."""
+
+    def __init__(self, inward: int, outward: int, condition: int, kernel: int, normalise: bool):
+        super().__init__()
+        self.first = nn.Conv1d(inward, outward, kernel, padding=kernel // 2)
+        self.second = nn.Conv1d(outward, outward, kernel, padding=kernel // 2)
+        self.norm_first, self.norm_second = (norm(outward, normalise) for _ in range(2))
+        self.film = nn.Linear(condition, 2 * outward)
+        self.shortcut = nn.Conv1d(inward, outward, 1) if inward != outward else nn.Identity()
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:  # [B, inward, H], [B, condition] -> [B, outward, H]
+        scale, shift = self.film(F.mish(condition))[..., None].chunk(2, dim=1)  # [B, outward, 1] each
+        y = F.mish(self.norm_first(self.first(x))) * (1 + scale) + shift
+        y = F.mish(self.norm_second(self.second(y)))
+        return y + self.shortcut(x)
+
+
+class Stage(nn.Module):
+    """Two blocks at one length of the chunk."""
+
+    def __init__(self, inward: int, outward: int, condition: int, kernel: int, normalise: bool):
+        super().__init__()
+        self.first = Block(inward, outward, condition, kernel, normalise)
+        self.second = Block(outward, outward, condition, kernel, normalise)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        return self.second(self.first(x, condition), condition)
+
+
+class UNet1d(nn.Module):
+    """[B, H, A] and a condition [B, condition] -> [B, H, A]. Each stage but the last halves the number of steps."""
+
+    def __init__(self, actions: int, channels: tuple[int, ...], condition: int, kernel: int, normalise: bool = True):
+        super().__init__()
+        shape = (condition, kernel, normalise)
+        climbs = [*itertools.pairwise(channels)][::-1]  # (to, from), beginning with the shortest chunk
+        self.down = nn.ModuleList(Stage(a, b, *shape) for a, b in itertools.pairwise((actions, *channels)))
+        self.shrink = nn.ModuleList(nn.Conv1d(width, width, 3, stride=2, padding=1) for width in channels[:-1])
+        self.middle = Stage(channels[-1], channels[-1], *shape)
+        self.grow = nn.ModuleList(nn.ConvTranspose1d(wide, width, 4, stride=2, padding=1) for width, wide in climbs)
+        self.up = nn.ModuleList(Stage(2 * width, width, *shape) for width, _ in climbs)
+        self.last = nn.Conv1d(channels[0], channels[0], kernel, padding=kernel // 2)
+        self.norm = norm(channels[0], normalise)
+        self.head = nn.Conv1d(channels[0], actions, 1)
+        self.multiple = 2 ** len(self.shrink)  # chunks are padded to a multiple of so many steps
+
+    def forward(self, chunk: Tensor, condition: Tensor) -> Tensor:
+        horizon = chunk.shape[1]
+        x = F.pad(chunk.transpose(1, 2), (0, -horizon % self.multiple))  # [B, A, H']
+        skips = []
+        for stage, shrink in zip(self.down, [*self.shrink, nn.Identity()], strict=True):
+            x = stage(x, condition)
+            skips.append(x)
+            x = shrink(x)
+        skips.pop()  # the last stage does not shrink, so nothing has to be brought back to its length
+        x = self.middle(x, condition)
+        for grow, stage in zip(self.grow, self.up, strict=True):
+            x = stage(torch.cat([grow(x), skips.pop()], dim=1), condition)
+        x = self.head(F.mish(self.norm(self.last(x))))
+        return x[..., :horizon].transpose(1, 2)
