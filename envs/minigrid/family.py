@@ -29,6 +29,7 @@ from envs.base import Family, Needs, Score
 from envs.data.config import DataConfig
 from envs.deal import Deal
 from envs.minigrid.bank import bank, reset, simulator
+from envs.minigrid.bot import CANNOT, Bot
 from envs.minigrid.engine import VERSION, Engine
 from envs.minigrid.errands import ERRANDS, ErrandPlanner
 from envs.minigrid.planner import Planner
@@ -55,9 +56,10 @@ SEARCHED = {
 }  # worlds without doors
 WITH_ERRANDS = (  # and ids with rules of their own
     "MiniGrid-Unlock*, MiniGrid-BlockedUnlockPickup-*, MiniGrid-KeyCorridor*, MiniGrid-ObstructedMaze-*, MiniGrid-Fetch-*, "
-    "MiniGrid-GoTo*, MiniGrid-PutNear-*, MiniGrid-RedBlueDoors-*, MiniGrid-Memory*"
+    "MiniGrid-GoTo*, MiniGrid-PutNear-*, MiniGrid-RedBlueDoors-*, MiniGrid-Memory*, most BabyAI-*"
 )
 EXACT = (Engine, Fetch, Memory)  # rules by which the planner's plans are the shortest
+LOOPED = 64  # lanes of the real MiniGrid: more are not faster
 TILE = 16  # pixels of a rendered cell
 MINIGRID_WORDS = 18  # the longest mission of MiniGrid's own, LockedRoom's
 BABYAI_WORDS = 72  # the longest sentence of BabyAI's grammar: twice "put the red ball in front of you next to ... and put ..."
@@ -94,6 +96,8 @@ class MiniGrid(Family):
         self.max_steps = config.max_steps or _longest_episode(env)
         self.rules = rules_of(env)
         self.planned = has_expert(env)
+        if not self.batched:
+            self.record_batch = LOOPED
         view = env.agent_view_size
         high = np.array([max(table.values()) for table in (OBJECT_TO_IDX, COLOR_TO_IDX, STATE_TO_IDX)], np.uint8)
         modalities = {
@@ -138,9 +142,11 @@ class MiniGrid(Family):
             return BatchedVector(bank(self.config.id, self.config.max_steps), deal, self.spaces)
         return LoopVector(self.config.id, self.config.max_steps, deal, self.spaces)
 
-    def expert(self) -> Planner | Searcher:
+    def expert(self) -> Planner | Searcher | Bot:
         if sentence := self.accepts(self.config, needs="expert"):
             raise BadRequest(sentence)
+        if not self.batched:
+            return Bot()
         if self.config.data.source == "searcher":
             return Searcher(self.config.data.seed, self.config.straight)
         kind = ErrandPlanner if self.rules in ERRANDS else Planner
@@ -189,6 +195,8 @@ class MiniGrid(Family):
 
 
 def has_expert(env: MiniGridEnv) -> bool:
+    if isinstance(env, RoomGridLevel):
+        return env.spec is not None and not any(name in env.spec.id for name in CANNOT)
     return type(env) in PLANNED or rules_of(env) in ERRANDS
 
 

@@ -86,6 +86,7 @@ class LoopVector(MiniGridVector):
         self.envs = [simulator(id) for _ in range(self.num_envs)]
         self._grid = np.zeros((self.num_envs, *spaces.observation["grid"].shape), np.uint8)  # type: ignore[misc]
         self._direction = np.zeros(self.num_envs, np.int64)
+        self.actions = np.zeros(self.num_envs, np.intp)  # [N] those of the last step, which BabyAI's bot asks for
 
     def _load(self, lanes: np.ndarray, layouts: np.ndarray) -> None:
         for lane, seed in zip(lanes.tolist(), layouts.tolist(), strict=True):
@@ -97,6 +98,7 @@ class LoopVector(MiniGridVector):
     def _play(self, actions: np.ndarray) -> Outcome:
         reward = np.zeros(self.num_envs)
         terminated, truncated = np.zeros((2, self.num_envs), bool)
+        self.actions = actions
         for lane in np.flatnonzero(self.episode >= 0).tolist():
             observation, reward[lane], terminated[lane], truncated[lane], _ = self.envs[lane].step(int(actions[lane]))
             self._see(lane, observation)

@@ -196,7 +196,7 @@ def test_rendering_replays_an_episode(id, size):
         ("MiniGrid-Unlock-v0", "play", None),
         ("BabyAI-BossLevel-v0", "play", None),
         ("MiniGrid-Unlock-v0", "data", None),
-        ("BabyAI-GoToLocal-v0", "data", "no expert for BabyAI-GoToLocal-v0. Ids that have one: MiniGrid-Empty-"),
+        ("BabyAI-KeyInBox-v0", "data", "no expert for BabyAI-KeyInBox-v0. Ids that have one: MiniGrid-Empty-"),
         ("MiniGrid-Playground-v0", "data", "MiniGrid-DoorKey-"),
         ("MiniGrid-DorKey-8x8-v0", "play", "Did you mean MiniGrid-DoorKey-8x8-v0?"),
         ("MiniGrid-WFC-MazeSimple-v0", "play", "does not contain"),

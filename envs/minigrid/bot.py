@@ -1,0 +1,52 @@
+"""BabyAI's own bot as the expert of BabyAI's ids: it follows the instruction, and knows of the world what it has seen.
+
+Paper: Chevalier-Boisvert et al., "BabyAI" (2019), arXiv 1810.08272.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+from minigrid.core.actions import Actions
+from minigrid.utils.baby_ai_bot import BabyAIBot, DisappearedBoxError
+
+from envs.minigrid.vector import LoopVector
+
+CANNOT = ("KeyInBox", "Carrying")  # of ids whose missions it never solves, as its docstring says
+GIVES_UP = (AssertionError, DisappearedBoxError, IndexError, KeyError)  # what it raises where it does not know what to do
+
+
+class Bot:
+    """It has to be asked once in every step of an episode, or it misses what is seen there.
+
+    Where it does not know what to do, it starts to think anew from the present state; its action is `done` as long as that fails.
+    """
+
+    def __init__(self) -> None:
+        self.vector: LoopVector | None = None
+
+    def act(self, vector: VectorEnv) -> np.ndarray:
+        """The next action [N] of every lane, whatever was executed before."""
+        vector = vector.unwrapped
+        assert isinstance(vector, LoopVector), "the bot plays in the real MiniGrid"
+        if vector is not self.vector:
+            self.vector = vector
+            self.bots: list[BabyAIBot | None] = [None] * vector.num_envs
+        action = np.full(vector.num_envs, int(Actions.done))
+        for lane in np.flatnonzero(vector.episode >= 0).tolist():
+            action[lane] = self._next(vector, lane)
+        return action
+
+    def _next(self, vector: LoopVector, lane: int) -> int:
+        env, bot = vector.envs[lane], self.bots[lane]
+        try:
+            if env.step_count and bot is not None:
+                return int(bot.replan(vector.actions[lane]))
+        except GIVES_UP:
+            pass
+        try:  # at the episode's start, or once more with nothing but the present state in mind
+            bot = self.bots[lane] = BabyAIBot(env)
+            return int(bot.replan())
+        except GIVES_UP:
+            self.bots[lane] = None
+            return int(Actions.done)
