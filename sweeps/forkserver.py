@@ -27,6 +27,7 @@ from typing import Any
 
 GRACE = 60.0  # seconds that the runs of a dead launcher have to save
 PR_SET_PDEATHSIG = 1
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def serve(requests: int, answers: int) -> None:
@@ -42,8 +43,8 @@ def serve(requests: int, answers: int) -> None:
         signals, wake = os.pipe()
         for end in (signals, wake):
             os.set_blocking(end, False)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_DFL)
+        for number in SIGNALS:  # SLURM sends its signals to every process of a job; this one ends with its launcher
+            signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(wake)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         _serve(requests, answers, signals)
@@ -95,6 +96,7 @@ def _run(request: dict[str, Any]) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGUSR1, signal.SIGUSR2):  # would kill it until the run has handlers of its own
         signal.signal(number, signal.SIG_IGN)

@@ -47,15 +47,18 @@ class RunFailed(Exception):
 
 def runs_of(config: DictConfig, context: HydraContext, job_overrides: Sequence[Sequence[str]]) -> list[Run]:
     """One for each list of overrides, checked, with its folder made. Those that our own sweeper sends were checked there."""
-    placed = [list(overrides) for overrides in job_overrides]
-    if not all(any(word.startswith("hydra.sweep.subdir=") for word in overrides) for overrides in placed):
-        placed = multirun.checked(config, placed, context.config_loader)
+    lists = [list(overrides) for overrides in job_overrides]
     runs = []
-    for overrides in placed:
+    for overrides in lists if placed(lists) else multirun.checked(config, lists, context.config_loader):
         values = {one.key_or_group: one.value() for one in OverridesParser.create().parse_overrides(overrides[-2:])}
         folder = Path(str(values["hydra.sweep.dir"]), str(values["hydra.sweep.subdir"]))
         runs.append(Run(folder, command_of(config, overrides, folder)))
     return runs
+
+
+def placed(job_overrides: Sequence[Sequence[str]]) -> bool:
+    """Whether our own grid sent them, with their folders."""
+    return all(any(word.startswith("hydra.sweep.subdir=") for word in overrides) for overrides in job_overrides)
 
 
 def command_of(config: DictConfig, overrides: Sequence[str], folder: Path) -> list[str]:

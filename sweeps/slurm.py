@@ -42,8 +42,10 @@ class SlurmSweep:
         cluster = launching.cluster_of(config)
         assert isinstance(cluster, Slurm)
         self.cluster = cluster
-        if not config.dry and not (shutil.which("sbatch") and shutil.which("squeue")):
-            raise BadRequest("there is no sbatch on this machine; log in to your cluster, or leave out cluster=slurm")
+        if not all(map(shutil.which, ("sbatch", "squeue", "srun"))):
+            raise BadRequest(
+                "there is no SLURM on this machine (sbatch, squeue, srun); log in to your cluster, or leave out cluster=slurm"
+            )
 
     def launch(self, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
         runs = launching.runs_of(self.config, self.context, job_overrides)
@@ -57,7 +59,7 @@ class SlurmSweep:
                 print(f"{len(runs) - len(todo) - going} of {len(runs)} runs are done already, {going} are queued or running")
             if todo:
                 self._submit(todo, home)
-        if self.cluster.wait:
+        if self.cluster.wait or not launching.placed(job_overrides):  # a search needs to know what became of them
             self._wait(home, runs)
         return [launching.returned(run) for run in runs]
 
@@ -91,6 +93,9 @@ class SlurmSweep:
         except BaseException as error:  # all of it or nothing
             if ids:
                 subprocess.run(["scancel", *{one.partition("_")[0] for one in ids}], check=False)
+            for path in (home / FILES).glob("*.pkl"):
+                if re.fullmatch(r"[0-9a-f]{32}", path.stem):  # of a job that has no number yet
+                    path.unlink()
             if (sentence := refusal(error)) is not None:
                 raise BadRequest(f"SLURM refused the jobs, so nothing was submitted: {sentence}") from error
             raise

@@ -16,6 +16,7 @@ FAULTY = {
     "their_pkg/__init__.py": "",
     "their_pkg/faulty.py": """
         import ctypes, os, signal, sys, time
+        import torch
         from dataclasses import dataclass
         from envs.minigrid import family
         from envs.minigrid.family import MiniGrid
@@ -44,6 +45,7 @@ FAULTY = {
             "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
             "hang": lambda: time.sleep(600),
             "deaf": deaf,
+            "show": lambda: print("GPU", os.environ.get("CUDA_VISIBLE_DEVICES"), "threads", torch.get_num_threads()),
         }
 
         class Faulty(MiniGrid):

@@ -99,6 +99,18 @@ def test_retries_and_fail_fast(launch: Callable, here: Path):
     }
 
 
+@pytest.mark.slow
+def test_gpus_and_threads_are_dealt_out(launch: Callable, here: Path, environment: dict[str, str]):
+    environment |= {"CUDA_VISIBLE_DEVICES": "5,7"}
+    grid = (*COLLECT, "env.fault=show", "seed=0,1,2,3", "env.data.seed=0", "cluster.threads=2")
+    done = launch(*grid)
+    assert "4 runs, 2 at a time, 2 threads each" in done.stdout and done.returncode == 0
+    shown = [line for path in here.glob("sweep/*/output.txt") for line in path.read_text().splitlines() if line[:3] == "GPU"]
+    assert {*shown} == {"GPU 5 threads 2", "GPU 7 threads 2"}
+    done = launch("-m", "mode=collect", "hydra.sweep.dir=more", "env.fault=show", "seed=0,1", "cluster.gpus=3")
+    assert done.returncode == 2 and "cluster.gpus=3, but this machine has 2" in done.stderr
+
+
 def wait_until(process: subprocess.Popen, true: Callable[[], object]) -> None:
     until = time.monotonic() + 120
     while not true():

@@ -104,6 +104,12 @@ def test_a_bad_request_submits_nothing(slurm: Cluster, launch: Callable, words: 
     assert slurm.states() == before
 
 
+def test_without_slurm_it_says_so(command: Callable, theirs: Path, here: Path):
+    env = {**os.environ, "PYTHONPATH": str(theirs), "PATH": os.path.dirname(sys.executable)}
+    done = subprocess.run(command("-m", *SLURM, "seed=0"), cwd=here, env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and "there is no SLURM on this machine" in done.stderr and not (here / "sweep").exists()
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("undisturbed")
@@ -140,12 +146,14 @@ def job_of(slurm: Cluster, job: str) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_asked_by_signal_it_saves_requeues_and_goes_on(slurm: Cluster, launch: Callable, here: Path, whole: Path):
-    [job] = submit(launch, *LONG)
-    run = under_way(here)
+    [job] = submit(launch, *LONG, "policy.hidden_dim=8,12", "cluster.pack=2")
+    under_way(here)
+    [run] = [run for run in runs(here) if "hidden_dim=8" in run.name]
+    wait_for(lambda: list(run.glob("checkpoints/step-*")), 400)
     slurm.run("scancel", "--signal=USR2", job)
     wait_for(lambda: job_of(slurm, job)["Restarts"] == "1", 60)
     assert said(run) == "preempted"
-    wait_for(lambda: said(run) == "done", 400)
+    wait_for(lambda: all(said(one) == "done" for one in runs(here)), 400)
     wait_for(lambda: slurm.states()[job] == "COMPLETED", 60)
     assert_same(run, whole)
 
