@@ -14,6 +14,8 @@ from envs.base import Spaces
 from policies.base import Memory, Policy, Window
 from policies.noise import Noise
 
+NEVER_ASKED = ("cuda",)  # devices that are not asked which lanes need a plan: that is to wait, and cannot be captured in a graph
+
 
 def check_plan(frames: list[int], horizon: int, execute: int) -> None:
     """The sentences of a configuration that cannot be planned with."""
@@ -62,7 +64,7 @@ class PlanningPolicy(Policy):
         plan, slot = memory["plan"], memory["next"]
         used_up = slot >= self.execute
         over = ~memory["valid"].gather(1, slot.clamp(max=plan.shape[1] - 1)[:, None])[:, 0]
-        if plan.device.type == "cuda":  # all lanes plan, and some keep it: to ask which would be to wait, and cannot be captured
+        if plan.device.type in NEVER_ASKED:  # all lanes plan, and those that are due keep it
             lanes, due = torch.arange(len(plan), device=plan.device), used_up | over
             made, valid = self.plan(*self.look(observation, memory, lanes), noise, greedy)
             memory["plan"] = torch.where(due.view(-1, *[1] * (plan.dim() - 1)), made.to(plan.dtype), plan)

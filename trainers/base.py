@@ -27,6 +27,7 @@ from trainers.health.bounds import Bounds
 from trainers.health.report import Report
 from trainers.loop import saving
 from trainers.loop.batches import flattened
+from trainers.loop.capture import obstacle
 from trainers.loop.config import Config
 from trainers.loop.journal import Journal
 from trainers.loop.source import Source
@@ -91,6 +92,8 @@ class Trainer(ABC):
                 f"trainer.batch_size={config.batch_size} exceeds the {samples} samples of the data; lower it, or raise "
                 "env.data.episodes"
             )
+        if config.capture == "on" and (why := obstacle(config, self.run.device)):
+            raise BadRequest(f"trainer.capture=on cannot be: {why}; leave it out")
         if config.compile and config.precision == "bf16" and self.run.device.type == "cpu":
             raise BadRequest(
                 "trainer.compile=true with trainer.precision=bf16 needs a GPU: what PyTorch writes for it on a CPU does not "

@@ -320,3 +320,8 @@ def test_bf16_steps_stay_near_the_plain_ones(trainer):
 def test_half_precision_that_does_not_compile_on_a_cpu_is_refused(trainer):
     with pytest.raises(BadRequest, match=r"trainer\.compile=true with trainer\.precision=bf16 needs a GPU"):
         trainer("trainer.compile=true", "trainer.precision=bf16")
+
+
+def test_a_captured_step_needs_a_gpu(trainer):
+    with pytest.raises(BadRequest, match=r"trainer\.capture=on cannot be: CUDA graphs need device=cuda"):
+        trainer("trainer.capture=on")

@@ -14,6 +14,8 @@ from policies.noise import Noise, Purpose, fold
 from trainers.loop.batches import pinned
 from trainers.loop.capture import Captured
 
+SMALLEST = 16  # lanes of the smallest graph: fewer take a GPU as long
+
 
 class PolicyPlayer:
     """A policy as a player: it holds the lanes' memory and clears it where a new episode begins (one whose memory outlives
@@ -38,7 +40,7 @@ class PolicyPlayer:
     @torch.inference_mode()
     def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, moment: np.ndarray) -> np.ndarray:
         if self.captured:
-            size = 1 << (len(lanes) - 1).bit_length()
+            size = max(SMALLEST, 1 << (len(lanes) - 1).bit_length())
             numbers = {"lane": lanes, "episode": episode, "moment": moment}
             inputs = {name: torch.from_numpy(filled(value, size)) for name, value in numbers.items()}
             inputs["lane"][len(lanes) :] = self.lanes

@@ -26,11 +26,11 @@ def test_acting_in_fixed_shapes_acts_the_same():
         return fixed.act_captured(inputs, 0)
 
     fixed.captured = cast(Any, SimpleNamespace(run=run))
-    seeds = place.seeds("test", 9)  # more than lanes: memory is cleared where an episode begins
-    one, other = (play(player, place, seeds, 6, keep=9).actions for player in (plain, fixed))
-    for index in range(9):
+    seeds = place.seeds("test", 22)  # more than lanes: memory is cleared where an episode begins
+    one, other = (play(player, place, seeds, 20, keep=22).actions for player in (plain, fixed))
+    for index in range(22):
         assert np.array_equal(one[index], other[index])
-    assert set(sizes) == {8, 4}
+    assert set(sizes) == {32, 16}
 
 
 def test_rows_are_filled_up_with_zeros():
