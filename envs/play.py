@@ -138,7 +138,7 @@ def play(
             chosen = np.where(finite.reshape(-1, *[1] * (chosen.ndim - 1)), chosen, neutral).astype(chosen.dtype)
         for lane in np.flatnonzero((episode[lanes] < keep) & ~stopped[episode[lanes]]):
             actions[int(episode[lanes[lane]])].append(chosen[lane])
-        action = np.zeros((num_envs, *chosen.shape[1:]), chosen.dtype)
+        action = np.repeat(chosen[:1], num_envs, axis=0)  # idle lanes are given any action, as long as it is one
         action[lanes] = chosen
         return action
 

@@ -35,6 +35,8 @@ class DealtVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
         self.single_observation_space, self.single_action_space = spaces.observation, spaces.action
         self.observation_space = batch_space(spaces.observation, self.num_envs)
         self.action_space = batch_space(spaces.action, self.num_envs)
+        self._shape, action = self.action_space.shape, spaces.action
+        self._choices = (int(action.start), int(action.n)) if isinstance(action, gym_spaces.Discrete) else None
         self.deal = deal
         self.stack_final_obs = False
         self.episode = np.full(self.num_envs, -1, np.int64)  # [N] index into the dealt episodes, -1: the lane idles
@@ -88,22 +90,22 @@ class DealtVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
         self._refuse_closed()
         if not self._started:
             raise ResetNeeded("Call reset() before step().")
-        given, space = np.asarray(actions), self.single_action_space
-        if given.shape != self.action_space.shape:
-            raise InvalidAction(f"actions must have the shape {self.action_space.shape}, got {given.shape}")
-        if not isinstance(space, gym_spaces.Discrete):
+        given = np.asarray(actions)
+        if given.shape != self._shape:
+            raise InvalidAction(f"actions must have the shape {self._shape}, got {given.shape}")
+        if self._choices is None:
             if given.dtype.kind not in "fiu":
                 raise InvalidAction(f"actions must be numbers, got {given.dtype}")
             if not np.isfinite(given).all():  # no simulator survives it; envs/play.py stops such an episode before
                 raise InvalidAction("actions must be finite, and one is not")
-            return given.astype(space.dtype, copy=False)
+            return given.astype(self.single_action_space.dtype, copy=False)
         if given.dtype.kind not in "iu":
             raise InvalidAction(f"actions must be whole numbers, got {given.dtype}")
         given = given.astype(np.int64, copy=False)
-        counted = given - space.start if space.start else given
-        if counted.view(np.uint64).max() >= space.n:  # negative ones are huge there
-            low, high = int(space.start), int(space.start + space.n - 1)
-            raise InvalidAction(f"actions must be between {low} and {high}, got {given.min()} to {given.max()}")
+        first, choices = self._choices
+        counted = given - first if first else given
+        if counted.view(np.uint64).max() >= choices:  # negative ones are huge there
+            raise InvalidAction(f"actions must be between {first} and {first + choices - 1}, got {given.min()} to {given.max()}")
         return given
 
     def _info(self, done: np.ndarray, ended: np.ndarray, final: Observation, more: dict[str, np.ndarray]) -> dict[str, Any]:

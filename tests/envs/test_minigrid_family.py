@@ -200,6 +200,8 @@ def test_rendering_replays_an_episode(id, size):
         ("MiniGrid-Playground-v0", "data", "MiniGrid-DoorKey-"),
         ("MiniGrid-DorKey-8x8-v0", "play", "Did you mean MiniGrid-DoorKey-8x8-v0?"),
         ("MiniGrid-WFC-MazeSimple-v0", "play", "does not contain"),
+        ("DoorKey", "play", "Did you mean MiniGrid-DoorKey-8x8-v0?"),
+        ("lavagap", "play", "Did you mean MiniGrid-LavaGap"),
         ("CartPole-v1", "play", "no MiniGrid or BabyAI id CartPole-v1. https://"),
     ],
 )

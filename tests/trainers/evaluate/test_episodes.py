@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from envs.base import Family
 from envs.minigrid import Config as MiniGridConfig
 from envs.minigrid import MiniGrid
 from envs.play import ExpertPlayer, play
@@ -96,6 +97,34 @@ def test_an_id_without_an_expert_is_still_scored():
     config = Config(episodes=4, media=1, decode=["sampled"])
     record = evaluate(policy, place, config, place.seeds("train", 4), 0, CPU).record
     assert list(record["scores"]) == ["sampled", "random"]
+
+
+class Bare(MiniGrid):
+    """Has what a family must have, and nothing else."""
+
+    has_success, max_lanes = False, 3
+    render, optimum = Family.render, Family.optimum
+
+    @classmethod
+    def accepts(cls, config, needs="play"):
+        return "it has no expert" if needs == "expert" else None
+
+    def make_vector(self, deal):
+        assert deal.num_envs <= 3
+        return super().make_vector(deal)
+
+    def success(self, *arguments):
+        raise AssertionError("nobody knows")
+
+
+def test_a_family_without_success_expert_and_pictures_is_scored_by_its_returns(capsys):
+    place = Bare(MiniGridConfig(id="MiniGrid-Empty-5x5-v0", max_steps=15))
+    policy = BCMLP(BCConfig(), place.spaces)
+    result = evaluate(policy, place, Config(episodes=10, media=1), None, 0, CPU)
+    assert list(result.record["scores"]) == ["sampled", "greedy", "random"] and result.record["headline"] == "return"
+    assert result.record["scores"]["random"]["success"] is None
+    assert not result.pictures and "Bare does not render" in capsys.readouterr().out
+    assert table(result.record, "bc_mlp").row_count == 3
 
 
 def test_a_family_may_ask_for_success_within_fewer_steps_and_for_doing_nothing():
