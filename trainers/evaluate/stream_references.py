@@ -9,6 +9,7 @@ from envs.base import Family, Score
 from envs.data import histories
 from envs.play import ExpertPlayer
 from envs.play import play as play_once
+from envs.spaces import random_actions
 from policies.base import Memory, Policy, Window
 from policies.noise import Noise, Purpose, fold
 from trainers.evaluate.streams import Course, Streams, play
@@ -22,7 +23,7 @@ class RandomActions(Policy):
 
     def __init__(self, family: Family):
         super().__init__()
-        self.count = int(family.spaces.action.n)  # type: ignore[attr-defined]
+        self.space = family.spaces.action
 
     def start(self, num_envs: int, device: torch.device) -> Memory:
         return {}
@@ -30,7 +31,8 @@ class RandomActions(Policy):
     def act(
         self, observation: dict[str, torch.Tensor], memory: Memory, noise: Noise, greedy: bool = False
     ) -> tuple[torch.Tensor, Memory]:
-        return (noise.uniform() * self.count).long(), memory
+        uniform = noise.uniform(*(self.space.shape or ())).numpy()  # references are played on the CPU
+        return torch.from_numpy(random_actions(self.space, uniform)), memory
 
 
 def references(course: Course, seed: int) -> dict[str, Streams]:

@@ -98,7 +98,7 @@ def _play(policy: Policy, course: Course, rows: np.ndarray, greedy: bool, seed: 
     """The streams `rows`, side by side. A policy's draw belongs to a stream and a step of it, not to the lane that plays it."""
     shape = (len(rows), course.episodes)
     found = Streams(np.zeros(shape), np.zeros(shape, bool), np.zeros(shape), {})
-    taken: dict[tuple[int, int], list[int]] = {
+    taken: dict[tuple[int, int], list[np.ndarray]] = {
         (int(row), turn): [] for row in rows[rows < keep] for turn in sorted({0, course.episodes - 1})
     }
     vector = course.vector(rows)
@@ -106,8 +106,10 @@ def _play(policy: Policy, course: Course, rows: np.ndarray, greedy: bool, seed: 
     memory = policy.start(len(rows), device)
     source = course.source(vector, seed + int(rows[0])) if course.primed else None
     first = np.ones(len(rows), bool)
+    space = course.family.spaces.action
+    idle = np.zeros((len(rows), *(space.shape or ())), space.dtype)  # [N, *A]
     told: dict[str, np.ndarray] = {
-        "previous_action": np.zeros(len(rows), np.int64),
+        "previous_action": idle.copy(),
         "previous_reward": np.zeros(len(rows), np.float32),
     }
     lanes, step = np.arange(len(rows)), 0  # those that still play; whoever is done never comes back
@@ -116,7 +118,7 @@ def _play(policy: Policy, course: Course, rows: np.ndarray, greedy: bool, seed: 
         # Of what is shown to it, it watches every k-th episode and the last one, as in training.
         watches = (turn >= course.primed) | ((course.primed - 1 - turn) % policy.window.every == 0)
         awake = lanes[watches]
-        action = np.zeros(len(rows), np.int64)
+        action = idle.copy()
         if len(awake):
             seen = {**observation, "first": first, **told}
             now = {name: torch.from_numpy(value[awake]).to(device) for name, value in seen.items()}
@@ -129,10 +131,11 @@ def _play(policy: Policy, course: Course, rows: np.ndarray, greedy: bool, seed: 
         if source:
             now_playing = np.where(info["episode_index"] >= 0, info["episode_index"] % course.episodes, -1)
             shown, _ = source.act(observation, now_playing)
-            action = np.where(now_playing < course.primed, shown, action)
+            watched = (now_playing < course.primed).reshape(-1, *[1] * (action.ndim - 1))
+            action = np.where(watched, shown, action)
         for row, episode in taken:
             if info["episode_index"][row - rows[0]] == (row - rows[0]) * course.episodes + episode:
-                taken[row, episode].append(int(action[row - rows[0]]))
+                taken[row, episode].append(action[row - rows[0]])
         observation, reward, terminated, truncated, info = vector.step(action)
         if source:
             source.learn(ended_in(observation, info), reward, terminated, truncated)
