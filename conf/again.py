@@ -1,4 +1,4 @@
-"""`resume=true hydra.run.dir=RUN` says it all: what else was typed for that run stands in its overrides.yaml."""
+"""`resume=true hydra.run.dir=RUN` is enough to resume a run: its other overrides are read from its overrides.yaml."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from conf.errors import BadRequest
 from conf.files import Damaged, read_text
 from conf.overrides import parsed
 
-# What a run folder may not say to whoever resumes it: how Hydra works and whom to trust, and what is asked for anew.
+# Never taken from a run folder: Hydra's own settings, trusted packages, and what each command has to ask for itself.
 NOT_AGAIN = ("hydra", "trusted_packages", "resume", "dry", "skip_invalid")
 
 
 def with_its_own(words: Sequence[str]) -> list[str]:
-    """The command line, with the overrides that the resumed run was started with in front of it."""
+    """The command line, preceded by the overrides that the resumed run was started with."""
     typed = {override.key_or_group: override.value() for override in parsed([w for w in words if _is_override(w)])}
     folder = typed.get("hydra.run.dir")
     if typed.get("resume") is not True or not isinstance(folder, str) or not (Path(folder) / "overrides.yaml").exists():
@@ -33,7 +33,7 @@ def with_its_own(words: Sequence[str]) -> list[str]:
         for override in own
         if override.key_or_group not in typed and override.key_or_group.split(".")[0].split("/")[0] not in NOT_AGAIN
     ]
-    alone = [] if "hydra.mode" in typed else ["hydra.mode=RUN"]  # one run, though a study or a cluster may have launched it
+    alone = [] if "hydra.mode" in typed else ["hydra.mode=RUN"]  # one run, even if a study or a cluster launched it
     flags = [word for word in words if not _is_override(word)]
     return [*flags, *kept, *(word for word in words if _is_override(word)), *(alone if kept else [])]
 

@@ -1,7 +1,7 @@
-"""From plain values to a typed dataclass, or to the sentence that says which value is wrong.
+"""Read plain values into a typed dataclass, or raise a sentence that says which value is wrong.
 
 OmegaConf's structured configs do part of this. They refuse `Literal` and most unions, return lists for tuples, cannot fill a
-frozen dataclass inside another, and name the key only in the middle of a longer message; so the reading is done here.
+frozen dataclass inside another, and name the key only in the middle of a longer message; so the values are read here.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from conf.errors import BadRequest
 
 T = TypeVar("T")
 NO_VALUE = "???"  # OmegaConf's mark for a value that the user has to supply
-LARGEST = 10**12  # no whole number in a config means anything beyond; a section may set its own limit
+LARGEST = 10**12  # for whole numbers in a config; a section may set its own limit
 EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
 
 def build(cls: type[T], values: Mapping[str, Any], path: str = "", largest: int = LARGEST) -> T:
-    """An instance of the dataclass `cls`; `path` is where its values stand in the config, for the sentences. No whole number
-    in it may be larger than `largest`."""
+    """An instance of the dataclass `cls`. Error messages name its values below `path`. No whole number in it may be larger
+    than `largest`."""
     hints, known = _hints(cls), [field.name for field in fields(cls) if field.init]  # type: ignore[arg-type]
     for name in values:
         if name not in known:
@@ -44,7 +44,7 @@ def build(cls: type[T], values: Mapping[str, Any], path: str = "", largest: int 
 
 
 def plain(value: Any) -> Any:
-    """The reverse of `build`: dicts, lists, numbers and text, as YAML and JSON know them."""
+    """The reverse of `build`: the dicts, lists, numbers and text of YAML and JSON."""
     if is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value) if field.init}
     if isinstance(value, Mapping):
@@ -57,7 +57,7 @@ def plain(value: Any) -> Any:
 
 
 def unknown(key: str, known: Iterable[str]) -> str:
-    """The sentence for a dotted key that is not among the known ones: what was probably meant, or what there is instead."""
+    """The error message for an unknown dotted key: the key that was probably meant, or the keys that exist there."""
     known = list(dict.fromkeys(known))
     parent, _, name = key.rpartition(".")
     siblings = [other.rpartition(".")[2] for other in known if other.rpartition(".")[0] == parent]
@@ -80,7 +80,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def _read(value: Any, hint: Any, key: str, largest: int) -> Any:
-    """`value` as the type `hint` asks for. Whole floats (`1e5`) pass as integers, and numbers out of the environment as text."""
+    """`value` as the type `hint` asks for. Whole floats (`1e5`) pass as integers, and text from the environment as numbers."""
     origin, args = get_origin(hint), get_args(hint)
     if value == NO_VALUE:
         raise BadRequest(f"{key} has no value; add {key}=...")
@@ -120,7 +120,7 @@ def _read_scalar(value: Any, hint: Any, key: str) -> Any:
 
 
 def _within(value: Any, key: str, largest: int) -> Any:
-    """Numbers that mean something: finite, and not so large that nobody would see the end of it."""
+    """Refuse numbers that are not finite or larger than `largest`."""
     if isinstance(value, float) and not math.isfinite(value):
         raise BadRequest(f"{key} must be a finite number, got {value}")
     if isinstance(value, int) and abs(value) > largest:
@@ -176,7 +176,7 @@ def _name(hint: Any) -> str:
 
 
 def _located(message: str, known: Sequence[str], path: str) -> str:
-    """`__post_init__` names its own fields; a nested one may also begin with the name of its own group (`data.noise ...`)."""
+    """A message of `__post_init__` with the full key. It names a field, or begins with its own group (`data.noise ...`)."""
     parent, _, own = path.rpartition(".")
     if own and message.startswith(f"{own}."):
         return join(parent, message)

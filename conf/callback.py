@@ -1,4 +1,4 @@
-"""Where Hydra calls us: before a run has a folder, and before the first run of a sweep."""
+"""Hydra's hooks: called before a run has a folder, and before the first run of a sweep."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Check(Callback):
         with _only_exits():
             HydraConfig.instance().set_config(config)  # as the run itself will see it: `${hydra:...}` resolves
             request = typed(config)
-            pick(request.device)  # a sweep's runs may be computed elsewhere; this one is computed here
+            pick(request.device)  # this run is computed on this machine; a sweep's runs may go elsewhere
             request.refuse_unready()
             place = folder.choose(request.config, config.hydra.run.dir)
             if request.dry:

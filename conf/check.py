@@ -1,7 +1,7 @@
-"""One check for everything that can be wrong with a request, before a run folder exists or any data is touched.
+"""Check everything that can be wrong with a request, before a run folder exists or any data is touched.
 
-First what needs no torch: unknown keys, top-level values, targets outside the allow-list. Then each section is read into the
-dataclass beside the code that uses it, and policy and environment are asked whether they suit each other.
+Checks that need no torch come first: unknown keys, top-level values, targets outside the allow-list. Then each section is read
+into the dataclass beside the code that uses it, and the policy is asked whether it fits the environment.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from conf.targets import locate, refuse_in_sections, refuse_package
 
 @dataclass(frozen=True)
 class Section:
-    """A group of the config: what its class must be, or, where YAML names no class, the module of its dataclass `Config`."""
+    """A group of the config: the base of its class, or, if YAML names no class, the module of its dataclass `Config`."""
 
     base: str = ""
     module: str = ""
-    largest: int = 10**9  # whole number in it
+    largest: int = 10**9  # whole number that its values may have
 
 
 SECTIONS = {
@@ -54,7 +54,7 @@ class TopLevel:
     mode: Literal["train", "eval", "collect", "health", "export"] = "train"
     seed: int = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    ckpt_path: str | None = None  # mode=eval: what is played
+    ckpt_path: str | None = None  # mode=eval: the checkpoint that is evaluated
     init_from: str | None = None  # a checkpoint whose weights training starts from
     resume: bool = False
     dry: bool = False
@@ -84,32 +84,32 @@ class TopLevel:
 class Request(TopLevel):
     """A checked request: every section is an instance of its own dataclass."""
 
-    name: str  # by now there is one
+    name: str  # never null any more
     policy: Any
     env: Any
     trainer: Any
     eval: Any
     logger: Any
     targets: dict[str, type]  # section -> the class that its _target_ names
-    config: dict[str, Any]  # all of it as plain values: what config.yaml holds and the identity is made of
+    config: dict[str, Any]  # the whole config as plain values: goes into config.yaml and the identity
 
     def refuse_unready(self) -> None:
-        """What a run needs beside a good configuration, before there is a folder for it."""
+        """Check what a run needs besides a valid configuration, before it has a folder."""
         if self.dry:
             return
-        if self.mode not in ("collect", "export"):  # which show nothing on a board
+        if self.mode not in ("collect", "export"):  # these two log nothing
             self.logger.refuse_unready(self.tags)
         if self.mode != "eval":
             folder.refuse_unwritable(Path(self.data_dir), "data_dir")
 
 
 def typed(cfg: DictConfig) -> Request:
-    """The checked request of a composed config; BadRequest if there is anything wrong with it."""
+    """The checked request of a composed config; BadRequest if anything is wrong with it."""
     hydra: Any = cfg.hydra if "hydra" in cfg else HydraConfig.get()
     config = _resolved(cfg)
     reference = _reference(hydra)
     _refuse_wrong_keys(config, reference, hydra)
-    if isinstance(cluster := config.pop("cluster", None), dict):  # where runs are computed is no part of what they are
+    if isinstance(cluster := config.pop("cluster", None), dict):  # where a run is computed is not part of its identity
         clusters.typed(cluster)
     top = build(TopLevel, {name: value for name, value in config.items() if name not in SECTIONS})
     if top.mode == "eval":
@@ -140,11 +140,11 @@ def typed(cfg: DictConfig) -> Request:
 
 
 def _resolved(cfg: DictConfig) -> dict[str, Any]:
-    """All but `hydra` as plain values, every interpolation resolved."""
+    """The config without `hydra`, as plain values with all interpolations resolved."""
     config: dict[str, Any] = {}
     try:
         for name in cfg:
-            if name != "hydra":  # it resolves only piece by piece, as the run goes on
+            if name != "hydra":  # its interpolations resolve only in the course of the run
                 value = cfg[name]
                 config[str(name)] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     except OmegaConfBaseException as error:
@@ -160,7 +160,7 @@ def _chosen(hydra: DictConfig) -> dict[str, str]:
 
 
 def _reference(hydra: DictConfig) -> dict[str, Any]:
-    """What the chosen options hold before any value is changed; {} for a config out of a file."""
+    """The config of the chosen options before any value is overridden; {} for a config from a file."""
     if not GlobalHydra.instance().is_initialized():
         return {}
     overrides = [f"~{group}" if group in ADDS_NO_KEYS else f"{group}={option}" for group, option in _chosen(hydra).items()]
@@ -169,11 +169,11 @@ def _reference(hydra: DictConfig) -> dict[str, Any]:
 
 
 def _refuse_wrong_keys(config: Mapping[str, Any], reference: Mapping[str, Any], hydra: DictConfig) -> None:
-    """Hydra accepts `+policy.hiden_dim=3`, and anything in an experiment file. What exists is what the chosen options hold."""
-    if not reference:  # a config out of a file: the dataclasses will tell
+    """Refuse keys that the chosen options lack: Hydra accepts `+policy.hiden_dim=3`, and any key in an experiment file."""
+    if not reference:  # a config from a file: the dataclasses check its keys
         return
     chosen = _chosen(hydra)
-    if config.get("mode") == "eval":  # these two come from the checkpoint
+    if config.get("mode") == "eval":  # policy and env come from the checkpoint
         config, reference = ({name: v for name, v in one.items() if name not in ("policy", "env")} for one in (config, reference))
     for key in _keys_beyond(config, reference):
         sentence = unknown(key, _dotted(reference))
@@ -185,7 +185,7 @@ def _refuse_wrong_keys(config: Mapping[str, Any], reference: Mapping[str, Any], 
         raise BadRequest(f"{key} has no value any more, and every key needs one; give it a value instead of taking it away")
 
 
-@lru_cache(maxsize=32)  # the runs of a sweep share a few
+@lru_cache(maxsize=32)  # the runs of a sweep share a few combinations of options
 def _composed(loader: ConfigLoader, config_name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     composed: Any = OmegaConf.to_container(loader.load_configuration(config_name, [*overrides], RunMode.RUN))
     return {name: value for name, value in composed.items() if name != "hydra"}
@@ -194,7 +194,7 @@ def _composed(loader: ConfigLoader, config_name: str, overrides: tuple[str, ...]
 def _keys_beyond(config: Mapping[str, Any], reference: Mapping[str, Any], path: str = "") -> Iterator[str]:
     for name, value in config.items():
         if name not in reference:
-            if name != "_target_":  # has a sentence of its own
+            if name != "_target_":  # has an error message of its own
                 yield join(path, name)
         elif isinstance(value, Mapping) and isinstance(reference[name], Mapping) and reference[name]:
             yield from _keys_beyond(value, reference[name], join(path, name))
@@ -215,27 +215,27 @@ def config_class(module: str, section: str) -> type:
 
 
 def _values(values: dict[str, Any], cls: type, overrides: Sequence[str]) -> dict[str, Any]:
-    """The section's values, without what belongs to us (`_target_`) or what a default brought and the class does not have."""
+    """The section's values, without `_target_` and without defaults for which the class has no field."""
     names = {f.name for f in fields(cls)}
     unwanted = {"_target_"} - names
     if not any(re.match(r"\+*(encoder=|policy\.encoder\b)", override) for override in overrides):
-        unwanted |= {"encoder"} - names  # `encoder: mlp` stands in the defaults list; not every policy has one
+        unwanted |= {"encoder"} - names  # the defaults list chooses an encoder even if the policy has none
     return {name: value for name, value in values.items() if name not in unwanted}
 
 
 def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: TopLevel) -> None:
-    """Ask the environment whether it can do what the mode needs, then the policy whether it can live in those spaces, and
-    the weights whether they are those of such a network."""
+    """Check that the environment can do what the mode needs, that the policy accepts its spaces, and that the weights fit the
+    network."""
     family = targets["env"]
     if sentence := family.accepts(sections["env"], "play" if top.mode == "eval" else "data"):
         raise BadRequest(sentence)
     if top.mode == "export" and not sections["env"].data.export_to:
         raise BadRequest("mode=export needs a name for the Minari dataset, such as env.data.export_to=minigrid/doorkey-v0")
-    if top.mode in ("collect", "export"):  # no policy takes part, and the default one need not fit
+    if top.mode in ("collect", "export"):  # these use no policy, and the default one need not fit
         return
     made = family(sections["env"])
     spaces = made.spaces
-    if top.mode == "eval" and top.ckpt_path is not None:  # first: what else is wrong may come of it
+    if top.mode == "eval" and top.ckpt_path is not None:  # first: it may cause the other errors
         fit.refuse_other_spaces(Path(top.ckpt_path), spaces, made)
     if sentence := targets["policy"].accepts(sections["policy"], spaces):
         raise BadRequest(sentence)
@@ -262,6 +262,6 @@ def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: T
 
 
 def _default_name(config: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
-    """The folder under runs/: the options by the names they were chosen by."""
+    """The folder under runs/, from the names of the chosen options."""
     called = [choices.get(group) or str(config[group].get("_target_")).split(".")[-2:][0] for group in ("policy", "env")]
     return "-".join(called).replace("/", "_")

@@ -1,6 +1,6 @@
 """What a checkpoint says about its run: `mode=eval` plays the policy in the environment that it was trained with.
 
-Only `policy` and `env` are taken. Everything else, `trusted_packages` above all, is the word of whoever runs the evaluation.
+Only `policy` and `env` are taken. The user who runs the evaluation decides everything else, above all `trusted_packages`.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from conf.files import Damaged, digest, read_json, read_yaml
 from conf.overrides import parsed
 
 TO_ACT = frozenset({"policy.json", "policy.safetensors"})  # what every checkpoint holds
-TO_EVALUATE = TO_ACT | {"config.yaml"}  # with the environment that it was trained in
-TO_GO_ON = TO_ACT | {"training.safetensors", "state.json"}  # and those of a run that can be resumed
+TO_EVALUATE = TO_ACT | {"config.yaml"}  # and the environment that it was trained in
+TO_GO_ON = TO_ACT | {"training.safetensors", "state.json"}  # and what a resumed run needs
 LARGEST_SPACE = 10**8  # numbers in one observation
 NAME_PART = r"[.+-]*\w[\w.+-]*"
 
 
 def find(path: str, key: str) -> Path:
-    """The checkpoint's folder, given itself or its run folder; `key` is who asked, for the sentence."""
+    """The folder of the checkpoint at `path`, which is that folder or a run folder; error messages name `key`."""
     given = Path(path)
     try:
         for folder in (given, given / "checkpoints" / "best", given / "checkpoints" / "last"):
             if (folder / "policy.json").is_file():
                 return folder.resolve()
         there = given.exists()
-    except (OSError, ValueError) as error:  # a name that no file can have, a folder that may not be read
+    except (OSError, ValueError) as error:  # an impossible file name, or an unreadable folder
         raise BadRequest(f"{key}={path} cannot be read: {error}") from error
     if not there:
         raise BadRequest(f"{key}={path} does not exist; give a run folder, or a checkpoint such as RUN/checkpoints/best")
@@ -40,13 +40,13 @@ def find(path: str, key: str) -> Path:
 
 
 def write_manifest(folder: Path) -> None:
-    """The hashes of a checkpoint's files, the last file to be written into it."""
+    """Write the hashes of a checkpoint's files. This is the last file of a checkpoint to be written."""
     hashes = {path.name: digest(path) for path in sorted(folder.iterdir())}
     (folder / "manifest.json").write_text(json.dumps(hashes, indent=2))
 
 
 def damage(folder: Path, needed: frozenset[str] = TO_ACT) -> str | None:
-    """What is wrong with a checkpoint's files, if anything; `needed` are those it cannot do without."""
+    """What is wrong with a checkpoint's files, if anything; `needed` are the files that must be there."""
     try:
         manifest = read_json(folder / "manifest.json")
         if missing := sorted(needed - manifest.keys()):
@@ -56,7 +56,7 @@ def damage(folder: Path, needed: frozenset[str] = TO_ACT) -> str | None:
                 return f"manifest.json names {name}, which lies elsewhere"
             if digest(folder / name) != expected:
                 return f"{name} is not what was saved"
-    except Damaged as error:  # a file that cannot be read just now is no damage
+    except Damaged as error:  # not OSError: a file that cannot be read now may be intact
         return str(error)
     return None
 
@@ -93,10 +93,10 @@ def _check_record(found: Mapping[str, Any]) -> None:
 
 
 def adopt(config: dict[str, Any], overrides: Sequence[str], usual: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with the checkpoint's policy and environment; what the command line says about their values still counts.
+    """The config with the checkpoint's policy and environment; the command line may still override their values.
 
-    The seed and `eval.*` are those of its run too, so that random play and the episodes are the same, where neither the command
-    line nor an experiment asks for other ones than the `usual`.
+    The seed and `eval.*` come from the checkpoint's run too, so that random play and the episodes are the same, unless the
+    command line or an experiment changes them from their `usual` values.
     """
     folder = find(config["ckpt_path"], "ckpt_path")
     held = saved(folder)
@@ -126,7 +126,7 @@ def adopt(config: dict[str, Any], overrides: Sequence[str], usual: Mapping[str, 
 
 
 def refuse_other_policy(path: str, target: str, others: Sequence[str]) -> None:
-    """`init_from` takes weights, so it takes them from the same kind of policy, or from one of those that share parts with it."""
+    """`init_from` takes weights from the same kind of policy, or from a policy that shares parts with it."""
     held = record(Path(path))["target"]
     if held not in (target, *others):
         raise BadRequest(
@@ -135,7 +135,7 @@ def refuse_other_policy(path: str, target: str, others: Sequence[str]) -> None:
 
 
 def saved(folder: Path) -> dict[str, Any]:
-    """The checkpoint's own config, once its files are whole and it agrees with the policy that lies beside it."""
+    """The checkpoint's own config, after a check that its files are intact and that it agrees with the policy beside it."""
     refuse_damaged(folder, TO_EVALUATE)
     held = record(folder)
     try:
@@ -153,7 +153,7 @@ def saved(folder: Path) -> dict[str, Any]:
 
 
 def is_name(name: str) -> bool:
-    """Whether it can be a folder below runs/: every part of it is more than dots."""
+    """Whether it can be a folder below runs/: no part of it consists of dots alone."""
     return ".." not in name and re.fullmatch(rf"{NAME_PART}(/{NAME_PART})*", name) is not None
 
 
@@ -165,7 +165,7 @@ def _get(config: Mapping[str, Any], key: str) -> Any:
 
 
 def put(config: dict[str, Any], key: str, value: Any) -> None:
-    """In place. `adopt` never does it in the dicts that `config` shares with the composed one: `saved` was read for us alone."""
+    """Change `config` in place. `adopt` may do that, because the sections that `saved` returns are shared with nobody."""
     path, node = "", config
     *parents, last = key.split(".")
     for name in parents:

@@ -1,6 +1,6 @@
-"""`cluster.*`: where the runs of a sweep are computed, and how many at a time. One dataclass for each file of conf/cluster.
+"""`cluster.*`: where the runs of a sweep are computed, and how many at a time. One dataclass per file of conf/cluster.
 
-It is imported whenever Hydra starts, so nothing heavy is imported here.
+Hydra imports it at every start, so it imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Local:
     """`cluster=local`: a pool of processes on this machine."""
 
     name: str = "local"
-    jobs: int = 0  # runs at a time; 0: one for each core, or for each GPU where there are some
-    threads: int = 0  # CPU threads of each run; 0: the cores are shared out
-    gpus: int = -1  # GPUs to deal out, one to a run at a time; -1: all, unless device=cpu
+    jobs: int = 0  # runs at a time; 0: one per GPU, or per core if there is no GPU
+    threads: int = 0  # CPU threads of each run; 0: the cores divided by the runs at a time
+    gpus: int = -1  # GPUs to use, each for one run at a time; -1: all, unless device=cpu
     timeout_min: float = 0  # a run that takes longer is stopped and counts as failed; 0: no limit
     retries: int = 0  # times that a failed run is tried again
     fail_fast: bool = False  # stop the sweep when a run fails
@@ -37,7 +37,7 @@ class Local:
 
 @dataclass
 class Slurm:
-    """`cluster=slurm`: job arrays. What is null is left to the cluster's own defaults."""
+    """`cluster=slurm`: job arrays. null means the cluster's own default."""
 
     name: str = "slurm"
     partition: str | None = None
@@ -47,10 +47,10 @@ class Slurm:
     cpus: int = 1  # of each run
     memory: str | None = None  # of each run, as in 4G
     gpus: int = 0  # of each job; its runs share them
-    time_min: int = 60  # limit of each job; a run that needs longer is requeued and goes on
+    time_min: int = 60  # limit of each job; a longer run is requeued and resumes
     pack: int = 1  # runs that share one job, side by side
     parallel: int = 0  # jobs at a time; 0: as many as the cluster gives
-    signal: str = "USR2"  # what SLURM sends before the limit (and what others may send): save and requeue
+    signal: str = "USR2"  # sent by SLURM before the limit (others may send it too): save and requeue
     signal_s: int = 90  # seconds before the limit at which it is sent: enough to finish a step and save
     requeues: int = 100  # times that a job may be requeued
     dependency: str | None = None  # as sbatch takes it: afterok:123
@@ -87,7 +87,7 @@ def typed(values: Mapping[str, Any], path: str = "cluster") -> Local | Slurm:
 
 
 def launcher(name: str) -> dict[str, str]:
-    """What `hydra.launcher` holds: the values of `cluster`, or the defaults where `hydra/launcher=` was typed by itself."""
+    """The values of `hydra.launcher`: those of `cluster`, or the defaults if `hydra/launcher=` was typed alone."""
     return {one.name: f"${{of_cluster:{name},{one.name}}}" for one in fields(CLUSTERS[name])}
 
 

@@ -1,6 +1,6 @@
-"""Tab completion of values: Hydra knows the options of groups, and of a value only what it is now.
+"""Tab completion of values. Hydra completes the options of groups, but for a value offers only the present one.
 
-`eval "$(python launch.py -sc install=bash)"` asks the command for the whole line; what is not known here is left to Hydra.
+`eval "$(python launch.py -sc install=bash)"` passes the whole line to the command; Hydra completes what is not known here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def asked(arguments: Sequence[str]) -> bool:
 
 
 def suggestions(line: str) -> list[str]:
-    """What the last word of the command line can become; [] where Hydra may know more."""
+    """Completions of the last word of the command line; [] where Hydra may know more."""
     words = line.split(" ")
     key, equals, typed = words[-1].partition("=")
     if not equals or key not in VALUES:
@@ -59,7 +59,7 @@ def _family(words: Sequence[str]) -> Any:
 
 
 def _runs(typed: str, words: Sequence[str]) -> Iterable[str]:
-    """Folders below what is typed, and run folders as they are: what has a checkpoint, or leads to one."""
+    """Folders below the typed path. Those that are no run folders end in /, so that completion goes on."""
     parent = typed if typed.endswith("/") or not typed else os.path.dirname(typed)
     folder = Path(parent or ".")
     inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []

@@ -1,8 +1,8 @@
 """The runs of a sweep, composed in a few milliseconds each.
 
-What is expensive in Hydra's composition depends only on the choices of groups (`policy=`, `env=`): it is done once for each
-combination of them. The values are then applied to a copy, by Hydra's own function, as Hydra 1.3 does it. A test compares the
-result with Hydra's on hundreds of random command lines.
+The expensive part of Hydra's composition depends only on the choices of groups (`policy=`, `env=`), so it is done once per
+combination of them. Hydra's own function then applies the values to a copy, as Hydra 1.3 does. A test compares the result with
+Hydra's on hundreds of random command lines.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Base:
     """What the runs of one combination of options share."""
 
     config: DictConfig  # before any value is applied
-    hydra: DictConfig  # with the key `hydra` alone
+    hydra: DictConfig  # only the key `hydra`
 
 
 class Composer:
-    """`composer(overrides)` is what Hydra composes for one run, without its `hydra` node, which goes to `HydraConfig`."""
+    """`composer(overrides)` is the config that Hydra composes for one run, without `hydra`, which goes to `HydraConfig`."""
 
     def __init__(self, loader: ConfigLoader, config_name: str):
         assert isinstance(loader, ConfigLoaderImpl)
@@ -51,7 +51,7 @@ class Composer:
         _, self.repository = loader._parse_overrides_and_create_caching_repo(config_name, [])
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
-        """The run's config; from now on `HydraConfig` is that of this run, so that `${hydra:...}` resolves."""
+        """The run's config. Sets `HydraConfig` to that of this run, so that `${hydra:...}` resolves."""
         parsed = [_parse(text) for text in overrides]
         self.loader.validate_sweep_overrides_legal(overrides=parsed, run_mode=RunMode.RUN, from_shell=True)
         values = [one for one in parsed if not (self._chooses(one) or one.is_hydra_override())]
@@ -63,14 +63,14 @@ class Composer:
         return config
 
     def _chooses(self, override: Override) -> bool:
-        """Whether it chooses an option of a group, rather than setting a value."""
+        """Whether it chooses an option of a group instead of setting a value."""
         key = override.key_or_group
         if key not in self.groups:
             self.groups[key] = self.repository.group_exists(key)
         return self.groups[key] or override.package is not None
 
     def _base(self, choices: tuple[str, ...]) -> Base:
-        """Composed by Hydra itself, with the overrides that choose options and those of the `hydra` node."""
+        """Composed by Hydra from the overrides that choose options and those of the `hydra` node."""
         if choices not in self.bases:
             config: Any = self.loader.load_configuration(self.config_name, list(choices), RunMode.RUN)
             hydra = OmegaConf.masked_copy(config, "hydra")

@@ -4,7 +4,7 @@ from conf.errors import BadRequest
 
 
 def pick(name: str) -> str:
-    """`auto` is the best there is; a device that this machine lacks is refused."""
+    """The torch device. `auto` is the best available one; a device that this machine lacks is refused."""
     import torch  # not needed for most of what conf/ does
 
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}

@@ -1,5 +1,5 @@
-"""Reading files that somebody else may have made, or a disc may have damaged: regular files alone, never through a link in
-their place, never more than such a file can hold, and of the shape that is expected. What is wrong is a `Damaged`."""
+"""Read files that may come from somebody else or be damaged: only regular files, no links, of a limited size and the expected
+shape. Everything else raises `Damaged`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ LARGEST_YAML = 2**18  # a config.yaml has three thousand, and reading YAML is sl
 
 
 class Damaged(ValueError):
-    """A file is not what was written there; the text says which and how."""
+    """A file does not hold what was written; the text says which file and how."""
 
 
 @contextmanager
 def regular(path: Path) -> Iterator[BufferedReader]:
-    """The file, opened for reading: a pipe, a device or a link could hang, never end, or lead elsewhere."""
+    """The regular file, opened for reading. A pipe, a device or a link could hang, never end, or lead elsewhere."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
@@ -58,7 +58,7 @@ def read_text(path: Path, most: int = LARGEST_TEXT) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. NaN and Infinity, which Python would write and read, are no JSON."""
+    """A JSON object. Python reads and writes NaN and Infinity, but they are not JSON."""
     text = read_text(path)
     try:
         found = json.loads(text, parse_constant=_refuse_constant)
@@ -72,7 +72,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping without anchors: a few lines of those can stand for more than fits into memory."""
+    """A YAML mapping without anchors: a few lines of anchors can expand to more than fits into memory."""
     text = read_text(path, LARGEST_YAML)
     try:
         found = yaml.load(text, Loader=_WithoutAliases)

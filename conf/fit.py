@@ -1,6 +1,6 @@
-"""Whether the weights of a checkpoint fit a network and its environment, told in the keys that a user types.
+"""Whether the weights of a checkpoint fit a network and its environment; errors name the keys that a user types.
 
-Asked before a run folder exists, of a network without memory and of a file's header: no weights are made or read for it.
+Checked before a run folder exists, with a network on the meta device and a file's header: no weights are made or read.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from conf.checkpoint import put, record, saved
 from conf.errors import BadRequest
 from conf.folder import leaves
 
-if TYPE_CHECKING:  # torch comes with them
+if TYPE_CHECKING:  # these import torch
     from envs.base import Family, Spaces
     from policies.base import Policy
 
 Shapes = dict[str, list[int]]
-LARGER, SMALL = 100, 10**6  # a network is counted up to so many times the weights it is compared with, or so many numbers
+LARGER, SMALL = 100, 10**6  # counting a network stops at LARGER * (SMALL + the weights it is compared with)
 
 
-def hollow(cls: type[Policy], config: Any, spaces: Spaces, numbers: float) -> Policy:
-    """The policy without memory: it has names and shapes, and no values. TooLarge if it would hold more `numbers`."""
+def on_meta_device(cls: type[Policy], config: Any, spaces: Spaces, numbers: float) -> Policy:
+    """The policy with names and shapes, but no values. TooLarge if it would hold more `numbers`."""
     import torch
 
     with memory.at_most(numbers):
@@ -34,15 +34,15 @@ def hollow(cls: type[Policy], config: Any, spaces: Spaces, numbers: float) -> Po
                 return cls(config, spaces)
         except memory.TooLarge:
             raise
-        except Exception:  # one from elsewhere that looks at values while it is made; if it is at fault, it says so again
+        except Exception:  # a policy of another package that reads values in its constructor; real faults are raised again later
             return cls(config, spaces)
 
 
 def refuse_too_large(cls: type[Policy], config: Any, spaces: Spaces) -> None:
-    """A network that this machine could never train is refused before anything is made of it."""
+    """Refuse a network that this machine could never train, before it is made."""
     most = memory.physical() / (4 * memory.TO_TRAIN)
     try:
-        hollow(cls, config, spaces, most)
+        on_meta_device(cls, config, spaces, most)
     except memory.TooLarge as error:
         sizes = {key: value for key, value in leaves(plain(config)) if type(value) is int}
         key = max(sizes, key=sizes.__getitem__, default="")
@@ -50,13 +50,13 @@ def refuse_too_large(cls: type[Policy], config: Any, spaces: Spaces) -> None:
             f"this network is too large: with a gradient, two moments and an average of every weight, {most:,.0f} weights "
             f"fill the {memory.physical() / 2**30:.0f} GiB of this machine. Lower policy.{key}={sizes.get(key)}"
         ) from error
-    except Exception:  # a fault of that policy, which keeps its traceback once it is made in earnest
+    except Exception:  # a fault of that policy: making it later raises it with a traceback
         return
 
 
 def refuse_misfit(cls: type[Policy], folder: Path, config: Any, spaces: Spaces, family: Family | None = None) -> None:
-    """Whether the weights in `folder` are those of a policy made of `config` and `spaces`; nothing of it is made for that. Of a
-    policy that it `starts_from` only what both have is compared, as only that is taken."""
+    """Check, without making it, that a policy of `config` and `spaces` fits the weights in `folder`. If they are those of a
+    policy that it `starts_from`, only the parts that both have are compared, because only those are taken."""
     held, there = record(folder), stored(folder)
     here = _shapes_of(cls, config, spaces, there)
     partly = held["target"] in cls.starts_from
@@ -80,16 +80,16 @@ def refuse_misfit(cls: type[Policy], folder: Path, config: Any, spaces: Spaces, 
 
 
 def _shapes_of(cls: type[Policy], config: Any, spaces: Spaces, there: Shapes) -> Shapes:
-    """Empty if the network would be far larger than the weights `there`: then nobody waits until all of it is counted."""
+    """Empty if the network would be far larger than the weights `there`; it is then not counted to its end."""
     try:
-        policy = hollow(cls, config, spaces, LARGER * (SMALL + sum(math.prod(shape) for shape in there.values())))
+        policy = on_meta_device(cls, config, spaces, LARGER * (SMALL + sum(math.prod(shape) for shape in there.values())))
     except memory.TooLarge:
         return {}
     return {name: list(tensor.shape) for name, tensor in policy.state_dict().items()}
 
 
 def refuse_other_spaces(folder: Path, here: Spaces, family: Family | None = None) -> None:
-    """A network is made for the shapes it was trained on. `family` has the spaces `here`; with it their keys can be named."""
+    """Refuse spaces with other shapes than in training. `family`, which has the spaces `here`, lets the error name its keys."""
     before, now = ({"action": spaces["action"], **spaces["observation"]} for spaces in (record(folder)["spaces"], here.to_json()))
     if differing := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
         shapes = ", ".join(f"{name} {_pair(before.get(name), now.get(name))}" for name in differing)
@@ -97,7 +97,7 @@ def refuse_other_spaces(folder: Path, here: Spaces, family: Family | None = None
 
 
 def _origin(folder: Path, family: Family | None) -> str:
-    """What to choose to have the environment that a checkpoint comes from."""
+    """The overrides that choose the environment of a checkpoint."""
     if family is not None:
         cls, env = type(family), saved(folder)["env"]
         if (target := env.pop("_target_")).rpartition(".")[2] != cls.__name__:
@@ -112,8 +112,8 @@ def _origin(folder: Path, family: Family | None) -> str:
 
 
 def _to_blame(there: Mapping[str, Any], here: Any, group: str, effect: Callable[[Any], Any]) -> list[tuple[str, Any, Any]]:
-    """Of the keys that both have with different values, those that matter: (key, there, here). Taking over the other value of
-    one that does has another effect, or is refused for not going together with the rest."""
+    """(key, there, here) for the keys whose values differ and matter: taking the other value has an effect, or is refused
+    because it does not go together with the rest."""
     before, now, found = dict(leaves(there)), dict(leaves(plain(here))), []
     present = effect(here)
     for name in sorted(key for key in now.keys() & before.keys() if now[key] != before[key]):
@@ -130,7 +130,7 @@ def _to_blame(there: Mapping[str, Any], here: Any, group: str, effect: Callable[
 
 def stored(folder: Path) -> Shapes:
     """The names and shapes of a checkpoint's weights, from the file's header."""
-    from safetensors import SafetensorError, safe_open  # takes a while, and most requests have no checkpoint
+    from safetensors import SafetensorError, safe_open  # slow to import, and most requests have no checkpoint
 
     try:
         with safe_open(folder / "policy.safetensors", framework="numpy") as file:
@@ -141,7 +141,7 @@ def stored(folder: Path) -> Shapes:
 
 def _pair(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:
     there, here = _shape(before), _shape(now)
-    if there == here and before and now:  # the same shape, so the values in it differ
+    if there == here and before and now:  # the same shape, so their values differ
         there, here = (f"{shape} of {space.get('low')} to {space.get('high')}" for shape, space in ((there, before), (here, now)))
     return f"{there} there and {here} here"
 

@@ -1,4 +1,4 @@
-"""The run folder: which one a request gets, and what stands in it before the first step.
+"""The run folder: which one a request gets, and what it holds before the first step.
 
     config.yaml     the resolved configuration       command.txt     paste it to run it again
     overrides.yaml  what was asked for               versions.json   Python, packages, git commit
@@ -32,11 +32,11 @@ from conf.files import Damaged, read_yaml
 from conf.version import uncommitted, versions
 
 AUTO = "auto"  # hydra.run.dir and hydra.sweep.dir until we choose a folder
-# Where a run happens, what it is called and how it was started: none of it changes what is computed.
+# Where a run happens, its name and how it was started do not change what is computed.
 NOT_IDENTITY = ("cluster", "logger", "name", "tags", "device", "resume", "dry", "skip_invalid", "trusted_packages", "data_dir")
 OF_A_REFUSED_RUN = {"config.yaml", "overrides.yaml", "command.txt", "versions.json", "git.diff"}
 OF_A_REFUSED_RUN |= {"log.txt", "status.json", "health.json", "metrics.jsonl", "timing.jsonl", "tensorboard", ".lock"}
-BUDGET = ["trainer.max_steps"]  # what alone may differ in a run that goes on, where it grows
+BUDGET = ["trainer.max_steps"]  # the only value that may differ in a resumed run; it may only grow
 BEFORE_THE_RUN = {"log.txt", "output.txt"}  # may lie in a folder whose run was killed before it wrote its config
 
 
@@ -46,7 +46,7 @@ def identity(config: Mapping[str, Any]) -> str:
 
 
 def choose(config: Mapping[str, Any], directory: str) -> Path:
-    """The folder of this request; `directory` is hydra.run.dir. Nothing is made yet."""
+    """The folder of this request, which is not made yet; `directory` is hydra.run.dir."""
     if directory != AUTO:
         folder = Path(directory)
         _check_ours(folder, config)
@@ -58,9 +58,9 @@ def choose(config: Mapping[str, Any], directory: str) -> Path:
 
 
 def make(folder: Path, fresh: bool = False) -> Path:
-    """Make the folder, and learn now rather than after an hour of training that nothing can be written there.
+    """Make the folder, and fail now, not after an hour of training, if nothing can be written there.
 
-    Of two runs that want the same `fresh` folder in the same second, one gets another number.
+    If two runs want the same `fresh` folder in the same second, one gets another number.
     """
     for place in _numbered(folder) if fresh else [folder]:
         try:
@@ -79,7 +79,7 @@ def make(folder: Path, fresh: bool = False) -> Path:
 
 
 def refuse_unwritable(folder: Path, key: str) -> None:
-    """Whether a folder that `key` names can be made; one that is there may hold all that is needed, and be read-only."""
+    """Check that the folder that `key` names can be made. An existing one may be read-only: it may hold all that is needed."""
     try:
         if folder.is_dir():
             return
@@ -97,19 +97,19 @@ def free(folder: Path) -> Path:
 
 
 def claim(folder: Path, config: Mapping[str, Any]) -> None:
-    """Alone, it is a run of a sweep that is still to come: whoever looks at a stopped sweep sees what is missing."""
+    """Write config.yaml alone: the run of a sweep has not started yet. A stopped sweep thus shows which runs are missing."""
     if not (folder / "config.yaml").exists():
         _write(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
 
 def holds_a_run(folder: Path) -> bool:
-    """Whether a run has been there before: more than the config.yaml with which a sweep claims the folder of a run to come."""
+    """Whether a run has started there. A sweep claims the folder of a future run with a config.yaml alone."""
     return (folder / "overrides.yaml").exists() or (folder / "checkpoints").exists()
 
 
 def refuse_other_run(folder: Path, config: Mapping[str, Any], checked: bool) -> None:
-    """The last word before anything is written: whoever chose this folder, the run in it is this one. `checked`: it was chosen
-    by us, so that going on with a run was asked for."""
+    """The last check before anything is written: the folder holds no other run. `checked`: our own code chose the folder and
+    has checked that resuming was asked for."""
     if (folder / "config.yaml").exists():
         refuse_another(folder, config)
     if holds_a_run(folder) and not (checked or config["resume"]):
@@ -117,7 +117,7 @@ def refuse_other_run(folder: Path, config: Mapping[str, Any], checked: bool) -> 
 
 
 def withdraw(folder: Path) -> None:
-    """Nothing is left of a request that was refused only after it had its folder, unless somebody else put something there."""
+    """Remove the folder of a request that was refused after it had one, unless it holds other files."""
     if {path.name for path in folder.iterdir()} <= OF_A_REFUSED_RUN:
         shutil.rmtree(folder)
         for parent in (folder.parent, folder.parent.parent):
@@ -126,8 +126,8 @@ def withdraw(folder: Path) -> None:
 
 
 def describe(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Write what the run is; what an earlier part of the same run wrote stays. config.yaml comes first: it claims the folder."""
-    if (folder / "config.yaml").exists() and _differing(_saved(folder), config) == BUDGET:  # and was allowed to grow
+    """Write what the run is; what an earlier part of the same run wrote stays. config.yaml is first: it claims the folder."""
+    if (folder / "config.yaml").exists() and _differing(_saved(folder), config) == BUDGET:  # the budget grew, which was allowed
         (folder / "config.yaml").unlink()
     claim(folder, config)
     texts = {
@@ -151,7 +151,7 @@ def command(overrides: Sequence[str]) -> str:
 
 
 def quoted(value: Path | str) -> str:
-    """As one value in Hydra's override grammar, where `=` and commas mean something."""
+    """Quoted as one value in Hydra's override grammar, where `=` and commas have a meaning."""
     if re.fullmatch(r"[\w./+=,-]+", str(value)):
         return re.sub(r"([=,])", r"\\\1", str(value))
     escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
@@ -168,7 +168,7 @@ def identifying(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_ours(folder: Path, config: Mapping[str, Any]) -> None:
-    """A folder that holds something is used only to resume the very run that made it."""
+    """Refuse a folder that holds something, unless it is used to resume the run that made it."""
     if folder.exists() and not folder.is_dir():
         raise BadRequest(f"{folder} is a file; hydra.run.dir is the folder of a run")
     inside = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else set()
@@ -185,7 +185,7 @@ def _check_ours(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
-    """The run that goes on in `folder` is the one that began there. Its budget may grow if the schedule does not use it."""
+    """Refuse to resume another run than the one in `folder`. Its budget may grow if the schedule does not depend on it."""
     before = _saved(folder)
     keys = _differing(before, config)
     if keys == BUDGET:
@@ -204,7 +204,7 @@ def refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _refuse_links(folder: Path) -> None:
-    """A link in somebody else's folder could lead what this run writes out of it; `last` and `best` are the run's own."""
+    """Refuse links: what this run writes could end up outside its folder. `last` and `best` are the run's own links."""
     for path in [*folder.iterdir(), *(folder / "checkpoints").glob("*"), *(folder / "media").glob("*")]:
         if path.is_symlink() and not (path.parent.name == "checkpoints" and path.name in ("last", "best")):
             raise BadRequest(
@@ -213,15 +213,15 @@ def _refuse_links(folder: Path) -> None:
 
 
 def _newest(home: Path, config: Mapping[str, Any]) -> Path:
-    """The newest run of this configuration: names begin with the time, so the last by name."""
+    """The newest run of this configuration: the last by name, because names begin with the time."""
     runs = sorted((path.parent for path in home.glob("*/config.yaml")), key=lambda run: run.name, reverse=True)
     wanted = identity(config)
     ours = [run for run in runs if f"-{wanted}" in run.name and identity(_saved(run)) == wanted]
-    if ours:  # one that failed before its first checkpoint must not hide the one before it
+    if ours:  # a run that failed before its first checkpoint must not hide an older one
         return next((run for run in ours if (run / "checkpoints/last").exists()), ours[0])
     nearest = [(run, _differing(saved, config)) for run in runs if (saved := _saved(run)).get("mode") == config["mode"]]
     if nearest:
-        run, keys = min(nearest, key=lambda one: len(one[1]))  # the newest of those, if several are as near
+        run, keys = min(nearest, key=lambda one: len(one[1]))  # the newest of the nearest
         advice = f"; resume=true hydra.run.dir={run} goes on with that one" if keys == BUDGET else ""
         raise BadRequest(f"no run in {home} has this configuration; the nearest, {run.name}, differs in {_listed(keys)}{advice}")
     raise BadRequest(f"there is no run in {home} to resume; leave out resume=true, or name its folder with hydra.run.dir=...")
@@ -258,12 +258,12 @@ def _numbered(folder: Path) -> Iterator[Path]:
 
 
 def config_flags() -> list[str]:
-    """The user's own --config-dir and the like, made absolute by `cd`; the overrides alone would not find his options."""
+    """The user's --config-dir and similar flags: the overrides may need them. The line's `cd` keeps relative paths valid."""
     return internals.config_flags(sys.argv[1:])
 
 
 def _write(path: Path, text: str) -> None:
-    """In one step: a reader sees the whole file or none."""
+    """Write in one step: a reader sees the whole file or none."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
     os.replace(temporary, path)

@@ -1,7 +1,7 @@
 """All the private names of Hydra and OmegaConf that this project uses, in one place; pyproject.toml pins both packages.
 
-Hydra prints what goes wrong and exits with 1; here it raises. And it makes objects out of what it has composed before it calls
-anybody; here everything below `hydra.*` is checked first.
+Hydra prints errors and exits with 1; here it raises them. It also makes objects from the composed config before it calls any
+of our code; here everything below `hydra.*` is checked first.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from conf.targets import refuse_in_hydra
 
 
 class CheckedLoader(ConfigLoaderImpl):
-    """Every config that Hydra composes, that of each run of a sweep included, is checked before anything is made of it."""
+    """Checks every config that Hydra composes, also that of each run of a sweep, before any object is made from it."""
 
-    trusted: frozenset[str] = frozenset()  # by the command line, which is what is composed first
+    trusted: frozenset[str] = frozenset()  # by the command line, which is composed first
 
     def load_configuration(
         self,
@@ -42,7 +42,7 @@ class CheckedLoader(ConfigLoaderImpl):
 
 
 def take_over() -> None:
-    """Hydra raises its errors instead of printing them, and composes with our loader. Once, before `hydra.main` runs."""
+    """Make Hydra raise its errors and compose with our loader. Called once, before `hydra.main` runs."""
     hydra_utils.run_and_report = lambda func: func()
     hydra_application.ConfigLoaderImpl = CheckedLoader  # type: ignore[misc]
 
@@ -55,7 +55,7 @@ def flags(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def config_flags(arguments: Sequence[str]) -> list[str]:
-    """Of those flags the ones that say where configs lie, as words again."""
+    """The flags that say where configs lie, as words of a command line."""
     given, _ = hydra_utils.get_args_parser().parse_known_args([*arguments])
     named = {"--config-dir": given.config_dir, "--config-path": given.config_path, "--config-name": given.config_name}
     return [word for flag, value in named.items() if value for word in (flag, value)]
@@ -68,12 +68,12 @@ def refuse_flags(arguments: Sequence[str]) -> None:
 
 
 def is_single(hydra: Any) -> bool:
-    """Whether this run is no part of a sweep."""
+    """Whether this run is not part of a sweep."""
     return bool(hydra.mode == RunMode.RUN)
 
 
 def has_our_folder(hydra: Any) -> bool:
-    """Whether our callback or our sweeper chose the folder of this run, and not somebody else's sweeper."""
+    """Whether our callback or our sweeper, not another sweeper, chose the folder of this run."""
     return is_single(hydra) or str(hydra.sweeper._target_).startswith("hydra_plugins.iolaus_sweeper.")
 
 

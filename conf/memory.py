@@ -1,4 +1,4 @@
-"""How large a network is, counted while it is being made and without making it: one that is too large is never finished."""
+"""How large a network is, counted during construction without allocating it; construction stops if it is too large."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-MOST_TENSORS = 100_000  # a network of so many parts takes minutes to make, and no network here has a hundredth of it
-TO_TRAIN = 5  # numbers a weight takes in training: itself, its gradient, two moments, an average
+MOST_TENSORS = 100_000  # a network of this many takes minutes to make; ours have less than a hundredth of it
+TO_TRAIN = 5  # numbers per weight in training: itself, its gradient, two moments, an average
 
 
 class TooLarge(Exception):
-    """The module that was being made holds more numbers than it may."""
+    """The module under construction holds more numbers than it may."""
 
 
 def physical() -> int:
@@ -22,7 +22,7 @@ def physical() -> int:
 
 @contextmanager
 def at_most(numbers: float) -> Iterator[None]:
-    """While a module is made under it, TooLarge as soon as its parameters and buffers hold more numbers than that."""
+    """Raise TooLarge as soon as a module made in this context holds more numbers in parameters and buffers."""
     from torch.nn.modules import module
 
     held = {"numbers": 0, "tensors": 0}
@@ -38,7 +38,7 @@ def at_most(numbers: float) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "overflow" in str(error).lower():  # a single tensor whose size does not even fit into a number
+        if "overflow" in str(error).lower():  # a single tensor whose size overflows
             raise TooLarge from error
         raise
     finally:

@@ -32,13 +32,13 @@ ONE_A_SWEEP = {
 }
 OWN_GRID = "hydra_plugins.iolaus_sweeper."
 OWN_LAUNCHERS = ("hydra_plugins.iolaus_launchers.", "hydra._internal.core_plugins.")
-LONGEST_SLUG = 80  # a folder's name may have 255 bytes, and somebody has to read it
+LONGEST_SLUG = 80  # a folder's name may have 255 bytes, and people read it
 
 
 def prepare(config: DictConfig) -> None:
-    """Before any sweeper sees the config: what cannot be swept is refused, and `auto` becomes a folder.
+    """Called before any sweeper sees the config: refuses what cannot be swept, and replaces `auto` by a folder.
 
-    What decides where a sweep runs is read once, before the grid is made; Hydra would silently ignore the rest of a list.
+    Values that decide where a sweep runs are read once, before the grid is made; Hydra would silently ignore the rest of a list.
     """
     asked = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     typed_or_asked = {override.key_or_group: override for override in parsed([*asked, *config.hydra.overrides.task])}
@@ -48,20 +48,20 @@ def prepare(config: DictConfig) -> None:
         if reason and override.is_sweep_override():
             raise BadRequest(f"{override.input_line} cannot be swept: {reason}; launch one after the other")
     if config.hydra.sweep.dir == folder.AUTO and not _is_ours(config.hydra):
-        with read_write(config.hydra):  # ours waits for the grid, which tells whether there is such a sweep already
+        with read_write(config.hydra):  # ours decides when the grid says whether this sweep exists already
             config.hydra.sweep.dir = str(_named(config) or _parent(config) / folder.now())
-            # The runs are composed anew, from the words: other sweepers' runs would be back at `auto`.
+            # Each run is composed again from its overrides: without this one, other sweepers' runs would get `auto` again.
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(config.hydra.sweep.dir)}")
 
 
 def _is_ours(hydra: Any) -> bool:
-    """Whether sweeper and launcher are ours, or Hydra's own launcher, and so wait with the sweep's folder."""
+    """Whether the sweeper is ours, and the launcher ours or Hydra's own, so that the sweep's folder can be decided later."""
     launcher = str(hydra.launcher.get("_target_"))
     return str(hydra.sweeper.get("_target_")).startswith(OWN_GRID) and launcher.startswith(OWN_LAUNCHERS)
 
 
 def checked(master: DictConfig, runs: Sequence[Sequence[str]], loader: ConfigLoader) -> list[list[str]]:
-    """The runs that can run, each with the folder it gets; BadRequest with every run that cannot, unless skip_invalid=true."""
+    """The valid runs, each with its folder; BadRequest that lists every invalid run, unless skip_invalid=true."""
     composer = Composer(loader, master.hydra.job.config_name)
     valid: list[tuple[Sequence[str], dict[str, Any]]] = []
     invalid: list[str] = []
@@ -125,7 +125,7 @@ def _parent(master: DictConfig) -> Path:
 
 
 def _slugs(home: Path, words: Sequence[Sequence[str]], configs: Sequence[dict[str, Any]]) -> list[str]:
-    """The folder of each run: the one it has already, whatever was swept then, or a new one that says what sets it apart."""
+    """The folder of each run: the one it has from any earlier sweep, or a new one that says what sets it apart."""
     there = sorted(path.name for path in home.iterdir() if (path / "config.yaml").exists()) if home.is_dir() else []
     chosen: list[str] = []
     for number, (swept, config) in enumerate(zip(words, configs, strict=True)):
@@ -138,7 +138,7 @@ def _slugs(home: Path, words: Sequence[Sequence[str]], configs: Sequence[dict[st
 
 
 def _refuse_own_machinery(master: DictConfig, hydra: Any) -> None:
-    """A swept experiment that brings its own cluster or grid: the sweep was set up before it was read."""
+    """Refuse a swept experiment that sets its own cluster or grid: the sweep is set up before the experiment is read."""
     for part in ("launcher", "sweeper"):
         if _plain(hydra[part]) != _plain(master.hydra[part]):
             experiment = hydra.runtime.choices.get("experiment")
@@ -153,11 +153,11 @@ def _plain(node: DictConfig) -> Any:
 
 
 def _told_apart(runs: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Of each run's overrides those that other runs do not share; all have them in one order."""
+    """The overrides of each run that not all runs share; all runs have them in the same order."""
     swept = [i for i, values in enumerate(zip(*runs, strict=True)) if len(set(values)) > 1]
     return [[overrides[i] for i in swept] for overrides in runs]
 
 
 def _slug(overrides: Sequence[str]) -> str:
-    """What a run's folder says about it: what sets it apart, as far as a file name goes."""
+    """The name of a run's folder: what sets the run apart, shortened to a file name."""
     return re.sub(r"[^\w.,=+-]+", "_", ",".join(overrides)).strip("_,+")[:LONGEST_SLUG]

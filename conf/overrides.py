@@ -1,4 +1,4 @@
-"""What was typed, read before anything is composed: choices that are no choice, and sweeps that nobody can wait for."""
+"""Checks of the typed overrides before anything is composed: choices that cannot be made, and sweeps that are too large."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
 
 
 def trusted_by(overrides: Sequence[str]) -> list[str]:
-    """The packages that the command line itself trusts."""
+    """The packages in `trusted_packages` of the command line."""
     values = [override.value() for override in parsed(overrides) if override.key_or_group == "trusted_packages"]
     return [str(package) for value in values if isinstance(value, list) for package in value]
 
 
 def refuse_wrong_choices(overrides: Sequence[str], options: Callable[[str], Sequence[str]]) -> None:
-    """`options(group)` are the names that a group has; none if it is no group."""
+    """`options(group)` are the names of a group's options; none if there is no such group."""
     chosen: dict[str, object] = {}
     for override in parsed(overrides):
         group, value = override.key_or_group, override.value()
@@ -47,7 +47,7 @@ def refuse_wrong_choices(overrides: Sequence[str], options: Callable[[str], Sequ
 
 
 def refuse_wrong_grid(overrides: Iterable[Override]) -> None:
-    """A grid is counted before it is made: ten million runs would fill the memory with their command lines."""
+    """Count a grid before it is made: the command lines of ten million runs would fill the memory."""
     sizes: dict[str, int] = {}
     for override in overrides:
         if override.is_sweep_override() and (size := _size(override)) is not None:
@@ -60,7 +60,7 @@ def refuse_wrong_grid(overrides: Iterable[Override]) -> None:
 
 
 def _size(override: Override) -> int | None:
-    """How many values a sweep over one key has; None where a sweeper draws them."""
+    """The number of values in a sweep over one key; None if a sweeper draws them."""
     sweep = override.value()
     if isinstance(sweep, ChoiceSweep):
         return len(sweep.list)

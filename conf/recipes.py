@@ -1,7 +1,7 @@
-"""What `--help` lists: the options of every group, and of experiments and studies what each of them is for.
+"""What `--help` lists: the options of every group, with a description of each experiment and study.
 
-The one line is the first comment of the file, behind `# @package _global_`. Read without composing anything, by OmegaConf
-resolvers that conf/hydra/help/iolaus.yaml calls.
+The description is the first comment of the file after `# @package _global_`. OmegaConf resolvers, called in
+conf/hydra/help/iolaus.yaml, read it without composing anything.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def register() -> None:
 
 
 def choices() -> str:
-    """A line for each group but those that are described."""
+    """A line for each group whose options are not described one by one."""
     loader = GlobalHydra.instance().config_loader()
     groups = [group for group in loader.list_groups("") if group not in ("hydra", *DESCRIBED)]
     return "\n".join(f"{group}: {', '.join(loader.get_group_options(group))}" for group in sorted(groups))

@@ -1,4 +1,4 @@
-"""Hydra's, YAML's and the file system's errors as the sentences that a user can act on."""
+"""Turns errors of Hydra, YAML and the file system into sentences that a user can act on."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from conf import internals, terminal
 from conf.build import join, unknown
 from conf.errors import BadRequest, Exit
 
-CHOICES = ("encoder", "experiment", "study", "debug", "cluster")  # chosen at the top, though no key stands there
-PLUGINS = {  # what an option that Hydra's own documentation names comes with
+CHOICES = ("encoder", "experiment", "study", "debug", "cluster")  # chosen at the top, but no keys of the config
+PLUGINS = {  # the packages of options that Hydra's documentation names
     "hydra/launcher=joblib": "hydra-joblib-launcher",
     "hydra/launcher=ray": "hydra-ray-launcher",
     "hydra/launcher=rq": "hydra-rq-launcher",
@@ -34,7 +34,7 @@ NO_PLACE = {errno.ENOSPC: "no space left", errno.EDQUOT: "over quota", errno.ERO
 
 
 def report(error: Exception) -> Exit:
-    """Print the sentence for `error` and return the exit code that goes with it; a fault of ours is raised again."""
+    """Print the sentence for `error` and return its exit code; raise a fault of ours again."""
     if isinstance(error, BrokenPipeError):
         terminal.nobody_reads()
         return Exit.DONE
@@ -47,7 +47,7 @@ def report(error: Exception) -> Exit:
 
 
 def explain(error: Exception) -> str | None:
-    """One or two sentences, or None for an error that is not the user's to mend."""
+    """One or two sentences, or None for an error that the user cannot mend."""
     if isinstance(error, BadRequest):
         return str(error)
     if isinstance(error, MissingConfigException):
@@ -90,7 +90,7 @@ def _missing_option(error: MissingConfigException) -> str:
 
 
 def _composition(error: CompactHydraException) -> str:
-    """What Hydra could not compose. Its advice for an unknown key (`append with +`) only hides the typo: not repeated here."""
+    """The sentence for a failed composition, without Hydra's advice for an unknown key (`append with +`): it hides a typo."""
     cause = error.__cause__
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and isinstance(cause.parent_node, DictConfig):
         key = str(cause.full_key)
@@ -98,7 +98,7 @@ def _composition(error: CompactHydraException) -> str:
             return words
         parent = key.rpartition(".")[0]
         sentence = unknown(key, [*_dotted(internals.root(cause.parent_node)), *([] if parent else CHOICES)])
-        if key.startswith("policy.") and "mode=eval" in sys.argv:  # composed without knowing the checkpoint
+        if key.startswith("policy.") and "mode=eval" in sys.argv:  # composed before the checkpoint is read
             sentence += " (for a value of the checkpoint's policy, say policy= as well)"
         return sentence
     if match := re.match(r"(?:Sweep parameters|Ambiguous value for argument) '(.*?)=(.*)'", str(error)):
@@ -109,7 +109,7 @@ def _composition(error: CompactHydraException) -> str:
 
 
 def _of_a_choice(group: str) -> str | None:
-    """For `encoder.foo=1`: what is chosen at the top has its values elsewhere."""
+    """For `encoder.foo=1`: the option is chosen at the top, but its values are elsewhere."""
     if any(word.lstrip("+~").startswith(f"{group}.") for word in sys.argv):
         place = "policy.encoder.*" if group == "encoder" else "the keys that it changes"
         return f"{group} is only chosen, as in {group}=NAME; its values are {place}"

@@ -1,11 +1,11 @@
-"""status.json: what a run says of itself while it goes on, and what its launcher says of it before and after.
+"""status.json: what a run reports while it goes on, and what its launcher reports before and after.
 
     status      pending | running | preempted | failed | done (diverged and interrupted are shown as they are written)
     heartbeat   when the process last wrote it, in seconds since 1970      step, steps, loss, success   how far it is
     pid, host   the process                                                exit_code, reason, log_end   how it ended
     job         the SLURM job it belongs to
 
-Only one process writes it at a time: the run while it is on (it holds the folder's lock), its launcher before and after.
+One process writes it at a time: the run while it holds the folder's lock, its launcher before and after.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DAMAGED = "damaged"
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What the file says; {} if there is none, and the status `damaged` if it cannot be read."""
+    """The file's values; {} if there is none, and the status `damaged` if it cannot be read."""
     try:
         found = json.loads((folder / FILE).read_bytes())
     except FileNotFoundError:
@@ -37,7 +37,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def write(folder: Path, **values: Any) -> None:
-    """Replaced in one step: a reader sees the old file or the new one."""
+    """Replace the file in one step: a reader sees the old file or the new one."""
     temporary = folder / f".{FILE}.{os.getpid()}.tmp"
     temporary.write_text(json.dumps(values, indent=1) + "\n")
     os.replace(temporary, folder / FILE)
@@ -50,7 +50,7 @@ def update(folder: Path, **values: Any) -> None:
 class Heartbeat:
     """Writes the file for the run of this process: at once when the status changes, else as progress is noted."""
 
-    current: Heartbeat | None = None  # one run a process at a time
+    current: Heartbeat | None = None  # a process has one run at a time
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -91,7 +91,7 @@ class Heartbeat:
             try:
                 with self.lock:
                     write(self.folder, **self.values, heartbeat=time.time())
-            except OSError:  # a full disc: the run itself will say so where it matters
+            except OSError:  # a full disc: the run reports it when it saves
                 pass
 
 

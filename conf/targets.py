@@ -1,7 +1,7 @@
 """Config is not code: where a value may name a class (`_target_`), and which packages that class may come from.
 
-Our own sections are read by `conf/check.py`. What stands below `hydra.*` is checked as soon as it is composed, because Hydra
-makes its callbacks and its logging out of it before any code of ours is asked (`conf/internals.py`).
+`conf/check.py` reads our own sections. Everything below `hydra.*` is checked as soon as it is composed, because Hydra makes
+its callbacks and its logging from it before it calls any of our code (`conf/internals.py`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from conf.errors import BadRequest
 OWN_PACKAGES = ("policies", "envs", "trainers")
 OWN_CALLBACK = "conf.callback.Check"
 CALLBACK = "hydra.experimental.callback.Callback"
-PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")  # Hydra itself holds launchers and sweepers to these
-SAMPLERS = re.compile(r"optuna\.samplers\.\w+Sampler")  # the one class that a widespread sweeper takes as a value
+PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")  # Hydra itself requires these of launchers and sweepers
+SAMPLERS = re.compile(r"optuna\.samplers\.\w+Sampler")  # Optuna's sweeper takes such a class as a value
 LOGGING = ("logging", "colorlog", "rich")  # packages whose handlers and formatters a logging configuration may name
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 
@@ -29,7 +29,7 @@ STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 def locate(
     target: Any, key: str, base: str = "builtins.object", trusted: Sequence[str] = (), own: Sequence[str] = OWN_PACKAGES
 ) -> type:
-    """The class that `target` names, if it lives in a package that may be imported; `key` is where it was read."""
+    """The class that `target` names, if its package may be imported; `key` is where it was read."""
     refuse(target, key, trusted, own)
     module, _, name = target.rpartition(".")
     try:
@@ -42,7 +42,7 @@ def locate(
     base_module, _, base_name = base.rpartition(".")
     if not isinstance(found, type) or not issubclass(found, getattr(importlib.import_module(base_module), base_name)):
         raise BadRequest(f"{key} is {target}, which is not a {base}" if base != "builtins.object" else f"{target} is not a class")
-    refuse(f"{found.__module__}.{found.__qualname__}", key, trusted, own)  # our module may import somebody else's class
+    refuse(f"{found.__module__}.{found.__qualname__}", key, trusted, own)  # our module may import a class of another package
     return found
 
 
@@ -74,8 +74,8 @@ def refuse_in_sections(values: Mapping[str, Any], places: Sequence[str], trusted
 
 
 def refuse_in_hydra(config: DictConfig, trusted: Sequence[str]) -> None:
-    """Everything below `hydra` that would become an object. `trusted` are the packages that the command line names: a file
-    cannot vouch for itself."""
+    """Check everything below `hydra` that would become an object. `trusted` are the packages that the command line names: a
+    config file cannot trust itself."""
     for key, value in _leaves(config.hydra, "hydra"):
         section, _, name = key.rpartition(".")
         if name == "_target_":
@@ -96,7 +96,7 @@ def _refuse_hydra_target(target: Any, key: str, section: str, trusted: Sequence[
 
 
 def _refuse_logging(value: Any, key: str, name: str, trusted: Sequence[str]) -> None:
-    """Python's logging makes an object of what `class` and `()` name, and imports what `ext://` names."""
+    """Python's logging instantiates what `class` and `()` name, and imports what `ext://` names."""
     if name in ("class", "()"):
         refuse(value, key, trusted, LOGGING)
     elif isinstance(value, str) and value.startswith("ext://") and value not in STREAMS:
@@ -104,7 +104,7 @@ def _refuse_logging(value: Any, key: str, name: str, trusted: Sequence[str]) -> 
 
 
 def _leaves(node: DictConfig | ListConfig, path: str) -> Iterator[tuple[str, Any]]:
-    """Every value below `node` with its dotted key, as it resolves now; what cannot be resolved yet stays as it is written."""
+    """Every value below `node` with its dotted key, resolved if that is possible now."""
     for name in node if isinstance(node, DictConfig) else range(len(node)):
         key = join(path, str(name))
         if OmegaConf.is_missing(node, name):

@@ -1,4 +1,4 @@
-"""What ran: the version of this project, those of its packages, and the code's commit with what was changed since."""
+"""What ran: the versions of this project and its packages, the code's commit, and its uncommitted changes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def version_line() -> str:
 
 
 def uncommitted() -> str:
-    """How the code that runs differs from its commit, up to LARGEST_DIFF; "" where it does not, or is no checkout."""
+    """The uncommitted changes of the code that runs, up to LARGEST_DIFF; "" if there are none, or no git checkout."""
     changes = _git("diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color", "--", ROOT) or ""
     if len(changes) <= LARGEST_DIFF:
         return changes

@@ -111,7 +111,7 @@ def test_a_network_that_memory_cannot_hold_is_counted_and_refused(request_for: C
 def test_a_policy_without_memory_has_the_names_and_shapes_of_one_with_it(request_for: Callable, policy: str):
     asked = request_for(*pair(policy))
     spaces = asked.targets["env"](asked.env).spaces
-    bare = fit.hollow(asked.targets["policy"], asked.policy, spaces, math.inf)
+    bare = fit.on_meta_device(asked.targets["policy"], asked.policy, spaces, math.inf)
     whole = asked.targets["policy"](asked.policy, spaces)
     assert all(tensor.is_meta for tensor in bare.state_dict().values())
     assert {name: tensor.shape for name, tensor in bare.state_dict().items()} == {
