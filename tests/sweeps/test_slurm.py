@@ -18,7 +18,7 @@ from slurm_cluster import Cluster, wait_for
 from conf import status
 
 SLURM = ("cluster=slurm", "cluster.time_min=30", "cluster.memory=300M", "hydra.sweep.dir=sweep")
-STEPS = 3000
+STEPS = 1000
 LONG = ("seed=0", f"trainer.max_steps={STEPS}", "trainer.save_every=50", "trainer.log_every=7")
 
 
