@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 PATH = "/usr/sbin:/sbin:" + os.environ["PATH"]
@@ -98,6 +100,18 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for pid in self.left():  # of a job that did not end in time: it would wait for its cluster for ever
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def left(self) -> list[int]:
+        """Processes that live in this cluster, by their environment."""
+        mark, found = f"SLURM_CONF={self.folder / 'slurm.conf'}".encode(), []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+        return [pid for pid in found if pid != os.getpid()]
 
     def run(self, *words: str, check: bool = True) -> str:
         env = {**os.environ, **self.environment}
