@@ -23,7 +23,8 @@ exit_codes: list[int] = []  # one for each run that began in this process; Hydra
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).parent.resolve() / "conf"), config_name="config")
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> float | None:
+    """What a sweeper that searches wants to know of the run: the best score on the val split."""
     exit_codes.append(Exit.FAILED)  # until it ends otherwise
     place = Path(HydraConfig.get().runtime.output_dir)
     alone = internals.is_single(HydraConfig.get()) and not (place / "config.yaml").exists()
@@ -31,13 +32,16 @@ def main(cfg: DictConfig) -> None:
         request = typed(cfg)
         folder.refuse_other_run(place, request.config, internals.has_our_folder(HydraConfig.get()))
         folder.describe(place, request.config, HydraConfig.get().overrides.task)
+        from sweeps import trials
         from trainers import run  # torch comes with it
 
-        exit_codes[-1] = run.main(request, place)
+        exit_codes[-1] = run.main(request, place, trials.pruner(place))
+        return trials.objective(place)
     except (BadRequest, OSError) as error:
         exit_codes[-1] = report(error)
         if alone and isinstance(error, BadRequest):
             folder.withdraw(place)
+    return None
 
 
 def launch() -> int:

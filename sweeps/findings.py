@@ -7,6 +7,7 @@ the episodes explain. A run without a score stands in the table with its status.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +20,13 @@ import numpy as np
 from sweeps import settings
 from sweeps.curves import Chart, charts
 from sweeps.questions import question
+from sweeps.record import SearchRecord, searched
 from sweeps.runs import DAMAGED, GROUPS, Episodes, Run, read
 from sweeps.settings import Names
 from trainers.evaluate.intervals import Difference, Interval, difference, interval
 
 ACTING = ("sampled", "greedy")  # whoever else has a score is a reference
-FINE = ("done", "running", "starting", "pending", "queued")
+FINE = ("done", "pruned", "running", "starting", "pending", "queued")
 LISTED = 5  # keys in a note
 MOST_PAIRS = 6  # settings of which all pairs are compared; of more, the best against each of the others
 
@@ -65,6 +67,7 @@ class Report:
     notes: list[str]
     states: Counter[str]
     runs: list[Run]
+    search: SearchRecord | None = None  # where values were searched and not a grid
     health: bool = False  # runs of mode=health, which have warnings and no scores
 
     @property
@@ -83,7 +86,11 @@ def report(folder: Path) -> Report:
     seeds = sorted({run.seed for run in runs if run.setting})
     measure = worth_showing(runs)
     rows = [row for names, same in found.items() for row in setting_rows(names, same, seeds, measure)]
-    notes = [*covers(rows, runs), *seen(runs)]
+    search = searched(folder)
+    if search:  # the best first; single trials, so nothing to compare
+        first = {row.names: -row.score.mean if row.score else math.inf for row in reversed(rows)}
+        rows.sort(key=lambda row: first[row.names])
+    notes = [*(search.sentences() if search else []), *covers(rows, runs), *seen(runs)]
     if along:
         more = f" and {len(along) - LISTED} more" if len(along) > LISTED else ""
         notes.append(f"the settings also differ in {', '.join(along[:LISTED])}{more}")
@@ -100,11 +107,12 @@ def report(folder: Path) -> Report:
         seeds,
         rows,
         [*reference_rows(runs, columns, measure)],
-        [*comparisons(rows, measure)],
+        [] if search else [*comparisons(rows, measure)],
         charts(found, measure),
         notes,
         Counter(run.status for run in runs),
         runs,
+        search,
         health,
     )
 
@@ -251,6 +259,7 @@ def as_plain(found: Report) -> dict[str, Any]:
             {"one": pair.one, "other": pair.other, **vars(pair.found), "verdict": pair.found.verdict}
             for pair in found.comparisons
         ],
+        "search": vars(found.search) if found.search else None,
         "notes": found.notes,
         "runs": [{"folder": str(run.folder), "seed": run.seed, "status": run.status, "reason": run.reason} for run in found.runs],
     }

@@ -23,6 +23,7 @@ def page(found: Report) -> str:
         f'<p class="lede">{escape(found.question)}</p>' if found.question else "",
         states(found),
         *scores(found, colors),
+        *importance(found),
         *differences(found),
         *curves(found, colors),
         *run_details(found),
@@ -105,6 +106,18 @@ def limits(found: Report) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = min(values), max(values)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def importance(found: Report) -> Iterator[str]:
+    """Of a search: a bar for each parameter."""
+    if not found.search or not found.search.importance:
+        return
+    yield '<h2>Importance of what was searched</h2><div class="scroll"><table><tbody>'
+    for name, share in found.search.importance.items():
+        bar = f'<div class="bar" style="width:{share:.1%}"></div>'
+        yield f'<tr><td>{escape(name)}</td><td class="number">{share:.0%}</td><td class="wide">{bar}</td></tr>'
+    yield "</tbody></table></div>"
+    yield '<p class="soft">How much of what sets the best tenth of the trials apart each explains (PED-ANOVA).</p>'
 
 
 def differences(found: Report) -> Iterator[str]:

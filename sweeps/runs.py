@@ -94,7 +94,11 @@ def _run(folder: Path) -> Run:
     run = Run(folder, seed, setting, {*names}, status, names.get("study"), reason)
     if status == "done":
         try:
-            run.summary, run.evaluation = (_object(folder / f"{name}.json") for name in ("summary", "evaluation"))
+            run.summary = _object(folder / "summary.json")
+            if run.summary.get("status") == "pruned":
+                run.status = "pruned"
+                return run
+            run.evaluation = {} if run.only_looks else _object(folder / "evaluation.json")
             run.episodes = _episodes(run.evaluation)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             run.status, run.reason = DAMAGED, f"its results cannot be read ({error})"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sweeps.runs import GROUPS, TARGET, Run
 
 ABSENT = "-"
+LONG = 8  # characters of a number that nobody typed
 PLAYED_ALIKE = ("eval.decode", "eval.media", "eval.num_envs")  # of `eval.*`, what leaves the episodes as they are
 
 Names = tuple[str, ...]  # the values of a setting, one a column
@@ -74,10 +75,21 @@ def headings(columns: Sequence[str], runs: Sequence[Run]) -> list[str]:
 
 
 def shortened(values: set[str]) -> dict[str, str]:
-    """Paths without what all of them share."""
+    """Paths without what all of them share; long decimals with as many digits as tell them apart."""
     if len(values) > 1 and all(os.path.isabs(value) for value in values):
         return {value: os.path.relpath(value, os.path.commonpath(values)) for value in values}
+    for digits in (3, 4, 6):
+        short = {value: _rounded(value, digits) for value in values}
+        if len({*short.values()}) == len(values):
+            return short
     return {value: value for value in values}
+
+
+def _rounded(value: str, digits: int) -> str:
+    try:
+        return f"{float(value):.{digits}g}" if len(value) > LONG and "." in value else value
+    except ValueError:
+        return value
 
 
 def place(run: Run) -> Names:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,13 +37,15 @@ from trainers.loop.stop import StopRequest
 from trainers.loop.validation import Validation
 from trainers.record.records import Records, bar, say
 
+Hopeless = Callable[[int, Mapping[str, float]], bool]  # (step, values of a validation) -> whether to stop there
+
 SMALLEST_CAP = 1024  # a batch up to this size may repeat the samples of a tiny dataset
 OVERFIT_TO = 0.3  # share of the chance loss under which one batch counts as learned
 
 
 @dataclass
 class Outcome:
-    status: str  # done | preempted | diverged | failed (debug=overfit alone)
+    status: str  # done | preempted | diverged | pruned (of a search) | failed (debug=overfit alone)
     step: int
     seconds: float  # of training, validations included, over all of the run's processes
     step_seconds: float  # of those, in steps
@@ -60,6 +62,7 @@ class Run:
     make_records: Callable[[int, int, str], Records]  # (offset into metrics.jsonl, step, hash up to there) -> records
     play: Callable[[Policy], Score] | None = None  # the val episodes, played by a policy
     judged_by: tuple[str, ...] = ("success", "return")  # what of the played episodes chooses `best`, before the loss
+    hopeless: Hopeless | None = None  # asked at each validation: a search may stop the run
     floor: Floor | None = None  # entropy of the next action given a window, where it can be counted
 
 
@@ -80,6 +83,7 @@ class Trainer(ABC):
         self.report = Report()  # what was found before the first step; findings of the training are added
         self.state = State(self.source.fingerprint, torch.get_num_threads())
         self.saved = -1  # the step of the newest checkpoint
+        self.pruned = False  # a search does not want the rest of it
 
     @abstractmethod
     def make_source(self) -> Source:
@@ -106,7 +110,7 @@ class Trainer(ABC):
         self.begin()
         try:
             with bar("train", self.max_steps) as progress, StopRequest() as stop:
-                while not (self.state.step >= self.max_steps or stop.signal or self.overfitted or self.diverged):
+                while not self.over and not stop.signal:
                     self.advance()
                     progress(self.state.step, note=self.journal.words)
                     self.validate_and_save()
@@ -117,6 +121,8 @@ class Trainer(ABC):
                 if stop.signal:
                     self.save()
                     return self.outcome("preempted")
+                if self.pruned:
+                    return self.outcome("pruned")
             return self.outcome("done" if not self.config.overfit or self.learned() else "failed")
         finally:
             self.journal.records.close()
@@ -156,6 +162,10 @@ class Trainer(ABC):
                 return
 
     @property
+    def over(self) -> bool:
+        return self.state.step >= self.max_steps or self.overfitted or self.diverged or self.pruned
+
+    @property
     def diverged(self) -> bool:
         return self.state.bad_in_row >= self.config.bad_steps
 
@@ -187,6 +197,8 @@ class Trainer(ABC):
         score = self.validation.score(values)
         if self.state.best is None or score > self.state.best:
             self.state.best, self.state.best_step = score, self.state.step
+        if self.run.hopeless is not None and self.run.hopeless(self.state.step, values):
+            self.pruned = self.state.step < self.max_steps
 
     def outcome(self, status: str) -> Outcome:
         return Outcome(status, self.state.step, self.journal.seconds, self.state.step_seconds)

@@ -25,6 +25,7 @@ from envs.data.histories import describe
 from envs.data.store import Dataset
 from envs.data.windows import Window, Windows
 from policies import store
+from trainers.base import Hopeless
 from trainers.evaluate.demonstration import film_expert
 from trainers.evaluate.final import evaluate_and_report
 from trainers.health.before import check_health
@@ -45,8 +46,11 @@ EXAMINED = 1000  # episodes that `mode=health` records where there are none: sec
 THREADS = torch.get_num_threads()  # PyTorch's choice, before any run of this process asked for another
 
 
-def main(request: Request, folder: Path) -> Exit:
-    """Carry out a checked request in its run folder; returns the exit code, or exits with it where a sweep has to stop too."""
+def main(request: Request, folder: Path, hopeless: Hopeless | None = None) -> Exit:
+    """Carry out a checked request in its run folder; returns the exit code, or exits with it where a sweep has to stop too.
+
+    `hopeless` belongs to a search: asked at each validation, it may stop a training that is not worth its time.
+    """
     device = torch.device(pick(request.device))
     if device.type == "cuda":  # CPU kernels are deterministic as they are; asking costs them a second of imports
         choose_kernels(request.trainer.deterministic)
@@ -55,7 +59,10 @@ def main(request: Request, folder: Path) -> Exit:
     with locked(folder), session(request.logger, folder, dict(leaves(request.config)), say), Heartbeat(folder) as heartbeat:
         try:
             with interruptible():
-                status = MODES[request.mode](request, family, folder, device)
+                if request.mode == "train":
+                    status = train(request, family, folder, device, hopeless)
+                else:
+                    status = MODES[request.mode](request, family, folder, device)
         except KeyboardInterrupt:
             status = "preempted" if (folder / "checkpoints" / "last").exists() else "interrupted"
         except BaseException as error:
@@ -100,8 +107,8 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def train(request: Request, family: Family, folder: Path, device: torch.device) -> str:
-    trainer = build_trainer(request, family, folder, device)
+def train(request: Request, family: Family, folder: Path, device: torch.device, hopeless: Hopeless | None) -> str:
+    trainer = build_trainer(request, family, folder, device, hopeless)
     report = check_health(trainer, request)
     size, samples = request.trainer.batch_size, len(trainer.data)
     words = f"training on {device} for {trainer.max_steps} steps of {size} out of {samples:,} samples"
@@ -115,6 +122,10 @@ def train(request: Request, family: Family, folder: Path, device: torch.device) 
             f"diverged at step {outcome.step}: {request.trainer.bad_steps} steps in a row were not finite. The batch and the "
             f"weights are in {folder / 'diverged'}; try a lower trainer.optimizer.lr"
         )
+    if outcome.status == "pruned":
+        say(f"stopped at step {outcome.step}: the search's other trials were better there")
+        write_json(folder / "summary.json", {"status": "pruned", "steps": outcome.step, "seconds": outcome.seconds})
+        return "done"
     if outcome.status != "done" or request.trainer.overfit:
         return outcome.status
     best = store.load(folder, device=device, trusted_packages=request.trusted_packages)

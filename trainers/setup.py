@@ -15,12 +15,14 @@ from envs.data.store import Dataset
 from envs.data.windows import Windows
 from policies import store
 from policies.base import Policy
-from trainers.base import Run, Trainer
+from trainers.base import Hopeless, Run, Trainer
 from trainers.evaluate.final import evaluator_of
 from trainers.record.records import Records, bar, say
 
 
-def build_trainer(request: Request, family: Family, folder: Path, device: torch.device) -> Trainer:
+def build_trainer(
+    request: Request, family: Family, folder: Path, device: torch.device, hopeless: Hopeless | None = None
+) -> Trainer:
     """A trainer with its policy and data, ready for the first step."""
     data, validation = (load_or_record(request, family, split) for split in ("train", "val"))
     torch.manual_seed(request.seed)
@@ -47,6 +49,7 @@ def build_trainer(request: Request, family: Family, folder: Path, device: torch.
         make_records=lambda offset, step, digest: Records(folder, request.logger, offset, step, digest),
         play=play if request.trainer.eval_episodes else None,
         judged_by=evaluator_of(policy).judged_by,
+        hopeless=hopeless,
         floor=floor,
     )
     return request.targets["trainer"](request.trainer, policy, windows, held_out, run)

@@ -102,6 +102,8 @@ def runs_of(recipe: str) -> list[list[str]]:
     if cfg.skip_invalid:  # some of its runs are meant to be refused
         return []
     asked = OverridesParser.create().parse_overrides([f"{key}={values}" for key, values in params.items()])
+    lowest = [f"{one.key_or_group}={one.value().start}" for one in asked if one.is_interval_sweep()]  # of a search
+    asked = [one for one in asked if not one.is_interval_sweep()] + OverridesParser.create().parse_overrides(lowest)
     [grid] = BasicSweeper.split_arguments(asked, None)
     # An evaluation needs a checkpoint; what it asks of the policy can be typed without one.
     return [[recipe, *run, *(["mode=train"] if cfg.mode == "eval" else [])] for run in grid]
