@@ -30,7 +30,7 @@ ONE_A_SWEEP = {
     "skip_invalid": "it is about the whole sweep",
     "dry": "it is about the whole sweep",
 }
-OWN_GRID = "hydra_plugins.iolaus_sweeper."
+OWN_SWEEPERS = "hydra_plugins.iolaus_"
 OWN_LAUNCHERS = ("hydra_plugins.iolaus_launchers.", "hydra._internal.core_plugins.")
 LONGEST_SLUG = 80  # a folder's name may have 255 bytes, and people read it
 
@@ -48,7 +48,7 @@ def prepare(config: DictConfig) -> None:
         if reason and override.is_sweep_override():
             raise BadRequest(f"{override.input_line} cannot be swept: {reason}; launch one after the other")
     if config.hydra.sweep.dir == folder.AUTO and not _is_ours(config.hydra):
-        with read_write(config.hydra):  # ours decides when the grid says whether this sweep exists already
+        with read_write(config.hydra):  # ours decide when the grid, or the space, says whether this sweep exists already
             config.hydra.sweep.dir = str(_named(config) or _parent(config) / folder.now())
             # Each run is composed again from its overrides: without this one, other sweepers' runs would get `auto` again.
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(config.hydra.sweep.dir)}")
@@ -57,7 +57,7 @@ def prepare(config: DictConfig) -> None:
 def _is_ours(hydra: Any) -> bool:
     """Whether the sweeper is ours, and the launcher ours or Hydra's own, so that the sweep's folder can be decided later."""
     launcher = str(hydra.launcher.get("_target_"))
-    return str(hydra.sweeper.get("_target_")).startswith(OWN_GRID) and launcher.startswith(OWN_LAUNCHERS)
+    return str(hydra.sweeper.get("_target_")).startswith(OWN_SWEEPERS) and launcher.startswith(OWN_LAUNCHERS)
 
 
 def checked(master: DictConfig, runs: Sequence[Sequence[str]], loader: ConfigLoader) -> list[list[str]]:

@@ -17,16 +17,17 @@ from typing import Any
 
 import numpy as np
 
+from conf.status import DAMAGED
 from sweeps import settings
 from sweeps.curves import Chart, charts
 from sweeps.questions import question
 from sweeps.record import SearchRecord, searched
-from sweeps.runs import DAMAGED, GROUPS, Episodes, Run, read
+from sweeps.runs import GROUPS, Episodes, Run, read
 from sweeps.settings import Names
 from trainers.evaluate.intervals import Difference, Interval, difference, interval
 
 ACTING = ("sampled", "greedy")  # whoever else has a score is a reference
-FINE = ("done", "pruned", "running", "starting", "pending", "queued")
+FINE = ("done", "pruned", "running", "pending", "queued")
 LISTED = 5  # keys in a note
 MOST_PAIRS = 6  # settings of which all pairs are compared; of more, the best against each of the others
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,10 +13,11 @@ import yaml
 
 from conf.errors import BadRequest
 from conf.folder import identifying, leaves
+from conf.status import DAMAGED
+from sweeps.state import of_run
 
 GROUPS = ("experiment", "policy", "encoder", "env", "trainer")  # whose options are shown by the names that were typed
 TARGET = "._target_"
-DAMAGED = "damaged"
 
 Episodes = dict[str, Any]  # of one player in one run: success, return and length of each episode, and the strata they come in
 
@@ -90,9 +90,11 @@ def _run(folder: Path) -> Run:
         target = setting.pop(group + TARGET, "")
         if group in names or target:
             setting[group] = names.get(group) or ".".join(target.split(".")[-2:-1])
-    status, reason = _status(folder)
-    run = Run(folder, seed, setting, {*names}, status, names.get("study"), reason)
-    if status == "done":
+    state = of_run(folder)
+    run = Run(folder, seed, setting, {*names}, state.status, names.get("study"), state.reason)
+    if run.status == DAMAGED:
+        run.reason = "status.json cannot be read"
+    if run.status == "done":
         try:
             run.summary = _object(folder / "summary.json")
             if run.summary.get("status") == "pruned":
@@ -120,31 +122,6 @@ def _episodes(evaluation: dict[str, Any]) -> dict[str, Episodes]:
     if any(not {"return", "success"} <= score.keys() for score in evaluation.get("scores", {}).values()):
         raise ValueError("a player has no score")
     return found
-
-
-def _status(folder: Path) -> tuple[str, str]:
-    """What the run says of itself, and why: `pending` if it has not begun, `died` if its process went without a word."""
-    path = folder / "status.json"
-    if not path.exists():
-        return "starting" if (folder / "overrides.yaml").exists() else "pending", ""
-    try:
-        said = _object(path)
-        status = str(said["status"])
-    except (OSError, ValueError, KeyError):
-        return DAMAGED, "status.json cannot be read"
-    if status == "running" and not _locked(folder):
-        return "died", "its process ended without a word"
-    return status, str(said.get("reason") or "")
-
-
-def _locked(folder: Path) -> bool:
-    """The lock goes with the process that holds it, however that ended."""
-    try:
-        with open(folder / ".lock") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:  # held; or not there to tell
-        return True
-    return False
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from conf.errors import BadRequest, Exit
 from sweeps import trials
 from sweeps.record import FILE, SearchRecord
 from sweeps.space import distribution, grid
+from sweeps.state import of_run
 
 SAMPLERS = ("tpe", "random", "grid")
 STOPPED = ("preempted", "interrupted", "pending", "queued", "running")  # not the trial's fault
@@ -104,8 +106,7 @@ class Search:
                 self.show()
 
     def opened(self) -> Any:
-        """The study of the journal; trials that a stopped search left running are put in line again."""
-        state = self.optuna.trial.TrialState
+        """The study of the journal, with nothing running in it."""
         study = self.optuna.create_study(
             study_name=trials.NAME,
             storage=trials.storage(self.home / "search.journal"),
@@ -115,16 +116,30 @@ class Search:
         known = next((trial.distributions for trial in study.trials if trial.distributions), self.space)
         if known != self.space or study.direction.name.lower() != self.values.direction:
             raise BadRequest(f"{self.home} holds a search of another space; choose another folder with hydra.sweep.dir=...")
-        waiting = [trial for trial in study.trials if trial.state == state.RUNNING]
-        for trial in waiting:
-            study.tell(trial.number, state=state.FAIL)
-            study.enqueue_trial(trial.params)
+        self.recover(study)
         if self.values.sampler == "grid":
             seen = [trial.params or trial.system_attrs.get("fixed_params") for trial in study.trials]
             for point in grid(self.space):
                 if point not in seen:
                     study.enqueue_trial(point)
         return study
+
+    def recover(self, study: Any) -> None:
+        """Of trials that a stopped search left running: what is done counts, the others are put in line again."""
+        state = self.optuna.trial.TrialState
+        left = study.get_trials(states=(state.RUNNING,))
+        folders = {trial.number: self.home / trial.user_attrs.get("folder", "-") for trial in left}
+        wait_for_leftovers([*folders.values()])
+        if alive := [str(folder) for folder in folders.values() if status_of(folder) in ("running", "queued")]:
+            raise BadRequest(f"{len(alive)} trials of this search are still going on ({alive[0]}); wait for them, or cancel them")
+        for trial in left:
+            folder = folders[trial.number]
+            value = trials.best(folder, self.values.metric, self.maximize)
+            if status_of(folder) == "done" and value is not None:
+                study.tell(trial.number, value)
+            else:
+                study.tell(trial.number, state=state.FAIL)
+                study.enqueue_trial(trial.params)
 
     def search(self) -> int:
         total, failed = self.total(), 0
@@ -135,8 +150,9 @@ class Search:
             batch = [self.study.ask(self.space) for _ in range(min(self.values.parallel, left))]
             ends = self.launch(batch)
             if any(end in STOPPED for end in ends):
-                print("stopped; the same command goes on")
-                return Exit.PREEMPTED
+                waiting = all(end in ("queued", "running") for end in ends)
+                print("submitted; give the same command when they are done" if waiting else "stopped; the same command goes on")
+                return Exit.DONE if waiting else Exit.PREEMPTED
             failed = 0 if any(end in ("done", "pruned") for end in ends) else failed + len(ends)
             if failed >= MOST_FAILURES:
                 print(f"the last {failed} trials failed, so the search stops; their folders in {self.home} say why")
@@ -163,7 +179,7 @@ class Search:
         placed: dict[int, list[str]] = {}
         ends: dict[int, str] = {}
         for trial in batch:
-            words = [*self.fixed, *(f"{key}={value}" for key, value in trial.params.items()), "resume=true"]
+            words = [*self.fixed, *(f"{key}={value}" for key, value in trial.params.items())]
             try:
                 [placed[trial.number]] = multirun.checked(self.config, [words], self.context.config_loader)
             except BadRequest as error:
@@ -176,6 +192,9 @@ class Search:
                 self.claim(trial, self.folder_of(placed[trial.number]))
         if placed:
             self.launcher.launch([*placed.values()], initial_job_idx=min(placed))
+        if leftovers := wait_for_leftovers([self.folder_of(words) for words in placed.values()]):
+            again = {number: words for number, words in placed.items() if self.folder_of(words) in leftovers}
+            self.launcher.launch([*again.values()], initial_job_idx=min(again))
         for trial in batch:
             if trial.number in placed:
                 ends[trial.number] = self.tell(trial, self.folder_of(placed[trial.number]))
@@ -252,13 +271,24 @@ def alone(home: Path) -> Iterator[None]:
         yield
 
 
+def wait_for_leftovers(folders: Sequence[Path]) -> list[Path]:
+    """Processes of a killed search save and end by themselves, and until then hold their folders; returns those folders."""
+
+    def held() -> list[Path]:
+        states = [of_run(folder) for folder in folders]
+        return [state.folder for state in states if state.status == "running" and not state.values.get("job")]
+
+    if first := held():
+        print(f"waiting for {len(first)} runs that a stopped search left behind", flush=True)
+    while held():
+        time.sleep(0.5)
+    return first
+
+
 def status_of(folder: Path) -> str:
-    try:
-        status = str(json.loads((folder / "status.json").read_text())["status"])
-        if status == "done" and json.loads((folder / "summary.json").read_text()).get("status") == "pruned":
-            return "pruned"
-    except FileNotFoundError:
-        return "pending"
-    except (OSError, ValueError, KeyError):
-        return "damaged"
+    status = of_run(folder).status
+    if status == "done":
+        with suppress(OSError, ValueError):
+            if json.loads((folder / "summary.json").read_text()).get("status") == "pruned":
+                return "pruned"
     return status

@@ -54,9 +54,9 @@ def test_a_killed_search_goes_on_to_its_total(here: Path, launch: Callable):
         journal.write(b'{"op_code": 4, "wor')  # the line that it was writing
     proposed = [trial.params for trial in study_of(here / "found").trials]
     assert states(here / "found")["RUNNING"] == 1
-    launch(*words)
+    said = launch(*words).stdout
     after = states(here / "found")
-    assert (after["COMPLETE"], after["RUNNING"], after["FAIL"], after["WAITING"]) == (3, 0, 1, 0)
+    assert (after["COMPLETE"], after["RUNNING"], after["FAIL"], after["WAITING"]) == (3, 0, 1, 0), said
     again = [trial.params for trial in study_of(here / "found").trials]
     assert again[: len(proposed)] == proposed and again[len(proposed)] == proposed[-1]  # the killed one's values, once more
     assert "3 of 3 trials are in found already" in launch(*words).stdout
