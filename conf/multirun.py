@@ -60,8 +60,13 @@ def _is_ours(hydra: Any) -> bool:
     return str(hydra.sweeper.get("_target_")).startswith(OWN_SWEEPERS) and launcher.startswith(OWN_LAUNCHERS)
 
 
-def checked(master: DictConfig, runs: Sequence[Sequence[str]], loader: ConfigLoader) -> list[list[str]]:
-    """The valid runs, each with its folder; BadRequest that lists every invalid run, unless skip_invalid=true."""
+def checked(
+    master: DictConfig, runs: Sequence[Sequence[str]], loader: ConfigLoader, label: Sequence[str] | None = None
+) -> list[list[str]]:
+    """The valid runs, each with its folder; BadRequest that lists every invalid run, unless skip_invalid=true.
+
+    `label` names the folder of a run that comes alone, as those of a search do.
+    """
     composer = Composer(loader, master.hydra.job.config_name)
     valid: list[tuple[Sequence[str], dict[str, Any]]] = []
     invalid: list[str] = []
@@ -85,7 +90,8 @@ def checked(master: DictConfig, runs: Sequence[Sequence[str]], loader: ConfigLoa
     if invalid:
         print(f"left out {len(invalid)} of {len(runs)} runs that cannot run:\n" + "\n".join(invalid), file=sys.stderr)
     home = _home(master, [config for _, config in valid])
-    slugs = _slugs(home, _told_apart([overrides for overrides, _ in valid]), [config for _, config in valid])
+    words = _told_apart([overrides for overrides, _ in valid]) if label is None else [label]
+    slugs = _slugs(home, words, [config for _, config in valid])
     for slug, (_, config) in zip(slugs, valid, strict=True):
         folder.choose(config, str(home / slug))  # refuses one that holds something else
     if master.dry:

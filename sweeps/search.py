@@ -27,7 +27,7 @@ from conf import folder as folders
 from conf import multirun
 from conf.errors import BadRequest, Exit
 from sweeps import trials
-from sweeps.record import FILE, SearchRecord
+from sweeps.record import FILE, SearchRecord, short
 from sweeps.space import distribution, grid
 from sweeps.state import of_run
 
@@ -181,7 +181,8 @@ class Search:
         for trial in batch:
             words = [*self.fixed, *(f"{key}={value}" for key, value in trial.params.items())]
             try:
-                [placed[trial.number]] = multirun.checked(self.config, [words], self.context.config_loader)
+                label = [f"{key}={short(value)}" for key, value in trial.params.items()]
+                [placed[trial.number]] = multirun.checked(self.config, [words], self.context.config_loader, label)
             except BadRequest as error:
                 self.study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
                 if not self.finished() and trial.number == 0:
