@@ -170,8 +170,9 @@ class Search:
         return len(self.study.get_trials(deepcopy=False, states=(state.COMPLETE, state.PRUNED)))
 
     def sampler(self) -> Any:
-        """Seeded by how many trials there were: what is proposed next does not depend on where a search was stopped."""
-        samplers, seed = self.optuna.samplers, self.values.seed * 1_000_003 + self.finished()
+        """Seeded by how many trials came to an end: what is proposed next does not depend on where a search was stopped."""
+        failed = sum("failed" in trial.user_attrs for trial in self.study.get_trials(deepcopy=False))
+        samplers, seed = self.optuna.samplers, self.values.seed * 1_000_003 + self.finished() + failed
         return samplers.TPESampler(seed=seed, multivariate=True) if self.values.sampler == "tpe" else samplers.RandomSampler(seed)
 
     def launch(self, batch: Sequence[Any]) -> list[str]:
@@ -184,6 +185,7 @@ class Search:
                 label = [f"{key}={short(value)}" for key, value in trial.params.items()]
                 [placed[trial.number]] = multirun.checked(self.config, [words], self.context.config_loader, label)
             except BadRequest as error:
+                trial.set_user_attr("failed", str(error))
                 self.study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
                 if not self.finished() and trial.number == 0:
                     raise  # nothing has run: the request is at fault
@@ -218,6 +220,7 @@ class Search:
         elif status == "done" and value is not None:
             self.study.tell(trial, value)
         else:
+            trial.set_user_attr("failed", status)
             self.study.tell(trial, state=state.FAIL)
             reason = status if status != "done" else f"it has no {self.values.metric}; choose another hydra.sweeper.metric"
             print(f"trial {trial.number} failed ({reason}): {folder}")
