@@ -7,13 +7,10 @@ samplers depend on how many trials there were, so a search that was stopped prop
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +24,9 @@ from conf import folder as folders
 from conf import multirun
 from conf.errors import BadRequest, Exit
 from sweeps import trials
+from sweeps.leftovers import alone, status_of, wait_for_leftovers
 from sweeps.record import FILE, SearchRecord, short
 from sweeps.space import distribution, grid
-from sweeps.state import of_run
 
 SAMPLERS = ("tpe", "random", "grid")
 STOPPED = ("preempted", "interrupted", "pending", "queued", "running")  # not the trial's fault
@@ -262,37 +259,3 @@ class Search:
             report.show(self.home)
         except Exception as error:  # how the search itself ended matters more
             print(explain(error) or repr(error))
-
-
-@contextmanager
-def alone(home: Path) -> Iterator[None]:
-    """One process a search at a time: two would put each other's trials in line again."""
-    with open(home / ".search.lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadRequest(f"another process is searching in {home}; wait for it, or stop it") from None
-        yield
-
-
-def wait_for_leftovers(folders: Sequence[Path]) -> list[Path]:
-    """Processes of a killed search save and end by themselves, and until then hold their folders; returns those folders."""
-
-    def held() -> list[Path]:
-        states = [of_run(folder) for folder in folders]
-        return [state.folder for state in states if state.status == "running" and not state.values.get("job")]
-
-    if first := held():
-        print(f"waiting for {len(first)} runs that a stopped search left behind", flush=True)
-    while held():
-        time.sleep(0.5)
-    return first
-
-
-def status_of(folder: Path) -> str:
-    status = of_run(folder).status
-    if status == "done":
-        with suppress(OSError, ValueError):
-            if json.loads((folder / "summary.json").read_text()).get("status") == "pruned":
-                return "pruned"
-    return status

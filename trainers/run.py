@@ -192,7 +192,7 @@ def export(request: Request, family: Family, folder: Path, device: torch.device)
     return "done"
 
 
-MODES = {"train": train, "eval": evaluate, "collect": collect, "health": health, "export": export}
+MODES = {"eval": evaluate, "collect": collect, "health": health, "export": export}
 
 
 def entropies(data: Dataset, floor: statistics.Floor | None) -> str:

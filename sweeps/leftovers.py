@@ -1,0 +1,56 @@
+"""What a killed search leaves behind: a lock that its runs still hold, runs that still save, trials that ended unseen."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from conf.errors import BadRequest
+from sweeps.state import of_run
+
+PATIENCE = 20  # seconds to wait for the lock
+
+
+@contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """One process a search at a time: two would put each other's trials in line again.
+
+    Runs of a killed search were forked from it and hold its lock until they have saved.
+    """
+    with open(home / ".search.lock", "w") as lock:
+        for left in reversed(range(PATIENCE)):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not left:
+                    raise BadRequest(f"another process is searching in {home}; wait for it, or stop it") from None
+                time.sleep(1)
+        yield
+
+
+def wait_for_leftovers(folders: Sequence[Path]) -> list[Path]:
+    """Processes of a killed search save and end by themselves, and until then hold their folders; returns those folders."""
+
+    def held() -> list[Path]:
+        states = [of_run(folder) for folder in folders]
+        return [state.folder for state in states if state.status == "running" and not state.values.get("job")]
+
+    if first := held():
+        print(f"waiting for {len(first)} runs that a stopped search left behind", flush=True)
+    while held():
+        time.sleep(0.5)
+    return first
+
+
+def status_of(folder: Path) -> str:
+    status = of_run(folder).status
+    if status == "done":
+        with suppress(OSError, ValueError):
+            if json.loads((folder / "summary.json").read_text()).get("status") == "pruned":
+                return "pruned"
+    return status
