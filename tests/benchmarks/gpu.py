@@ -39,6 +39,7 @@ from envs.base import Family  # noqa: E402
 from envs.data import record, statistics  # noqa: E402
 from envs.data.windows import Windows  # noqa: E402
 from envs.play import play  # noqa: E402
+from policies.base import Policy  # noqa: E402
 from policies.store import write_tensors  # noqa: E402
 from trainers.base import Run, Trainer  # noqa: E402
 from trainers.evaluate.rollout import PolicyPlayer  # noqa: E402
@@ -55,6 +56,11 @@ WARM = 25  # steps that are not counted: three of each variant come before its c
 MOST_WARM = 10.0  # seconds of them at most
 MEASURED = 2.0  # seconds of each row
 EAGER, CAPTURED, AUTO = ("off", "host"), ("auto", "host"), ("auto", "auto")
+
+
+def save_acting_weights(into: Path, acting: Policy) -> None:
+    write_tensors(into / "policy.safetensors", acting.state_dict())
+    (into / "policy.json").write_text("{}")  # every checkpoint has one
 
 
 class Bench:
@@ -93,8 +99,8 @@ class Bench:
             place,
             seed=0,
             device=self.device,
-            save_policy=lambda into, acting: write_tensors(into / "policy.safetensors", acting.state_dict()),
-            make_records=lambda offset, step: Records(place, Logger("none"), offset, step),
+            save_policy=save_acting_weights,
+            make_records=lambda offset, step, digest: Records(place, Logger("none"), offset, step, digest),
         )
         trainer: Trainer = request.targets["trainer"](request.trainer, made.to(self.device), windows, windows, run)
         return trainer

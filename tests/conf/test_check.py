@@ -281,7 +281,7 @@ def test_targets_that_are_no_policy_are_refused(ask: Ask, target: str, sentence:
 
 def test_class_that_our_module_only_imports_is_refused(ask: Ask) -> None:
     assert hasattr(importlib.import_module("trainers.base"), "Path")
-    with pytest.raises(BadRequest, match=r"trainer._target_ is pathlib\.Path, but only"):
+    with pytest.raises(BadRequest, match=r"trainer._target_ is trainers\.base\.Path, which is not a trainers\.base\.Trainer"):
         ask("trainer._target_=trainers.base.Path")
 
 

@@ -29,7 +29,10 @@ from trainers.evaluate.rollout import PolicyPlayer
         (["env=darkroom", "env.data.detours=1"], "data.noise and data.detours are for the expert"),
         (["env=darkroom", "env.data.source=expert", "env.data.detours=1"], "env.data.detours is for env=minigrid; in Dark Room"),
         (["env=darkroom", "env.data.ppo.pool=0"], "env.data.ppo.pool must be at least 1, got 0"),
-        (["env.data.source=explorer"], "env.data.source must be one of expert, annealed_expert, got explorer"),
+        (
+            ["env.data.source=explorer"],
+            "env.data.source must be one of expert, searcher, annealed_expert, the id of a Minari dataset, got explorer",
+        ),
     ],
 )
 def test_bad_requests_are_sentences(request_for: Callable, overrides: list[str], sentence: str):

@@ -108,7 +108,7 @@ def test_camera_and_task_name_the_dataset():
     assert len({json.dumps(signature) for signature in signatures}) == 3
 
 
-def test_collecting_keeps_bullets_chatter_off_the_terminal(launch: Callable, here: Path):
+def test_collecting_keeps_the_terminal_clean(launch: Callable, here: Path):
     done = launch("mode=collect", "env=push", "env.image=false", "env.data.episodes=4", "env.data.val_episodes=2")
     printed = done.stdout + done.stderr
     assert "4 episodes" in printed

@@ -19,7 +19,7 @@ from conf.errors import BadRequest
 from envs.data import record
 from envs.data.statistics import Floor
 from envs.data.windows import Windows
-from policies.base import Batch, Loss
+from policies.base import Batch, Loss, Policy
 from policies.noise import Noise
 from policies.store import write_tensors
 from trainers.base import Run
@@ -29,6 +29,11 @@ from trainers.record.boards import Config as Logger
 from trainers.record.records import Records
 
 SMALL = ("policy=bc_mlp", "env.id=MiniGrid-DoorKey-5x5-v0", "trainer.batch_size=32", "trainer.schedule.warmup=0", "trainer.ema=0")
+
+
+def save_acting_weights(into: Path, acting: Policy) -> None:
+    write_tensors(into / "policy.safetensors", acting.state_dict())
+    (into / "policy.json").write_text("{}")  # every checkpoint has one
 
 
 @pytest.fixture
@@ -52,7 +57,7 @@ def trainer(request_for: Callable, data_dir: Path, tmp_path: Path) -> Iterator[C
                 place,
                 seed=0,
                 device=torch.device("cpu"),
-                save_policy=lambda into, acting: write_tensors(into / "policy.safetensors", acting.state_dict()),
+                save_policy=save_acting_weights,
                 make_records=lambda offset, step, digest: Records(place, Logger("none"), offset, step, digest),
                 floor=floor,
             ),
