@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from hydra._internal import hydra as hydra_application
 from hydra._internal import utils as hydra_utils
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.object_type import ObjectType
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -39,6 +40,18 @@ class CheckedLoader(ConfigLoaderImpl):
         self.trusted |= {*trusted_by(overrides)}
         refuse_in_hydra(composed, [*self.trusted])
         return composed
+
+    def get_group_options(
+        self,
+        group_name: str,
+        results_filter: ObjectType | None = ObjectType.CONFIG,
+        config_name: str | None = None,
+        overrides: list[str] | None = None,
+    ) -> list[str]:
+        """Without overrides nothing has to be composed; Hydra would copy all configs at each of `--help`'s hundred calls."""
+        if config_name is None and not overrides:
+            return self.repository.get_group_options(group_name, results_filter)
+        return super().get_group_options(group_name, results_filter, config_name, overrides)
 
 
 def take_over() -> None:
