@@ -83,6 +83,12 @@ def test_a_layer_imports_nothing_from_above(package: str):
     assert not above
 
 
+def test_conf_is_read_before_anything_else_is_imported():
+    """Its functions import what a request names; its files import none of it, so that a typo is found in no time."""
+    below = {(module, other) for module in FILES if module.split(".")[0] == "conf" for other in imports(module, everywhere=False)}
+    assert not {(module, other) for module, other in below if other.split(".")[0] != "conf"}
+
+
 def test_no_file_is_longer_than_one_sitting():
     listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     files = [ROOT / name for name in listed if not name.startswith("tests/")]
