@@ -4,11 +4,11 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-BESIDE = ("conf", "envs")  # packages that lie beside this one, under names that others use too
+BESIDE = ("conf", "envs")  # packages beside this one whose names other projects use too
 
 
 def __getattr__(name: str) -> Any:
-    """`load`, without paying for PyTorch when only the package is imported."""
+    """Import `load`, and with it PyTorch, only when it is used."""
     if name == "load":
         _refuse_foreign()
         from policies.store import load

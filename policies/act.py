@@ -1,15 +1,15 @@
 """ACT, action chunking with transformers (Zhao et al. 2023, arXiv 2304.13705): a chunk of actions from a few observations.
 
-A transformer encoder reads the tokens of the observations; learned queries, one an action of the chunk, read its output in a
-decoder with cross-attention; a head turns each into an action. Slots behind the episode's end, or behind a step at which the
-recorded action was not the label, count neither in the loss nor in its mean.
+A transformer encoder reads the tokens of the observations. A decoder with one learned query per action of the chunk attends to
+its output, and a head turns each query's output into an action. Slots after the episode's end, or after a step that executed
+another action than the label, count neither in the loss nor in its mean.
 
-`latent_dim` above 0 adds the original's conditional VAE: in training a latent is read from the chunk that is to be predicted, in
-acting it is the prior's mean, zero. `ensemble` averages all predictions for the present step, weighted exp(-c * i), i = 0 the
-oldest: with the original's positive coefficient the oldest weigh most, which on Push cost a third of the successes (58 % where
-replanning had 98 %); a negative one favours the newest.
+`latent_dim` above 0 adds the original's conditional VAE: training encodes the target chunk into a latent, acting uses the prior's
+mean, zero. `ensemble` averages all predictions for the present step with weights exp(-c * i), where i = 0 is the oldest. The
+original's positive coefficient favours the oldest, which on Push cost a third of the successes (58 % where replanning had 98 %);
+a negative one favours the newest.
 
-The encoder may start from that of a `bc_mlp` (`init_from=RUN`), which sees more updates in the same time.
+The encoder may start from that of a `bc_mlp` (`init_from=RUN`), which makes more updates in the same time.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Config:
     head_dims: list[int] = field(default_factory=list)  # hidden layers between a query's output and its action
     norm_first: bool = True  # normalise before attention and MLP; false: after them (the original, write-up 004)
     dropout: float = 0.0
-    frames: list[int] = field(default_factory=lambda: [0])  # what it sees: each number a frame so many steps ago, 0 the present
+    frames: list[int] = field(default_factory=lambda: [0])  # observed frames, in steps back from the present (0)
     chunk_size: int = 8  # actions predicted at once
-    execute: int = 2  # of these, carried out before it looks again
-    ensemble: bool = False  # average what earlier chunks said of the present step; looks again at every step
+    execute: int = 2  # actions executed before the next chunk
+    ensemble: bool = False  # average all chunks' predictions for the present step; predicts at every step
     ensemble_coefficient: float = 0.1  # above 0: the oldest prediction weighs most (the original); below 0: the newest
-    latent_dim: int = 0  # numbers of the VAE's latent (the original: 32); 0: no VAE
-    kl_weight: float = 10.0  # of the VAE's loss beside the actions'
+    latent_dim: int = 0  # size of the VAE's latent (the original: 32); 0: no VAE
+    kl_weight: float = 10.0  # weight of the VAE's loss; that of the actions has 1
     temperature: float = 1.0  # of sampled acting, where actions are classes
 
     def __post_init__(self) -> None:
@@ -146,7 +146,7 @@ class ACT(PlanningPolicy):
         loss = self.head.loss(output, batch, self.training)
         if divergence is None:
             return loss
-        count = batch["action_mask"].sum(1)  # [B] a row weighs as much as it has targets, so that the loss stays a sum over them
+        count = batch["action_mask"].sum(1)  # [B] a row's weight: the loss stays a sum over targets
         plain = {
             "cross_entropy": (loss.total.detach(), loss.count),
             "divergence": ((divergence.detach() * count).sum(), count.sum()),
@@ -154,7 +154,7 @@ class ACT(PlanningPolicy):
         return Loss(loss.total + self.config.kl_weight * (divergence * count).sum(), loss.count, plain | loss.metrics)
 
     def encoded_chunk(self, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
-        """A latent [B, latent_dim] drawn from what the recorded chunk says, and its distance [B] from the prior in nats."""
+        """A latent [B, latent_dim] drawn from the posterior given the recorded chunk, and its KL divergence [B] in nats."""
         known = batch["action_mask"]
         action = self.read_action(self.vectors.encode(batch["action"])) + self.slots
         tokens = torch.cat([self.summary.expand(len(action), 1, -1), action], dim=1)
@@ -174,9 +174,9 @@ class ACT(PlanningPolicy):
     def start(self, num_envs: int, device: torch.device) -> Memory:
         memory = super().start(num_envs, device)
         if self.config.ensemble:
-            memory["mean"] = torch.zeros_like(memory["plan"])  # of what was predicted for each of the next steps
-            memory["weight"] = torch.zeros(num_envs, self.config.chunk_size, device=device)  # of these predictions together
-            memory["count"] = torch.zeros(num_envs, self.config.chunk_size, device=device)  # and how many they are
+            memory["mean"] = torch.zeros_like(memory["plan"])  # mean prediction for each of the next steps
+            memory["weight"] = torch.zeros(num_envs, self.config.chunk_size, device=device)  # their total weight
+            memory["count"] = torch.zeros(num_envs, self.config.chunk_size, device=device)  # their number
         return memory
 
     def act(self, observation: dict[str, Tensor], memory: Memory, noise: Noise, greedy: bool = False) -> tuple[Tensor, Memory]:
@@ -187,7 +187,7 @@ class ACT(PlanningPolicy):
         weight = memory["weight"] + new
         share = (new / weight)[..., None]
         mean = memory["mean"] * (1 - share) + memory["plan"] * share
-        # One step on: what was the second slot is the first.
+        # Shift by one step: the second slot becomes the first.
         memory["mean"] = nn.functional.pad(mean[:, 1:], (0, 0, 0, 1))
         memory["weight"] = nn.functional.pad(weight[:, 1:], (0, 1))
         memory["count"] = nn.functional.pad(memory["count"][:, 1:] + 1, (0, 1))

@@ -1,12 +1,11 @@
-"""Algorithm distillation (Laskin et al. 2022, arXiv 2210.14215): imitate not a policy but how one was learned.
+"""Algorithm distillation (Laskin et al. 2022, arXiv 2210.14215): imitate a learner, not a policy.
 
-A causal transformer predicts the actions of whole learning histories, across episodes of one task. What it has to imitate is
-getting better, so with frozen weights it gets better from episode to episode of a task it never saw. Every step has a target
-(published code often trains on one action a sequence, here policy.targets=one: hundreds of times less to learn from at the same
-cost).
+A causal transformer predicts the actions of whole learning histories, across episodes of one task. It imitates improvement, so
+with frozen weights it improves from episode to episode of a task it never saw. Every step has a target (published code often
+trains on one action per sequence, here policy.targets=one: hundreds of times fewer targets at the same cost).
 
-Not to be confused with behaviour cloning of the experts that the histories end with: without the beginnings there is nothing to
-be learned about learning. What the source explores like, this explores like: sample its actions, never take the best.
+Not to be confused with behaviour cloning of the experts at the end of the histories: only the beginnings show how to learn. The
+policy explores as its source does, so sample its actions and never take the most likely one.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from policies.transformer import Transformer
 
 @dataclass
 class Config(histories.Config):
-    context: int = 200  # steps back that each layer attends to: ten episodes of Dark Room
+    context: int = 200  # steps that each layer attends to: ten episodes of Dark Room
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,16 +17,16 @@ from envs.data.windows import Window
 from policies.noise import Noise
 
 # A batch is a dict of tensors, B first:
-#   observation        {modality: [B, To, ...]} as stored (uint8, ids); floats are made on the device
+#   observation        {modality: [B, To, ...]} as stored (uint8, ids); the device converts to floats
 #   observation_mask   [B, To] bool    False before the episode began
 #   action             [B, Ta, *A]     the label
-#   action_mask        [B, Ta] bool    False after the episode's end: such a slot holds no label
+#   action_mask        [B, Ta] bool    False after the episode's end, where there is no label
 #   ended              [B, Ta] bool    True in slots after a *termination* (never after a truncation)
-# and, of learning histories (Window.span), in each slot [B, To]:
+# and, for learning histories (Window.span), in each slot [B, To]:
 #   first              bool            an episode begins here
-#   previous_action, previous_reward   what was executed and paid one slot before, also where an episode lies between
-#   episode            int             its number within the history
-#   floor              float           -log pi of the action under its source; NaN where that is not known
+#   previous_action, previous_reward   the executed action and its reward one slot before, also across episodes
+#   episode            int             index of the episode within the history
+#   floor              float           -log pi of the action under its source; NaN if unknown
 Batch = dict[str, Any]
 Memory = dict[str, Tensor]  # lane first
 
@@ -34,12 +34,12 @@ __all__ = ["Batch", "Loss", "Memory", "Policy", "Window", "check_dropout", "chec
 
 
 class Loss(NamedTuple):
-    """Sums over counted targets. The trainer divides by the global count, so masks and accumulation all give one mean."""
+    """Sums over counted targets. The trainer divides by the global count, so masks and accumulation do not change the mean."""
 
     total: Tensor  # []
     count: Tensor  # type: ignore[assignment]  # []
-    # name -> (sum, count). `first_action_loss`, in eval mode: what of it is about the next action alone, where `total` is about
-    # more; only that can be compared with other policies and with the entropy floor of the data.
+    # name -> (sum, count). `first_action_loss`, in eval mode: the loss of the next action alone, if `total` covers more. Only it
+    # can be compared with other policies and with the entropy floor of the data.
     metrics: dict[str, tuple[Tensor, Tensor]]
 
 
@@ -59,10 +59,10 @@ class Policy(nn.Module):
     """Constructed as `cls(config, spaces)`, where `config` is the dataclass called `Config` beside the class."""
 
     window: Window
-    modalities: tuple[str, ...] | None = None  # of the observation, those that it sees; None: all. An entropy floor counts these
-    memory_scope: ClassVar[str] = "episode"  # "history": memory outlives an episode, until the task changes
-    samples: bool = True  # sampled and greedy acting differ; False: a player of either does the same
-    starts_from: ClassVar[tuple[str, ...]] = ()  # other policies, as YAML names them, whose weights may start this one
+    modalities: tuple[str, ...] | None = None  # observed modalities; None: all. The entropy floor is given these
+    memory_scope: ClassVar[str] = "episode"  # "history": memory is kept across episodes until the task changes
+    samples: bool = True  # whether sampled and greedy acting differ
+    starts_from: ClassVar[tuple[str, ...]] = ()  # classes of other policies, as in YAML, whose weights may initialise this one
 
     @classmethod
     def accepts(cls, config: Any, spaces: Spaces) -> str | None:
@@ -71,36 +71,36 @@ class Policy(nn.Module):
 
     @classmethod
     def accepts_data(cls, config: Any, data: DataConfig | None, max_steps: int) -> str | None:
-        """A sentence if it cannot learn from these data (None: it only acts) or with episodes of up to `max_steps`, else None."""
+        """A sentence if it cannot learn from `data` (None: acting only) or with episodes of up to `max_steps`, else None."""
         return None
 
     def fit(self, statistics: Statistics) -> None:
-        """Take what is needed from the training split's statistics into buffers. Called once, before training."""
+        """Store the needed statistics of the training split in buffers. Called once, before training."""
 
     def forward(self, batch: Batch, noise: Noise) -> Loss:
         raise NotImplementedError("forward(batch, noise) -> Loss(total, count, metrics)")
 
-    def variant(self, once: float) -> int:
-        """Which shapes a training step has, where they are drawn (by `noise.once()`, here `once`). All steps of one variant have
-        the same shapes, and so can replay one captured CUDA graph."""
+    def variant(self, shared_uniform: float) -> int:
+        """Which variant of its shapes a training step has, if `noise.shared_uniform()` draws them. Steps of the same variant have
+        the same shapes, so they can replay one captured CUDA graph."""
         return 0
 
     def chance_loss(self, batch: Batch) -> float:
         raise NotImplementedError("chance_loss(batch) -> mean loss of a policy that knows nothing")
 
     def start(self, num_envs: int, device: torch.device) -> Memory:
-        """The memory of lanes that begin an episode. The rollout writes these values back at every episode boundary; with the
-        scope "history" it starts anew for every task."""
+        """The memory of lanes that begin an episode. The rollout resets it to these values at every episode boundary; with the
+        scope "history", only when the task changes."""
         raise NotImplementedError("start(num_envs, device) -> memory, lane first")
 
     def act(self, observation: dict[str, Tensor], memory: Memory, noise: Noise, greedy: bool = False) -> tuple[Tensor, Memory]:
-        """One action for each lane; `observation` is {modality: [N, ...]}. Nothing but `memory` is carried to the next call, and
-        it may be written into. With the scope "history" the observation also holds what a batch of histories does: `first`,
-        `previous_action` and `previous_reward` [N], both 0 before anything happened."""
+        """One action for each lane; `observation` is {modality: [N, ...]}. Only `memory` is carried to the next call; it may be
+        changed in place. With the scope "history" the observation also holds `first`, `previous_action` and `previous_reward`
+        [N], as a batch of histories does; the latter two are 0 before the first step."""
         raise NotImplementedError("act(observation, memory, noise, greedy) -> actions [N, *A], memory")
 
     def rounds(self, observation: dict[str, Tensor], noise: Noise, greedy: bool = False) -> Tensor | None:
-        """For pictures: the plan of an episode's first step [K+1, N, H] after each round of its making; None if it has none.
+        """For pictures: the plan at an episode's first step after each round [K+1, N, H]; None if the policy makes no plan.
 
-        Tokens count the actions, then END (the episode is over), PAD (after END) and MASK (not decided yet)."""
+        Tokens are the actions, then END (the episode is over), PAD (after END) and MASK (not decided yet)."""
         return None

@@ -1,10 +1,10 @@
 """Behaviour cloning with a GRU (Cho et al. 2014): the next action from everything seen since the episode began.
 
-Trained on windows of the last `length` steps, each with its own target; steps from before the episode are skipped, not read as
-zeros. In acting the state is carried from step to step, and the rollout clears it where an episode begins.
+Trained on windows of the last `length` steps, each with its own target; steps before the episode are skipped, not read as zeros.
+When acting, the state is carried from step to step, and the rollout clears it when an episode begins.
 
-`length=1` is write-up 004's GRU: its sequences have one step, so that it is a gated linear layer and remembers nothing. It is
-never given a state in training, so it gets none in acting.
+`length=1` is write-up 004's GRU: its sequences have one step, so it is a gated linear layer and remembers nothing. It never gets
+a state in training, so it gets none when acting.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Config:
     encoder: encoders.Config = field(default_factory=encoders.Config)  # encoder=
     head: HeadConfig = field(default_factory=HeadConfig)  # how a continuous action is predicted
     length: int = 16  # steps of a training window; 1: write-up 004's, without memory
-    gru_dim: int = 128  # numbers of the state
+    gru_dim: int = 128  # size of the state
     hidden_dim: int = 256  # width of the MLP behind the GRU
     layers: int = 1  # its hidden layers
     token_dim: int = 64  # width of the encoder's tokens
-    dropout: float = 0.0  # behind each hidden layer
+    dropout: float = 0.0  # after each hidden layer
     temperature: float = 1.0  # of sampled acting, where actions are classes
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class BCGRU(Policy):
     def forward(self, batch: Batch, noise: Noise) -> Loss:
         known = batch["observation_mask"]  # [B, T], False only at the front
         tokens = self.encoder(batch["observation"], known, noise).flatten(2)  # [B, T, S * d]
-        # Each episode's steps move to the front, where the state is empty, and its outputs back to where the steps were.
+        # Each row's real steps move to the front, where the state is empty; their outputs move back afterwards.
         missing = (~known).sum(1, keepdim=True)
         slots = torch.arange(known.shape[1], device=known.device)
         front = (slots + missing) % len(slots)  # [B, T]

@@ -1,7 +1,7 @@
-"""Behaviour cloning with a multilayer perceptron (Pomerleau 1989): the next action from what is seen now.
+"""Behaviour cloning with a multilayer perceptron (Pomerleau 1989): the next action from the present observation.
 
-With `horizon` above 1 it predicts a chunk of actions at once, each slot by itself: the baseline for `masked_dit`, whose slots
-know of each other. Without earlier `frames` it has no memory: where the expert acts on what it saw earlier, it averages.
+With `horizon` above 1 it predicts a chunk of actions at once, each slot independently: the baseline for `masked_dit`, whose slots
+depend on each other. Without earlier `frames` it has no memory: if the expert uses what it saw earlier, this policy averages.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Config:
     layers: int = 2  # hidden layers
     token_dim: int = 64  # width of the encoder's tokens
     activation: str = "gelu"  # gelu | relu
-    dropout: float = 0.0  # behind each hidden layer
-    frames: list[int] = field(default_factory=lambda: [0])  # what it sees: each number a frame so many steps ago, 0 the present
+    dropout: float = 0.0  # after each hidden layer
+    frames: list[int] = field(default_factory=lambda: [0])  # observed frames, in steps back from the present (0)
     horizon: int = 1  # actions predicted at once, independently of each other
-    execute: int = 1  # of these, carried out before it looks again
+    execute: int = 1  # actions executed before the next chunk
     temperature: float = 1.0  # of sampled acting, where actions are classes
 
     def __post_init__(self) -> None:
@@ -68,7 +68,7 @@ class BCMLP(PlanningPolicy):
         self.head.fit(statistics)
 
     def output(self, seen: dict[str, Tensor], known: Tensor, noise: Noise) -> Tensor:
-        """[B, H, head.size] from frames {name: [B, To, ...]}; those before the episode are left blank."""
+        """[B, H, head.size] from frames {name: [B, To, ...]}; frames before the episode are zeros."""
         tokens = self.encoder(seen, known, noise) * known[:, :, None, None]  # [B, To, S, d]
         return self.mlp(tokens.flatten(1)).unflatten(-1, (-1, self.head.size))
 

@@ -1,14 +1,14 @@
-"""Algorithm distillation over a compressed past: a few latent tokens stand for everything before the present block of steps.
+"""Algorithm distillation over a compressed past: a few latent tokens replace everything before the present block of steps.
 
-The stream is cut into blocks. An encoder reads the latents and the block behind them and makes the next latents; a causal decoder
-reads the latents and predicts the actions of the present block. That is a recurrence, trained end to end through all of it, so
-memory stays the same however long it runs. Latents come first in both, so that blocks of any length keep their positions; each
-batch draws one length, because what was only ever trained at one is lost at others.
+The stream is cut into blocks. An encoder makes the next latents from the present ones and the block that follows them; a causal
+decoder reads the latents and predicts the actions of the present block. This is a recurrence, trained end to end, so memory is
+constant over any length. Latents come first in both, so that blocks of any length keep their positions; each batch draws one
+length, because a network trained at a single length fails at others.
 
-`depth` limits the recurrence, as write-up 003 did (experiment=seed_003): latents then stand for the last blocks alone, encoded
-anew from the learned first ones. Its warm start is `init_from=` a run of `policy=ad`; its reconstruction loss is an option.
+`depth` limits the recurrence, as in write-up 003 (experiment=seed_003): latents then hold only the last blocks, encoded again
+from the learned initial latents. Its warm start is `init_from=` a run of `policy=ad`; its reconstruction loss is an option.
 
-Plain Dark Room does not need any of this: what a window of two episodes shows is enough. Two-goal recall (env.game=recall) does.
+Plain Dark Room needs none of this: a window of two episodes is enough. Two-goal recall (env.game=recall) needs it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from policies.transformer import Transformer
 
 @dataclass
 class Config(histories.Config):
-    length: int = 600  # thirty episodes of Dark Room: as many recursions as acting will need
-    latents: int = 20  # tokens that stand for the past
+    length: int = 600  # thirty episodes of Dark Room: as many compressions as acting needs
+    latents: int = 20  # tokens that hold the past
     encoder_layers: int = 2
-    block: int = 40  # steps between two compressions when it acts; with the latents, all that it holds
-    blocks: list[int] = field(default_factory=lambda: [20, 30, 40])  # lengths in training, of which each batch draws one
-    recent: int = 0  # blocks behind the present one that are held as they are, and compressed when they are older
-    depth: int = 0  # compressions that latents go through; 0: without end, else they stand for the last `depth` blocks alone
-    reconstruction: float = 0.0  # weight of an auxiliary loss: the latents have to tell the block that they were just made of
+    block: int = 40  # steps between two compressions when acting; memory is this and the latents
+    blocks: list[int] = field(default_factory=lambda: [20, 30, 40])  # lengths in training; each batch draws one
+    recent: int = 0  # blocks before the present one that are kept uncompressed; older ones are compressed
+    depth: int = 0  # most compressions of the latents, which then hold the last `depth` blocks; 0: no limit
+    reconstruction: float = 0.0  # weight of an auxiliary loss: predict from the latents the block they were made of
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,7 +66,7 @@ class CompressedAD(HistoryPolicy):
         self.decoder = Transformer(width, config.layers, *shape)
         self.compressor = Transformer(width, config.encoder_layers, *shape)
         self.blank = nn.Parameter(torch.randn(config.latents, width) * 0.02)  # latents of an empty past
-        self.slot = nn.Parameter(torch.randn(config.latents, width) * 0.5)  # tells latents apart from each other, and from steps
+        self.slot = nn.Parameter(torch.randn(config.latents, width) * 0.5)  # distinguishes latents from each other and from steps
         if config.reconstruction:
             longest = max(config.block, *config.blocks)
             self.place = nn.Parameter(torch.randn(longest, width))
@@ -90,19 +90,19 @@ class CompressedAD(HistoryPolicy):
         loss = self.loss(self.decoded(latents, blocks)[:, : tokens.shape[1]], batch, noise)
         return self.with_reconstruction(loss, latents, blocks, batch) if self.config.reconstruction else loss
 
-    def variant(self, once: float) -> int:
+    def variant(self, shared_uniform: float) -> int:
         """The length of a training step's blocks."""
         choices = self.config.blocks
-        return choices[int(once * len(choices))]
+        return choices[int(shared_uniform * len(choices))]
 
     def cut(self, tokens: Tensor, noise: Noise) -> Tensor:
-        """[B, K, b, d]; the last block is filled up with zeros, which nothing that counts ever sees."""
-        length = self.variant(noise.once()) if self.training else self.config.block
+        """[B, K, b, d]; the last block is padded with zeros, which no counted step attends to."""
+        length = self.variant(noise.shared_uniform()) if self.training else self.config.block
         missing = -tokens.shape[1] % length
         return nn.functional.pad(tokens, (0, 0, 0, missing)).unflatten(1, (-1, length))
 
     def compressed(self, blocks: Tensor) -> Tensor:
-        """What stands for everything before each block, [B, K, L, d]."""
+        """The latents of everything before each block, [B, K, L, d]."""
         count = blocks.shape[1]
         if not self.config.depth:
             latents = [self.blank.expand(len(blocks), -1, -1)]
@@ -116,7 +116,7 @@ class CompressedAD(HistoryPolicy):
         return found
 
     def decoded(self, latents: Tensor, blocks: Tensor) -> Tensor:
-        """[B, K * b, d], all blocks as one batch. What lies before the first block is empty: zeros."""
+        """[B, K * b, d], all blocks as one batch. Blocks before the first one are zeros."""
         count, recent = blocks.shape[1], self.config.recent
         before = nn.functional.pad(blocks, (0, 0, 0, 0, recent, 0))  # [B, recent+K, b, d]
         seen = [before[:, first : first + count] for first in range(recent + 1)]
@@ -126,14 +126,14 @@ class CompressedAD(HistoryPolicy):
         return hidden.unflatten(0, blocks.shape[:2]).flatten(1, 2)
 
     def with_reconstruction(self, loss: Loss, latents: Tensor, blocks: Tensor, batch: Batch) -> Loss:
-        """Adds how far the tokens of the block before are from what its latents tell of them."""
+        """Add the error of predicting a block's tokens from the latents made of it."""
         told, asked = latents[:, 1:].flatten(0, 1), blocks[:, :-1].detach()  # [B*(K-1), L, d], [B, K-1, b, d]
         place = self.place[: blocks.shape[2]].expand(len(told), -1, -1)
         error = (self.recall(place, self.recall.keys_values(told)).view_as(asked) - asked).square().mean(-1).flatten(1)
         known = batch["action_mask"][:, : error.shape[1]]
         error, count = (error * known).sum(), known.sum()
         parts = {"cross_entropy": (loss.total.detach(), loss.count), **loss.metrics, "reconstruction": (error.detach(), count)}
-        # A mean of its own: the actions may be counted otherwise (policy.targets, policy.late_weight).
+        # This has its own mean: the actions may be counted differently (policy.targets, policy.late_weight).
         return Loss(loss.total + self.config.reconstruction * error / count.clamp(min=1) * loss.count, loss.count, parts)
 
     # --- acting ------------------------------------------------------------------------------------------------------
@@ -142,11 +142,11 @@ class CompressedAD(HistoryPolicy):
         config, lanes = self.config, torch.arange(num_envs, device=device)
         steps = (config.recent + 1) * config.block
         memory = self.decoder.start(num_envs, config.latents + steps, device)
-        # With a limited depth: latents that stand for the last block alone, for the last two, and so on.
+        # With a limited depth: latents of the last block, of the last two, and so on.
         memory["latents"] = self.blank.detach().expand(num_envs, max(1, config.depth), -1, -1).clone()
-        memory["steps"] = torch.zeros(num_envs, steps, config.hidden_dim, device=device)  # what is held as it is
-        memory["position"] = torch.full_like(lanes, config.recent * config.block)  # of the next step among them
-        memory["blocks"] = torch.zeros_like(lanes)  # how many are full
+        memory["steps"] = torch.zeros(num_envs, steps, config.hidden_dim, device=device)  # the uncompressed steps
+        memory["position"] = torch.full_like(lanes, config.recent * config.block)  # where the next step goes
+        memory["blocks"] = torch.zeros_like(lanes)  # number of full blocks
         with torch.no_grad():
             self.reread(memory, lanes)
         return memory
@@ -162,9 +162,9 @@ class CompressedAD(HistoryPolicy):
         return hidden
 
     def move_on(self, memory: Memory, lanes: Tensor) -> None:
-        """A block is full: the oldest of those that are held goes into the latents."""
+        """A block is full: compress the oldest uncompressed block into the latents."""
         block, recent = self.config.block, self.config.recent
-        old = lanes[memory["blocks"][lanes] >= recent]  # in the others the oldest is still empty
+        old = lanes[memory["blocks"][lanes] >= recent]  # in other lanes the oldest block is still empty
         if len(old):
             memory["latents"][old] = self.renewed(memory["latents"][old], memory["steps"][old, :block])
         if recent:
@@ -174,7 +174,7 @@ class CompressedAD(HistoryPolicy):
         self.reread(memory, lanes)
 
     def reread(self, memory: Memory, lanes: Tensor) -> None:
-        """The decoder's cache begins with the latents and the blocks that are held."""
+        """Start the decoder's cache with the latents and the uncompressed blocks."""
         held = memory["steps"][lanes, : self.config.recent * self.config.block]
         self.decoder.prefill(torch.cat([memory["latents"][lanes, -1] + self.slot, held], dim=1), memory, lanes)
 

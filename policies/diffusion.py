@@ -1,6 +1,6 @@
-"""Diffusion of continuous vectors: what a network is asked to predict, and how a sample is made of its predictions.
+"""Diffusion of continuous vectors: what a network predicts, and how samples are made of its predictions.
 
-Two ways from data to noise. Variance-preserving (DDPM, Ho et al. 2020) with the cosine schedule turns by an angle,
+There are two ways from data to noise. Variance-preserving (DDPM, Ho et al. 2020) with the cosine schedule turns by an angle,
 `x = cos(angle) * data + sin(angle) * noise`, and the network predicts the noise (epsilon), the data (sample) or
 `v = cos(angle) * noise - sin(angle) * data` (Salimans & Ho 2022). Flow matching (Lipman et al. 2023) goes straight,
 `x = (1 - time) * data + time * noise`, and the network predicts the velocity `noise - data`.
@@ -21,7 +21,7 @@ from torch import Tensor
 from policies.noise import Noise
 
 PREDICTIONS = ("epsilon", "v", "sample", "flow")
-LAST_ANGLE = 0.997 * math.pi / 2  # a trace of the data is left, as in DDPM: without it epsilon could not be turned back into data
+LAST_ANGLE = 0.997 * math.pi / 2  # some signal remains, as in DDPM; otherwise epsilon could not be converted back to data
 
 
 def angle(time: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def angle(time: Tensor) -> Tensor:
 
 
 def noised(prediction: str, data: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-    """What the network sees, and what it is asked to predict; all [B, H, A], `time` [B, 1, 1]."""
+    """The network's input and target; all [B, H, A], `time` [B, 1, 1]."""
     if prediction == "flow":
         return (1 - time) * data + time * noise, noise - data
     cosine, sine = angle(time).cos(), angle(time).sin()
@@ -38,7 +38,7 @@ def noised(prediction: str, data: Tensor, noise: Tensor, time: Tensor) -> tuple[
 
 
 def mean_square_of_target(prediction: str, data_square: float) -> float:
-    """Of the target, averaged over times: the loss of a network that always predicts 0."""
+    """The target's mean square, averaged over times: the loss of a network that always predicts 0."""
     if prediction == "flow":
         return 1 + data_square
     if prediction == "v":
@@ -57,8 +57,8 @@ def sampled(
 ) -> Iterator[Tensor]:
     """The estimate of the data [B, H, A] after each of `steps` steps, from the noise `start`; the last one is the sample.
 
-    `network(x, time [B])` predicts. Estimates are clamped to +-`limit` [A], or the first ones would leave the data far behind.
-    With `noise` each step draws anew (DDPM's ancestral sampling); without it, the sample is a function of `start` (DDIM).
+    `network(x, time [B])` predicts. Estimates are clamped to +-`limit` [A], because the first ones can lie far outside the data.
+    With `noise` each step draws new noise (DDPM's ancestral sampling); without it, the sample is a function of `start` (DDIM).
     """
     x = start
     times = torch.linspace(1, 0, steps + 1).tolist()

@@ -36,12 +36,12 @@ SIZES = {"small": ((64, 128), 128, 3), "base": ((128, 256, 512), 256, 5), "large
 class Config:
     encoder: encoders.Config = field(default_factory=encoders.Config)  # encoder=
     token_dim: int = 64  # width of the encoder's tokens
-    frames: list[int] = field(default_factory=lambda: [0])  # what it sees: each number a frame so many steps ago, 0 the present
+    frames: list[int] = field(default_factory=lambda: [0])  # observed frames, in steps back from the present (0)
     size: Literal["small", "base", "large"] = "small"  # of the U-Net: about 1, 17 and 73 million parameters
     horizon: int = 8  # actions in a chunk
-    execute: int = 4  # of these, carried out before it looks again
+    execute: int = 4  # actions executed before the next chunk
     prediction: Literal["epsilon", "v", "sample", "flow"] = "sample"  # what the network predicts (policies/diffusion.py)
-    draws: int = 4  # noisy chunks trained on for each encoded observation: the encoder costs most
+    draws: int = 4  # noisy chunks per encoded observation in training: the encoder costs most
     denoise_steps: int = 4  # network passes for one chunk when acting
     ancestral: bool = False  # draw fresh noise at every step of acting (DDPM) instead of none (DDIM); not for flow
     zero_head: bool = True  # the output layer starts at zero, so that the first loss is that of predicting nothing
@@ -96,7 +96,7 @@ class DiffusionUNet(PlanningPolicy):
     # --- the network -------------------------------------------------------------------------------------------------
 
     def look_at(self, seen: dict[str, Tensor], known: Tensor, noise: Noise) -> Tensor:
-        """The condition [B, width] of frames {name: [B, To, ...]}; those before the episode are left blank."""
+        """The condition [B, width] of frames {name: [B, To, ...]}; frames before the episode are zeros."""
         tokens = self.encoder(seen, known, noise) * known[:, :, None, None]  # [B, To, S, d]
         return self.condition(self.norm(tokens.flatten(1) * self.config.condition_spread))
 
@@ -127,7 +127,7 @@ class DiffusionUNet(PlanningPolicy):
         return Loss(total, count, {})
 
     def chance_loss(self, batch: Batch) -> float:
-        """Of a network that always predicts 0."""
+        """The loss of a network that always predicts 0."""
         numbers = batch["action_mask"].sum() * self.vectors.size
         return mean_square_of_target(self.config.prediction, float(self.data(batch).square().sum() / numbers.clamp(min=1)))
 
@@ -139,7 +139,7 @@ class DiffusionUNet(PlanningPolicy):
         return action, torch.ones(action.shape[:2], dtype=torch.bool, device=action.device)
 
     def denoise(self, condition: Tensor, noise: Noise, greedy: bool) -> Iterator[Tensor]:
-        """The estimated chunk [N, H, A] after each step. Greedy acting starts at no noise at all, so it is deterministic."""
+        """The estimated chunk [N, H, A] after each step. Greedy acting starts from zeros, so it is deterministic."""
         shape = (self.config.horizon, self.vectors.size)
         start = condition.new_zeros(len(condition), *shape) if greedy else noise.normal(*shape).to(condition.dtype)
 

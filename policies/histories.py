@@ -1,7 +1,7 @@
 """Policies that learn from learning histories: each step of many episodes of one task is a token, and every token has a target.
 
-What they share: the token of a step, the loss beside its floor, and what is refused. A token knows what is seen, whether an
-episode begins, and what was done and paid one step before, also where an episode lies between.
+They share the token of a step, the loss and its floor, and what is refused. A token holds the observation, whether an episode
+begins, and the action and reward of the step before, also across episodes.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from policies.actions.tokens import check_bins
 from policies.base import Batch, Loss, Memory, Policy, Window, check_temperature
 from policies.noise import Noise
 
-SPREAD = 0.5  # of what is added to the token of an observation, whose own is 1
+SPREAD = 0.5  # standard deviation of what is added to an observation's token, which has 1
 
 
 @dataclass
 class Config:
     encoder: encoders.Config = field(default_factory=encoders.Config)  # encoder=
     hidden_dim: int = 64  # width of every token
-    layers: int = 3  # as good as four on Dark Room, and a half faster
+    layers: int = 3  # as good as four on Dark Room, and faster by half
     heads: int = 4
     feedforward: int = 2  # width of the blocks' MLPs, in multiples of hidden_dim
-    length: int = 320  # steps of a training sample: long enough for the source to get good within it
-    every: int = 1  # of a history every k-th episode, so that one of a slow learner fits into `length`
-    from_start: float = 0.7  # share of the samples that begin where the history does (1.0: write-up 003's sampler)
-    targets: Literal["every", "one"] = "every"  # one: of a sample only one random step is learned from (write-up 003)
-    label_smoothing: float = 0.0  # makes the policy act at random for ever, and the loss has a floor of its own
-    late: int = 0  # the episode of a history from which on the loss counts `late_weight` times: where something is to be recalled
+    length: int = 320  # steps of a training sample: long enough for the source to become good within it
+    every: int = 1  # use every k-th episode of a history, so that a slow learner's history fits into `length`
+    from_start: float = 0.7  # share of samples that begin at the start of a history (1.0: write-up 003's sampler)
+    targets: Literal["every", "one"] = "every"  # one: only one random step of a sample has a target (write-up 003)
+    label_smoothing: float = 0.0  # makes the policy act at random for ever, and raises the loss floor
+    late: int = 0  # from this episode of a history on the loss counts `late_weight` times: for recall
     late_weight: float = 1.0
-    dropout: float = 0.0  # of what each block adds; it costs learning speed, and histories are plenty
-    bins: int = 32  # of each dimension of a continuous action
+    dropout: float = 0.0  # of each block's output; it slows learning, and there are plenty of histories
+    bins: int = 32  # per dimension of a continuous action
     temperature: float = 1.0  # of sampled acting; greedy acting cannot explore
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class Config:
 
 
 class StepTokens(nn.Module):
-    """One token [B, T, d] for each step: what is seen, plus what led there."""
+    """One token [B, T, d] for each step: the observation, plus what led to it."""
 
     def __init__(self, config: Config, spaces: Spaces, actions: Tokens):
         super().__init__()
@@ -73,7 +73,7 @@ class StepTokens(nn.Module):
         joined = self.encoder.tokens * self.encoder.width
         self.merge = nn.Identity() if joined == width else nn.Linear(joined, width)
         self.action = nn.Embedding(actions.per_action * actions.values, width)  # a table for each token of an action
-        self.reward = nn.Embedding(3, width)  # lost, nothing, won: the sign, because every environment counts in its own units
+        self.reward = nn.Embedding(3, width)  # the reward's sign, because every environment has its own units
         self.first = nn.Embedding(2, width)
         for table in (self.action, self.reward, self.first):
             nn.init.normal_(table.weight, std=SPREAD)
@@ -108,7 +108,7 @@ class HistoryPolicy(Policy):
 
     @classmethod
     def fits(cls, config: Any, data: DataConfig, max_steps: int) -> str | None:
-        """A sentence if no sample shows one episode after another."""
+        """A sentence if no sample spans more than one episode."""
         if config.length <= max_steps:
             return (
                 f"policy.length={config.length} is no longer than one episode of up to {max_steps} steps, so that no sample "
@@ -146,17 +146,17 @@ class HistoryPolicy(Policy):
         return self.head(hidden).unflatten(-1, (self.actions.per_action, self.actions.values)).float()
 
     def step(self, token: Tensor, memory: Memory) -> Tensor:
-        """What the next action is read from, [N, d]; what is to be remembered of the token is written into `memory`."""
+        """The features [N, d] that predict the next action; updates `memory` with the token."""
         raise NotImplementedError("step(token [N, d], memory) -> [N, d]")
 
     def compressions(self, slot: np.ndarray) -> np.ndarray:
-        """How often the past of these steps [n] of a sample was compressed: a row for each way in which training cuts samples."""
+        """How often the past of these steps [n] of a sample was compressed: one row per way in which training cuts samples."""
         return np.zeros((1, len(slot)), np.int64)
 
     # --- training ----------------------------------------------------------------------------------------------------
 
     def loss(self, hidden: Tensor, batch: Batch, noise: Noise) -> Loss:
-        """Of all actions of the batch, from what they are read from [B, T, d]: a step's own and what came before it."""
+        """The loss of all actions of the batch, from features [B, T, d] of each step and the steps before it."""
         logits, action = self.logits(hidden), self.actions.encode(batch["action"])  # [B, T, A, values], [B, T, A]
         counted = batch["action_mask"]
         if self.training and self.config.targets == "one":
@@ -171,13 +171,13 @@ class HistoryPolicy(Policy):
         total, count = plain.sum(), counted.sum()
         metrics = {"accuracy": (((logits.argmax(-1) == action).all(2) & counted).sum(), count)}
         smoothing, late_weight = self.config.label_smoothing, self.config.late_weight
-        if smoothing or late_weight != 1:  # then the loss is not what others' can be compared with
+        if smoothing or late_weight != 1:  # then the loss is not comparable with others'
             metrics["cross_entropy"] = (total.detach(), count)
             asked = cross_entropy(smoothing)
             weight = counted * torch.where(batch["episode"] >= self.config.late, late_weight, 1.0)
             total, count = (asked * weight).sum(), weight.sum()
         with torch.no_grad():
-            told = counted & batch["floor"].isfinite() & self.actions.discrete  # of continuous actions it is that of a density
+            told = counted & batch["floor"].isfinite() & self.actions.discrete  # for continuous actions it is that of a density
             metrics["excess"] = ((plain - batch["floor"]).where(told, 0.0).sum(), told.sum())
             if not self.training:
                 metrics |= by_age(plain, counted, batch["episode"])
@@ -198,13 +198,13 @@ class HistoryPolicy(Policy):
 
 
 def one_of_each(counted: Tensor, noise: Noise) -> Tensor:
-    """Of what counts in each row [B, T], one step alone, any of them."""
+    """A mask of one random step among the counted ones of each row [B, T]."""
     chosen = torch.where(counted, noise.uniform(counted.shape[1]), -1.0).argmax(1, keepdim=True)
     return torch.zeros_like(counted).scatter(1, chosen, True) & counted
 
 
 def by_age(loss: Tensor, counted: Tensor, episode: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """The loss in each sample's first episode, where nothing can be known yet, and in its last."""
+    """The loss in each sample's first episode, where the task is still unknown, and in its last."""
     last = episode.where(counted, -1).amax(1, keepdim=True)
     places = {"first": episode == episode[:, :1], "last": episode == last}
     chosen = {name: counted & place for name, place in places.items()}

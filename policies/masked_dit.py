@@ -1,14 +1,14 @@
 """Masked diffusion over action tokens with a DiT: plan `horizon` actions by unmasking them, execute a few, plan again.
 
-Training hides a random share of the plan behind [MASK] and asks for the hidden tokens (MaskGIT, Chang et al. 2022; MDLM,
+Training hides a random share of the plan behind [MASK] and predicts the hidden tokens (MaskGIT, Chang et al. 2022; MDLM,
 Sahoo et al. 2024); the network is a DiT (Peebles & Xie 2022) that attends to the state's tokens. Acting starts with every
-slot masked and fills the plan in `denoise_steps` rounds, in an order that `order` names (policies/unmasking.py).
+slot masked and fills the plan in `denoise_steps` rounds, in the order `order` (policies/unmasking.py).
 
 Tokens: the actions, then END (the episode is over in this slot), PAD (after END) and MASK. Only actions and END are ever
-predicted. Not to be confused with Gaussian diffusion over continuous actions: nothing is ever added to a token.
+predicted. Not to be confused with Gaussian diffusion over continuous actions: no noise is added to tokens.
 
-The options `corruption`, `conditioning`, `padding` and `weighting` hold the choices of the write-up that this policy grew out
-of (experiment=seed_001), each beside the one that measured better.
+The options `corruption`, `conditioning`, `padding` and `weighting` offer the choices of write-up 001, from which this policy
+grew (experiment=seed_001), each beside the one that measured better.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from policies.noise import Noise
 from policies.plans import PlanningPolicy, check_plan
 from policies.unmasking import Order, Unmasking, mask_ratio
 
-LARGEST_WEIGHT = 20.0  # of `weighting: elbo`, whose weights grow without bound the fewer slots are hidden
+LARGEST_WEIGHT = 20.0  # of `weighting: elbo`, whose weights have no bound as fewer slots are hidden
 
 
 @dataclass
@@ -41,21 +41,21 @@ class Config:
     encoder: encoders.Config = field(default_factory=encoders.Config)  # encoder=
     hidden_dim: int = 64  # width of every token
     layers: int = 2  # DiT blocks; two beat four at equal time on MiniGrid
-    heads: int = 2  # two, with MLPs of two widths, train faster than four with four, no worse
+    heads: int = 2  # with feedforward=2 it trains faster than four heads with feedforward=4, and no worse
     feedforward: int = 2  # width of the blocks' MLPs, in multiples of hidden_dim
-    dropout: float = 0.0  # of what each block adds
-    corruptions: int = 1  # ways to hide each plan in a training step; all of them share one encoding of the state
-    frames: list[int] = field(default_factory=lambda: [0])  # what it sees: each number a frame so many steps ago, 0 the present
+    dropout: float = 0.0  # of each block's output
+    corruptions: int = 1  # random masks per plan in a training step; they share one encoding of the state
+    frames: list[int] = field(default_factory=lambda: [0])  # observed frames, in steps back from the present (0)
     horizon: int = 8  # slots of a plan; expert plans rarely need more before the view changes
-    execute: int = 4  # actions carried out before the next plan
-    bins: int = 32  # of each dimension of a continuous action
-    denoise_steps: int = 8  # rounds of unmasking; each commits a slot at least, so more than `horizon` are as many as `horizon`
-    order: Order = "confident"  # of unmasking: the most certain slots first; "random" samples exactly what is learned
+    execute: int = 4  # actions executed before the next plan
+    bins: int = 32  # per dimension of a continuous action
+    denoise_steps: int = 8  # rounds of unmasking; each commits at least one slot, so there are at most `horizon`
+    order: Order = "confident"  # of unmasking: the most certain slots first; "random" samples the learned distribution
     temperature: float = 1.0  # of sampled acting
-    corruption: Literal["mask", "noise"] = "mask"  # a hidden slot is a learned [MASK], or Gaussian noise (write-up 001)
+    corruption: Literal["mask", "noise"] = "mask"  # a hidden slot is a learned [MASK] or Gaussian noise (write-up 001)
     conditioning: Literal["cross_attention", "pooled"] = "cross_attention"  # pooled: the state as one mean vector (write-up 001)
     padding: Literal["end", "repeat_last"] = "end"  # repeat_last: slots after the end repeat the last action (write-up 001)
-    weighting: Literal["none", "elbo"] = "none"  # elbo: a hidden slot counts more the fewer are hidden (MDLM); worse for control
+    weighting: Literal["none", "elbo"] = "none"  # elbo: hidden slots count more if fewer are hidden (MDLM); worse for control
 
     def __post_init__(self) -> None:
         check_plan(self.frames, self.horizon, self.execute)
@@ -70,11 +70,11 @@ class Config:
 
 
 class Context(NamedTuple):
-    """What the network needs to know of the state, computed once for all rounds of unmasking."""
+    """The encoded state, computed once for all rounds of unmasking."""
 
     pooled: Tensor  # [B, d]
-    keys_values: list[tuple[Tensor, Tensor]] | None  # of each block [B, heads, To*S, d/heads]; None: the state is only pooled
-    mask: Tensor | None  # [B, 1, 1, To*S] the tokens that there are; None for all
+    keys_values: list[tuple[Tensor, Tensor]] | None  # per block [B, heads, To*S, d/heads]; None: pooled state only
+    mask: Tensor | None  # [B, 1, 1, To*S] which tokens exist; None: all
 
 
 class MaskedDiT(PlanningPolicy):
@@ -104,7 +104,7 @@ class MaskedDiT(PlanningPolicy):
         self.frame = nn.Parameter(torch.randn(len(config.frames), width) * 0.02) if len(config.frames) > 1 else None
         self.pool = nn.Linear(width, width)
         self.token = nn.Embedding(self.MASK + (config.corruption == "mask"), width)
-        # As in the write-up: a projection that can make tokens look unlike the noise among which they stand.
+        # As in the write-up: a projection that can make tokens differ from the noise around them.
         self.project = nn.Identity() if config.corruption == "mask" else nn.Linear(width, width)
         self.slot = nn.Parameter(torch.randn(self.slots, width) * 0.02)
         self.time = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
@@ -124,7 +124,7 @@ class MaskedDiT(PlanningPolicy):
     # --- the network -------------------------------------------------------------------------------------------------
 
     def encode(self, seen: dict[str, Tensor], known: Tensor, noise: Noise | None = None) -> Context:
-        """`seen` {name: [B, To, ...]}, of which the frames `known` [B, To] belong to the episode."""
+        """Frames `seen` {name: [B, To, ...]}; `known` [B, To] marks those that belong to the episode."""
         tokens, mask = self.encoder(seen, known, noise), None  # [B, To, S, d]
         if self.frame is None:
             tokens = tokens.flatten(1, 2)
@@ -139,8 +139,8 @@ class MaskedDiT(PlanningPolicy):
         return Context(self.pool(mean), keys_values, mask)
 
     def denoise(self, context: Context, tokens: Tensor, time: Tensor, noise: Noise) -> Tensor:
-        """Logits [B, H, classes] for partly masked plans [B, H] at diffusion times [B] (1: all masked). Of a context's rows, each
-        serves as many plans as there are for it."""
+        """Logits [B, H, classes] for partly masked plans [B, H] at diffusion times [B] (1: all masked). Each row of the context
+        may serve several plans."""
         pooled = context.pooled.repeat_interleave(len(tokens) // len(context.pooled), dim=0)
         condition = pooled + self.time(sinusoidal_embedding(time, pooled.shape[-1]))
         x = self.corrupted(tokens, noise) + self.slot
@@ -150,7 +150,7 @@ class MaskedDiT(PlanningPolicy):
         return self.head(self.norm(x) * (1 + scale) + shift).float()
 
     def corrupted(self, tokens: Tensor, noise: Noise) -> Tensor:
-        """The plan as the network sees it [B, H, d]."""
+        """The plan as the network's input [B, H, d]."""
         if self.config.corruption == "mask":
             return self.token(tokens)
         hidden, ways = tokens == self.MASK, len(tokens) // len(noise.rows)
@@ -160,8 +160,8 @@ class MaskedDiT(PlanningPolicy):
     # --- training ----------------------------------------------------------------------------------------------------
 
     def targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The tokens of the recorded plan [B, slots], and which of them hold something to learn."""
-        if self.config.padding == "repeat_last":  # what a window repeats behind its end is the last action
+        """The tokens of the recorded plan [B, slots], and which of them are targets."""
+        if self.config.padding == "repeat_last":  # a window repeats its last action after its end
             shown = (batch["action_mask"] | batch["ended"]).repeat_interleave(self.tokens.per_action, dim=1)
             return self.tokens.encode(batch["action"]).flatten(1), shown
         return self.tokens.targets(batch)
@@ -173,11 +173,11 @@ class MaskedDiT(PlanningPolicy):
         plan, counted, ended = (x.repeat_interleave(ways, dim=0) for x in (plan, counted, ended))  # [B * ways, slots]
         time = noise.uniform(ways).flatten()  # [B * ways]
         hidden = noise.uniform(ways, slots).flatten(0, 1) < mask_ratio(time)[:, None]
-        # A plan with nothing hidden teaches nothing (and would be 0/0 alone): hide one of its slots.
+        # A plan with nothing hidden has no target (alone, its loss would be 0/0): hide one of its slots.
         idle = ~(hidden & counted).any(1)
         one = torch.where(counted, noise.uniform(ways, slots).flatten(0, 1), -1.0).argmax(1, keepdim=True)
         hidden = hidden.scatter(1, one, hidden.gather(1, one) | idle[:, None])
-        # PAD says where the plan ends, so it shows only together with END. Slots after a truncation hold nothing to show.
+        # PAD reveals where the plan ends, so it is shown only together with END. Slots after a truncation are always hidden.
         shows_end = ((plan == self.END) & ~hidden).any(1, keepdim=True)
         tokens = plan.masked_fill(torch.where(counted, hidden, ~(ended & shows_end)), self.MASK)
 
@@ -196,16 +196,16 @@ class MaskedDiT(PlanningPolicy):
         return Loss((loss * weight).sum(), weight.sum(), metrics)
 
     def weight(self, time: Tensor, idle: Tensor) -> Tensor:
-        """How much a hidden slot counts [B]: the same at any time, or p'/p of the mask ratio p as in the likelihood's bound. That
-        knows nothing of slots which are hidden only because the plan would else be idle. The loss is a mean by these weights."""
+        """The weight of a hidden slot [B]: 1, or p'/p of the mask ratio p, as in the likelihood's bound. The bound does not cover
+        slots that are hidden only to give an idle plan a target. The loss is the mean with these weights."""
         if self.config.weighting == "none":
             return torch.ones_like(time)
         weight = math.pi / 2 / torch.tan(math.pi / 2 * time).clamp(min=1e-6)
         return weight.clamp(max=LARGEST_WEIGHT).masked_fill(idle, 0.0)
 
     def first_action(self, context: Context, batch: Batch, noise: Noise) -> dict[str, tuple[Tensor, Tensor]]:
-        """How well the next action is known with the whole plan hidden: unlike the loss, what other policies' losses (and the
-        data's entropy floor) can be compared with."""
+        """The loss of the next action with the whole plan hidden. Unlike the training loss, it can be compared with other
+        policies' losses and with the data's entropy floor."""
         first, values = slice(0, self.tokens.per_action), self.tokens.values
         label = self.tokens.encode(batch["action"])[:, 0]  # [B, per_action]
         tokens = torch.full((len(label), self.slots), self.MASK, device=label.device)
@@ -242,7 +242,7 @@ class MaskedDiT(PlanningPolicy):
 
     def unmask(self, seen: dict[str, Tensor], known: Tensor, noise: Noise, greedy: bool) -> Iterator[Tensor]:
         """The plan [N, H] after each round."""
-        if greedy:  # one draw for every state: else `corruption: noise` would make a greedy plan a random one
+        if greedy:  # the same draw for every state, or `corruption: noise` would make greedy plans random
             noise = Noise(0, 0, torch.zeros_like(noise.rows))
         context = self.encode(seen, known)
         lanes = len(context.pooled)

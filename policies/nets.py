@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 def sinusoidal_embedding(time: Tensor, width: int) -> Tensor:
-    """`time` in [0, 1] -> [B, width]: sines and cosines at geometric frequencies, as in the transformer's positions."""
+    """`time` in [0, 1] -> [B, width]: sines and cosines at geometric frequencies, as a transformer's positions."""
     half = width // 2
     frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=time.device) / half)  # [half]
     angle = 1000.0 * time[:, None] * frequency
@@ -20,7 +20,7 @@ def sinusoidal_embedding(time: Tensor, width: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention of `x` to itself, or to `context` whose keys and values may be computed once and reused."""
+    """Multi-head attention of `x` to itself or to a `context`, whose keys and values may be computed once and reused."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -37,7 +37,7 @@ class Attention(nn.Module):
         return self.split(key), self.split(value)
 
     def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor], mask: Tensor | None = None) -> Tensor:
-        """`mask` [B, 1, 1, S]: which of the context's tokens there are; None for all."""
+        """`mask` [B, 1, 1, S]: which tokens of the context exist; None: all."""
         y = F.scaled_dot_product_attention(self.split(self.query(x)), *keys_values, attn_mask=mask)
         return self.out(y.transpose(1, 2).flatten(2))
 
@@ -58,18 +58,18 @@ class DiTBlock(nn.Module):
         self.norm_mlp = nn.LayerNorm(width, elementwise_affine=False)
         self.mlp = nn.Sequential(nn.Linear(width, feedforward), nn.GELU(), nn.Linear(feedforward, width))
         self.modulation = nn.Linear(width, 6 * width)
-        self.dropout = nn.Dropout(dropout)  # of what is added, not inside attention: that would leave its fast kernel
+        self.dropout = nn.Dropout(dropout)  # on the block's output; inside attention it would rule out the fast kernel
         for layer in (self.modulation, *([self.cross_attention.out] if cross_attention else [])):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
     def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` needs of the context [B,S,d]: computed once, it serves any number of passes."""
+        """The context's [B,S,d] keys and values for `forward`, computed once for any number of passes."""
         return self.cross_attention.keys_values(context)
 
     def forward(self, x: Tensor, condition: Tensor, context: tuple[Tensor, Tensor] | None, mask: Tensor | None = None) -> Tensor:
-        """x [B,T,d], condition [B,d]; `context` are this block's keys and values, or None without cross-attention. A context of
-        B/R rows serves R rows of x each."""
+        """x [B,T,d], condition [B,d]; `context` are this block's keys and values, or None without cross-attention. If the context
+        has B/R rows, each serves R rows of x."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(F.silu(condition))[:, None].chunk(6, dim=-1)
         y = self.norm_self(x) * (1 + scale1) + shift1
         x = x + self.dropout(gate1 * self.self_attention(y, self.self_attention.keys_values(y)))
@@ -81,7 +81,7 @@ class DiTBlock(nn.Module):
 
 
 def mlp(widths: Sequence[int], activation: type[nn.Module], dropout: float = 0.0) -> nn.Sequential:
-    """Linear layers of these widths. The last one starts at zero, so that the first loss is that of chance to the last digit."""
+    """Linear layers of these widths. The last one starts at zero, so that the first loss is exactly that of chance."""
     layers: list[nn.Module] = []
     for a, b in itertools.pairwise(widths[:-1]):
         layers += [nn.Linear(a, b), activation()]

@@ -1,7 +1,7 @@
 """Random numbers that are a pure function of (seed, step, row): no generator state to save, lose or split.
 
-The same row draws the same numbers however a batch is divided over ranks or lanes and whether or not the run was
-restarted. Each number is a counter hashed by SplitMix64's finaliser (Steele et al. 2014), in 64-bit integers that wrap.
+A row draws the same numbers for any division of a batch over ranks or lanes, and in a resumed run. Each number is a counter
+hashed by SplitMix64's finaliser (Steele et al. 2014), in 64-bit integers that wrap.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _finalise(x: Tensor) -> Tensor:
 
 
 def fold(*keys: int) -> int:
-    """One 63-bit seed out of several numbers: for generators that take a single seed."""
+    """One 63-bit seed from several numbers, for generators that take a single seed."""
     state = 0
     for key in keys:
         state = (state + _GOLDEN + (key & _WORD)) & _WORD
@@ -41,7 +41,7 @@ def fold(*keys: int) -> int:
 
 
 class Purpose(IntEnum):
-    """What random numbers are for. Folded into the seed, so that no two uses of one seed ever share a number."""
+    """What random numbers are used for. It is folded into the seed, so that two uses of one seed never share a number."""
 
     TRAINING = 1
     DROPOUT = 2
@@ -49,39 +49,39 @@ class Purpose(IntEnum):
     ACTING = 4
     RANDOM_PLAY = 5
     HEALTH = 6
-    TOGETHER = 7
+    SHARED = 7
 
 
-def once(seed: int, step: int) -> float:
-    """The number of `Noise.once`, for those who need it before there is a Noise."""
-    return (fold(seed, step, Purpose.TOGETHER) >> 39) / (1 << 24)
+def shared_uniform(seed: int, step: int) -> float:
+    """The number of `Noise.shared_uniform`, without a Noise."""
+    return (fold(seed, step, Purpose.SHARED) >> 39) / (1 << 24)
 
 
 class Noise:
-    """Draws for rows that share a seed. `step` is one number, or one for each row. Every call is a fresh draw."""
+    """Draws for rows that share a seed. `step` is one number, or one per row. Every call draws new numbers."""
 
     def __init__(self, seed: int, step: int | Tensor, rows: Tensor, number: int | None = None):
-        """`number`: the step, where `step` is a tensor that all rows share (so that a captured step can be replayed)."""
+        """`number`: the step as a number, if `step` is a tensor shared by all rows (so that a captured step can be replayed)."""
         start = torch.as_tensor(step, device=rows.device, dtype=torch.int64)
         key = _finalise(start + _signed(fold(seed)))
-        self.rows = _finalise(rows.to(torch.int64) * _signed(_GOLDEN) + key)  # [B] one stream a row
+        self.rows = _finalise(rows.to(torch.int64) * _signed(_GOLDEN) + key)  # [B] one stream per row
         # A tensor: torch.compile would fold a number and the counter into an index expression, and overflow.
         self.stride = torch.full((), _signed(_GOLDEN), device=rows.device)
         self.drawn = 0
-        self.whole = seed, step if number is None else number
+        self.key = seed, step if number is None else number
 
     def __getitem__(self, lanes: Tensor) -> Noise:
-        """The streams of some rows, for work that only they need. What they draw, the whole draws again: use one or the other."""
+        """The streams of some rows. They draw the same numbers as the full Noise, so use only one of the two."""
         part = copy.copy(self)
         part.rows = self.rows[lanes]
         return part
 
     @torch.compiler.disable
-    def once(self) -> float:
-        """One number in [0, 1) for all rows of a step, the same however they are split. It draws from no row's stream."""
-        seed, step = self.whole
+    def shared_uniform(self) -> float:
+        """One number in [0, 1) for all rows of a step, the same for any split of them. It does not advance the rows' streams."""
+        seed, step = self.key
         assert isinstance(step, int), "rows with steps of their own have nothing in common"
-        return once(seed, step)
+        return shared_uniform(seed, step)
 
     def uniform(self, *shape: int) -> Tensor:
         """[B, *shape] in [0, 1), float32."""
@@ -99,13 +99,13 @@ class Noise:
         return radius * torch.cos(2.0 * math.pi * self.uniform(*shape))
 
     def gumbel(self, *shape: int) -> Tensor:
-        """[B, *shape], standard Gumbel. In float64: in float32 its far tail is cut off, which lowers the sampling temperature
-        unseen (Zheng et al. 2024)."""
+        """[B, *shape], standard Gumbel. In float64: float32 cuts off its far tail, which silently lowers the sampling temperature
+        (Zheng et al. 2024)."""
         uniform = self.uniform(*shape).clamp(min=0.5 / (1 << 24))  # keeps both logarithms finite
-        if uniform.device.type != "mps":  # which has no float64
+        if uniform.device.type != "mps":  # mps has no float64
             uniform = uniform.double()
         return -torch.log(-torch.log(uniform))
 
     def categorical(self, logits: Tensor) -> Tensor:
-        """One index [B, *shape] for each row of `logits` [B, *shape, V], by Gumbel's maximum."""
+        """One index [B, *shape] sampled from each row of `logits` [B, *shape, V], by the Gumbel-max trick."""
         return (logits + self.gumbel(*logits.shape[1:])).argmax(-1)

@@ -1,6 +1,6 @@
-"""Policies that choose several actions at once: carry out a few of them, look, and plan again.
+"""Policies that choose several actions at once: execute a few of them, observe, and plan again.
 
-What they share: the memory of the last frames, the chunk of actions that is being carried out, and when a lane needs a new one.
+They share the memory of the last frames, the chunk of actions that is being executed, and when a lane needs a new one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NEVER_ASKED = ("cuda",)  # devices that are not asked which lanes need a plan: t
 
 
 def check_plan(frames: list[int], horizon: int, execute: int) -> None:
-    """The sentences of a configuration that cannot be planned with."""
+    """Refuse a configuration that cannot plan."""
     if frames[-1:] != [0] or frames != sorted(set(frames), reverse=True):
         raise ValueError(f"frames counts steps back, from the oldest frame to the present one, as in [4, 2, 1, 0]; got {frames}")
     for name, value in (("horizon", horizon), ("execute", execute)):
@@ -38,8 +38,8 @@ class PlanningPolicy(Policy):
         self.spaces = spaces
 
     def plan(self, seen: dict[str, Tensor], known: Tensor, noise: Noise, greedy: bool = False) -> tuple[Tensor, Tensor]:
-        """Actions [N, H, *A] from the last frames {name: [N, To, ...]}, of which `known` [N, To] belong to this episode, and
-        which of the actions [N, H] lie before the end of the episode that the plan expects. The first always does."""
+        """Actions [N, H, *A] from the last frames {name: [N, To, ...]}, and which of them [N, H] come before the predicted end of
+        the episode; the first always does. `known` [N, To] marks the frames of this episode."""
         raise NotImplementedError("plan(seen, known, noise, greedy) -> actions [N, H, *A], valid [N, H]")
 
     def start(self, num_envs: int, device: torch.device) -> Memory:
@@ -48,7 +48,7 @@ class PlanningPolicy(Policy):
         plan = np.zeros((num_envs, *(empty.shape or ())), empty.dtype)
         memory = {
             "plan": torch.from_numpy(plan).to(device),
-            "valid": torch.zeros(num_envs, horizon, dtype=torch.bool, device=device),  # nothing left to carry out
+            "valid": torch.zeros(num_envs, horizon, dtype=torch.bool, device=device),  # nothing left to execute
             "next": torch.zeros(num_envs, dtype=torch.long, device=device),
         }
         if history > 1:
@@ -56,7 +56,7 @@ class PlanningPolicy(Policy):
             for name in self.modalities or self.spaces.observation:
                 space = self.spaces.observation[name]
                 blank = np.zeros((num_envs, history, *(space.shape or ())), space.dtype)
-                memory[f"seen.{name}"] = torch.from_numpy(blank).to(device)  # a ring: step s is kept in slot s modulo its length
+                memory[f"seen.{name}"] = torch.from_numpy(blank).to(device)  # a ring: step s is in slot s % length
         return memory
 
     def act(self, observation: dict[str, Tensor], memory: Memory, noise: Noise, greedy: bool = False) -> tuple[Tensor, Memory]:
@@ -82,7 +82,7 @@ class PlanningPolicy(Policy):
         return plan[torch.arange(len(plan), device=plan.device), slot], memory
 
     def remember(self, observation: dict[str, Tensor], memory: Memory) -> None:
-        """Writes the present frame over the oldest one."""
+        """Overwrite the oldest frame with the present one."""
         if "step" not in memory:
             return
         lanes, slot = torch.arange(len(memory["step"]), device=memory["step"].device), memory["step"] % (self.frames[0] + 1)
@@ -92,7 +92,7 @@ class PlanningPolicy(Policy):
         memory["step"] = memory["step"] + 1
 
     def look(self, observation: dict[str, Tensor], memory: Memory, lanes: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The frames of a window that ends now, of some lanes, and which of them there are."""
+        """The frames of some lanes in a window that ends now, and which of these frames exist."""
         if "step" not in memory:
             names = self.modalities or tuple(self.spaces.observation)
             now = {name: observation[name].index_select(0, lanes)[:, None] for name in names}  # To = 1

@@ -1,4 +1,4 @@
-"""A policy on disc: `policy.json` (what it is and which spaces it knows) and `policy.safetensors` (its weights)."""
+"""A policy on disc: `policy.json` (class, config and spaces) and `policy.safetensors` (weights)."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def save(folder: Path, target: str, config: Any, spaces: Spaces, weights: dict[s
 def load(
     path: str | Path, device: str | torch.device = "cpu", config: Any = None, trusted_packages: Sequence[str] = ()
 ) -> Policy:
-    """A policy ready to `act`. `path` is a run folder (its best checkpoint is taken) or one checkpoint.
+    """A policy ready to `act`. `path` is a run folder (its best checkpoint is loaded) or a checkpoint.
 
-    `config` replaces the saved one: the way to act with other `execute` or `denoise_steps` than in training. A policy from
-    somebody else's package loads only if that package is named in `trusted_packages`.
+    `config` replaces the saved one, for example to act with another `execute` or `denoise_steps` than in training. A policy
+    of an external package loads only if `trusted_packages` names that package.
     """
     folder = find(str(path), "path")
     refuse_damaged(folder)
@@ -54,14 +54,14 @@ def load(
 
 
 def load_weights(policy: Policy, folder: Path, config: Any, spaces: Spaces) -> None:
-    """The acting weights of a checkpoint, all of them and nothing else; `config` and `spaces` are what `policy` was made of."""
+    """Load a checkpoint's acting weights, which must match exactly. `policy` was made of `config` and `spaces`."""
     refuse_damaged(folder)
     refuse_misfit(type(policy), folder, config, spaces)
     policy.load_state_dict(_weights_for(policy, folder))
 
 
 def load_parts(policy: Policy, folder: Path, config: Any, spaces: Spaces) -> list[str]:
-    """The acting weights of a checkpoint of another policy, as far as both have them; returns which parts those are."""
+    """Load the acting weights that this policy shares with a checkpoint of another one; returns the names of these parts."""
     refuse_damaged(folder)
     refuse_misfit(type(policy), folder, config, spaces)
     shared = _weights_for(policy, folder)
@@ -71,7 +71,7 @@ def load_parts(policy: Policy, folder: Path, config: Any, spaces: Spaces) -> lis
 
 
 def _weights_for(policy: Policy, folder: Path) -> dict[str, Tensor]:
-    """Those of the stored weights that `policy` has too, once they are numbers of the same kind."""
+    """The stored weights that `policy` has too, after a check of their types and values."""
     own, shared = policy.state_dict(), {}
     for name, weight in read_tensors(folder / "policy.safetensors").items():
         if name not in own:
@@ -100,4 +100,4 @@ def target_of(folder: Path) -> str:
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """A safetensors file. Copies, because it refuses tensors that share memory, as tied weights do."""
     copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    path.write_bytes(serialized(copies))  # not its own save_file, which hides a full disc behind an error of its own
+    path.write_bytes(serialized(copies))  # not save_file, which reports a full disc as an error of its own

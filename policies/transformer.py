@@ -1,10 +1,10 @@
 """A causal transformer over long streams of steps, and the cache that lets it act one step at a time.
 
-Blocks normalise first (pre-LN), positions are rotary, and each layer attends to the last `reach` steps alone. That band is what
-makes the ring cache exact: keys and values that left the window have no influence in training either. (Cut the window of a
-transformer that was trained without the band, and the deeper layers' cached values still carry what has left.) Rotary positions
-depend on distances only, so the ring may turn for ever. Dropout falls on what the blocks add, never inside attention, which
-would leave its fast kernel.
+Blocks normalise first (pre-LN), positions are rotary, and each layer attends only to the last `reach` steps. This band makes the
+ring cache exact: keys and values that left the window have no influence in training either. (If a transformer is trained without
+the band and its window is cut later, the deeper layers' cached values still depend on steps that left it.) Rotary positions
+depend only on distances, so the ring can turn for ever. Dropout applies to the blocks' outputs, never inside attention, which
+would rule out the fast kernel.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from policies.base import Memory
 
-CHUNK = 64  # queries that attend together: a banded mask then leaves out most of what it hides
-SLOWEST = 1000.0  # steps of the slowest rotation: histories of hundreds of steps are told apart
+CHUNK = 64  # queries per attention call, so that most of the masked keys are skipped
+SLOWEST = 1000.0  # steps of the slowest rotation, so that positions hundreds of steps apart differ
 
 
 class Block(nn.Module):
@@ -45,7 +45,7 @@ class Block(nn.Module):
         return x + self.dropout(self.mlp(self.norm_mlp(x)))
 
     def forward(self, x: Tensor, turn: Tensor, bands: list[Band] | None) -> tuple[Tensor, Tensor, Tensor]:
-        """The block's output, and its keys and values for a cache; `bands` is None where every step sees every other."""
+        """The block's output, and its keys and values for a cache; `bands` is None if every step sees every other."""
         query, key, value = self.project(x, turn)
         if bands is None:
             return self.add(x, F.scaled_dot_product_attention(query, key, value)), key, value
@@ -56,11 +56,11 @@ class Block(nn.Module):
         return self.add(x, torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]), key, value
 
     def step(self, x: Tensor, turn: Tensor, keys: Tensor, values: Tensor, row: Tensor, hidden: Tensor) -> Tensor:
-        """One more step x [N, 1, d], written into the caches [N, heads, W, d/heads] where `row` [N*heads] says."""
+        """One more step x [N, 1, d], written to rows `row` [N*heads] of the caches [N, heads, W, d/heads]."""
         query, key, value = self.project(x, turn)
         for cache, new in ((keys, key), (values, value)):
             cache.view(-1, cache.shape[-1]).index_copy_(0, row, new.reshape(-1, cache.shape[-1]))
-        # Not PyTorch's fused attention: for a single query on a CPU it is several times slower than two products.
+        # Not PyTorch's fused attention: for a single query on a CPU it is several times slower than two matrix products.
         past, scale = keys.flatten(0, 1).transpose(1, 2), query.shape[-1] ** -0.5
         score = torch.baddbmm(hidden, query.flatten(0, 1), past, alpha=scale)  # [N*heads, 1, W]
         attended = torch.bmm(score.softmax(-1), values.flatten(0, 1))
@@ -95,10 +95,10 @@ class Transformer(nn.Module):
         return {
             "empty": torch.full(shape, -torch.inf, device=device),
             **cache,
-        }  # `empty` is added to scores: 0 where a step is kept
+        }  # `empty` is added to scores: 0 for stored steps
 
     def prefill(self, x: Tensor, memory: Memory, lanes: Tensor) -> None:
-        """Let the caches of `lanes` begin with the steps x [len(lanes), T, d]."""
+        """Start the caches of `lanes` with the steps x [len(lanes), T, d]."""
         steps = x.shape[1]
         turn = rotation(torch.arange(steps, device=x.device), self.rate)
         bands = banded(steps, steps, x.device)
@@ -107,7 +107,7 @@ class Transformer(nn.Module):
             x, memory[f"keys.{layer}"][lanes, :, :steps], memory[f"values.{layer}"][lanes, :, :steps] = block(x, turn, bands)
 
     def step(self, x: Tensor, memory: Memory, position: Tensor) -> Tensor:
-        """The step x [N, d] that comes after `position` [N] others; it is written into `memory`."""
+        """The output of step x [N, d] after `position` [N] earlier ones; writes it into `memory`."""
         empty = memory["empty"]  # [N, heads, W]
         turn = rotation(position[:, None], self.rate)
         begins = torch.arange(0, empty.numel(), empty.shape[2], device=x.device).view(-1, self.heads)  # [N, heads]
@@ -124,7 +124,7 @@ Band = tuple[slice, slice, Tensor]  # which queries, which keys, and what is add
 
 
 def banded(steps: int, reach: int, device: torch.device) -> list[Band]:
-    """Queries in chunks, each with the keys that any of them may see."""
+    """Queries in chunks, each with the keys that any query of the chunk may see."""
     bands = []
     for begin in range(0, steps, CHUNK):
         end, least = min(begin + CHUNK, steps), max(0, begin - reach + 1)
@@ -135,7 +135,7 @@ def banded(steps: int, reach: int, device: torch.device) -> list[Band]:
 
 
 def rotation(position: Tensor, rate: Tensor) -> Tensor:
-    """Cosines and sines [2, ..., T, 1, d] by which each position turns; in float64 until the end, or far ones would blur."""
+    """Cosines and sines [2, ..., T, 1, d] by which each position turns; in float64 until the end, for precision at far ones."""
     kind = torch.float64 if position.device.type != "mps" else torch.float32  # which has no float64
     angle = position[..., None].to(kind) * rate
     cosine, sine = angle.cos(), angle.sin()
@@ -143,6 +143,6 @@ def rotation(position: Tensor, rate: Tensor) -> Tensor:
 
 
 def rotated(x: Tensor, turn: Tensor) -> Tensor:
-    """x [..., T, heads, width], its halves taken as the two coordinates of points."""
+    """x [..., T, heads, width], rotated; its two halves are the coordinates of points."""
     a, b = x.chunk(2, dim=-1)
     return x * turn[0] + torch.cat([b, a], dim=-1) * turn[1]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-GROUPS = 8  # of channels, each normalised by itself
+GROUPS = 8  # groups of channels in a GroupNorm
 
 
 def norm(channels: int, normalise: bool) -> nn.Module:
@@ -61,7 +61,7 @@ class UNet1d(nn.Module):
         self.last = nn.Conv1d(channels[0], channels[0], kernel, padding=kernel // 2)
         self.norm = norm(channels[0], normalise)
         self.head = nn.Conv1d(channels[0], actions, 1)
-        self.multiple = 2 ** len(self.shrink)  # chunks are padded to a multiple of so many steps
+        self.multiple = 2 ** len(self.shrink)  # chunks are padded to a multiple of this
 
     def forward(self, chunk: Tensor, condition: Tensor) -> Tensor:
         horizon = chunk.shape[1]
@@ -71,7 +71,7 @@ class UNet1d(nn.Module):
             x = stage(x, condition)
             skips.append(x)
             x = shrink(x)
-        skips.pop()  # the last stage does not shrink, so nothing has to be brought back to its length
+        skips.pop()  # the last stage does not shrink, so no stage grows back to its length
         x = self.middle(x, condition)
         for grow, stage in zip(self.grow, self.up, strict=True):
             x = stage(torch.cat([grow(x), skips.pop()], dim=1), condition)

@@ -6,12 +6,12 @@ round, which sees what was kept. `order` says which slots those are:
 - `random`: slots in random order (the ancestral sampler of MDLM, Sahoo et al. 2024). With one slot a round (as many rounds as
   slots, temperature 1) a plan is an exact sample of what the network has learned. With fewer rounds the slots of one round are
   drawn independently of each other, given the rounds before.
-- `confident`: the most certain of the drawn tokens first. Likely plans become likelier still, much as with a temperature below 1:
-  of seven in ten AAAA and three in ten BBBB, four rounds make hardly any BBBB.
+- `confident`: the most certain of the drawn tokens first. Likely plans become more likely, as with a temperature below 1: if
+70 % of the plans are AAAA and 30 % BBBB, four rounds make hardly any BBBB.
 - `annealed`: as `confident`, with Gumbel noise on the logarithm of the certainty, less of it each round and none in the last
   (MaskGIT, Chang et al. 2022). Between the two.
 
-Greedy plans draw nothing: each slot takes its most likely token, the most certain first, whatever the order.
+Greedy plans draw nothing: in every `order`, each slot takes its most likely token, the most certain slot first.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def mask_ratio(time: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Unmasking:
-    """Tokens below `end` are actions, `end` ends the plan, `end + 1` stands behind it, `mask` is a hidden slot."""
+    """Tokens below `end` are actions, `end` ends the plan, `end + 1` pads the slots after it, `mask` is a hidden slot."""
 
     order: Order
     horizon: int
@@ -45,18 +45,18 @@ class Unmasking:
     temperature: float
     end: int
     mask: int
-    per_action: int = 1  # tokens of one action, in the middle of which no plan ends
+    per_action: int = 1  # tokens of one action; no plan ends inside an action
 
     @property
     def left(self) -> list[int]:
-        """How many slots each round leaves hidden: the cosine schedule, but one slot fewer each round at least."""
+        """How many slots each round leaves hidden: the cosine schedule, with at least one slot fewer each round."""
         rounds = min(self.rounds, self.horizon)
         cosine = [round(self.horizon * math.cos(math.pi / 2 * k / rounds)) for k in range(1, rounds + 1)]
         return [min(left, self.horizon - k) for k, left in enumerate(cosine, start=1)]
 
     @property
     def times(self) -> list[float]:
-        """The time that training pairs with the share of slots that each round finds hidden."""
+        """For each round, the training time with the same share of hidden slots."""
         return [1 - 2 / math.pi * math.acos(hidden / self.horizon) for hidden in (self.horizon, *self.left[:-1])]
 
     def commit(self, tokens: Tensor, logits: Tensor, index: int, noise: Noise, greedy: bool) -> Tensor:
@@ -70,8 +70,8 @@ class Unmasking:
         # At least one slot a round, so that no round is wasted.
         chosen = masked & (rank < (masked.sum(1, keepdim=True) - self.left[index]).clamp(min=1))
         if self.order == "random" and not greedy:
-            # What the network says of a slot holds if the plan gets that far. If the proposals end before a chosen slot, what has
-            # been drawn for that slot is "the plan is over", and so the END is kept in its place.
+            # A slot's prediction assumes that the plan reaches that slot. If the proposals end before a chosen slot, the plan is
+            # over there, so that END is committed too.
             ends = masked & (proposal == self.end)
             first = ends & (ends.cumsum(1) == 1)
             chosen |= first & _any_behind(chosen)
@@ -88,12 +88,12 @@ class Unmasking:
         return logits.masked_fill(never_ends[..., None] & is_end, -torch.inf)
 
     def _score(self, tokens: Tensor, logits: Tensor, proposal: Tensor, index: int, noise: Noise, greedy: bool) -> Tensor:
-        """The higher, the earlier a masked slot is committed [N, H]."""
+        """Scores [N, H]: masked slots with a higher score are committed earlier."""
         if self.order == "random" and not greedy:
             return noise.uniform(self.horizon)
         chance = logits.softmax(-1)
-        # A slot exists only if the plan has not ended before it: without this factor, slots far behind the end, which nothing in
-        # training ever asked about, would be committed first.
+        # A slot exists only if the plan has not ended before it. Without this factor, slots far after the end, which are never
+        # targets in training, would be committed first.
         ends_here = torch.where(tokens == self.mask, chance[..., self.end :].sum(-1), (tokens >= self.end).float())
         reached = (1 - ends_here).cumprod(1).roll(1, dims=1)
         reached[:, 0] = 1
@@ -105,5 +105,5 @@ class Unmasking:
 
 
 def _any_behind(marked: Tensor) -> Tensor:
-    """Which slots [N, H] have a marked one behind them."""
+    """Which slots [N, H] have a marked one after them."""
     return marked.flip(1).cumsum(1).flip(1) - marked.long() > 0

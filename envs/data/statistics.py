@@ -112,7 +112,7 @@ def floor(windows: Windows, modalities: Sequence[str] | None = None) -> Floor:
 
 def _floor_of_source(windows: Windows, chance: float) -> Floor:
     """-log pi of the source, over what training really draws; where a source cannot tell, nothing is known."""
-    batch = windows.batch(windows.some(FLOOR_SAMPLES))
+    batch = windows.batch(windows.fixed_subset(FLOOR_SAMPLES))
     told = batch["floor"][batch["action_mask"]]
     known = told.isfinite()
     return Floor(float(told[known].mean()) if known.any() else 0.0, float(known.float().mean()), chance)

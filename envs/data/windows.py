@@ -44,7 +44,7 @@ class Windows:
     def __len__(self) -> int:
         return len(self.cut)
 
-    def some(self, count: int) -> np.ndarray:
+    def fixed_subset(self, count: int) -> np.ndarray:
         """So many samples to look at, always the same. Drawn: evenly spaced ones can fall into step with how episodes follow each
         other, and then speak of their beginnings alone."""
         if count >= len(self):

@@ -4,7 +4,7 @@
     Vectors   continuous: normalised to [-1, 1] with the training data's statistics; a discrete action is a relaxed one-hot
     Head      what the outputs of a network mean: classes, a Cartesian vector, or a magnitude and a direction
 
-Everything learned from data lies in buffers, which `fit` fills before training, and travels in the checkpoint.
+Statistics of the data are buffers: `fit` fills them before training, and checkpoints contain them.
 """
 
 from policies.actions.heads import Head, HeadConfig, make_head

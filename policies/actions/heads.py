@@ -1,7 +1,7 @@
 """What the outputs of a network mean as actions: classes, a Cartesian vector, or a magnitude and a direction.
 
-A head has no weights: it says how many outputs an action needs, what their loss is, what zeros (an untrained network) cost, and
-which actions they are. Write-up 004's heads squash their outputs with tanh and work in the action's own units; its spherical
+A head has no weights: it says how many outputs an action needs, their loss, the loss of zeros (an untrained network), and which
+actions they are. Write-up 004's heads squash their outputs with tanh and work in the action's own units; its spherical
 magnitude, sigmoid(tanh(x)), reaches .27 to .73 only and its azimuth jumps at pi: measured 82 % where `spherical` gets 100 %.
 """
 
@@ -22,7 +22,7 @@ from policies.actions.vectors import LOSSES, Vectors, elementwise
 from policies.base import Batch, Loss
 from policies.noise import Noise
 
-SOFT = 0.1  # a direction shorter than this is not normalised to length 1: zero outputs are the zero vector, and have a gradient
+SOFT = 0.1  # shorter directions are not normalised to length 1, so that zero outputs give the zero vector and a gradient
 
 
 @dataclass
@@ -30,8 +30,8 @@ class HeadConfig:
     """`policy.head.*`: only for continuous actions; discrete ones are always classes."""
 
     kind: str = "cartesian"  # cartesian | spherical | binned | tanh, tanh_spherical (write-up 004's, in the action's own units)
-    loss: str = "l1"  # l1 | huber | mse, of each number (spherical: of the Cartesian vector that it stands for)
-    magnitude_weight: float = 0.0  # an action counts 1 + this times its length; write-up 004: 2
+    loss: str = "l1"  # l1 | huber | mse, per number (spherical: of the Cartesian vector)
+    magnitude_weight: float = 0.0  # an action's weight in the loss is 1 + this * its length; write-up 004: 2
     bins: int = 32  # binned: classes of each dimension
 
     def __post_init__(self) -> None:
@@ -49,14 +49,14 @@ class Head(nn.Module):
     classes: int = 0  # of each of its tokens; 0: a continuous action
 
     def fit(self, statistics: Statistics) -> None:
-        """Take what is needed of the training data into buffers."""
+        """Store the needed statistics of the training data in buffers."""
 
     def loss(self, output: Tensor, batch: Batch, training: bool) -> Loss:
-        """Of outputs [B, H, size] for the labels of a batch."""
+        """The loss of outputs [B, H, size] for the labels of a batch."""
         raise NotImplementedError("loss(output, batch, training) -> Loss")
 
     def chance(self, batch: Batch) -> float:
-        """The mean loss of outputs that are zero."""
+        """The mean loss of zero outputs."""
         raise NotImplementedError("chance(batch) -> float")
 
     def decode(self, output: Tensor, noise: Noise, greedy: bool) -> tuple[Tensor, Tensor]:
@@ -118,7 +118,7 @@ class Regression(Head):
         self.vectors.fit(statistics)
 
     def prediction(self, output: Tensor) -> Tensor:
-        """What is compared with `target`."""
+        """The value that is compared with `target`."""
         return output
 
     def target(self, action: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class Regression(Head):
 
     def loss(self, output: Tensor, batch: Batch, training: bool) -> Loss:
         counted, output = batch["action_mask"], output.float()  # [B, H]
-        # What fills an empty slot must not reach the loss, not even as NaN times zero.
+        # The filler of an empty slot must not reach the loss, not even as NaN times zero.
         action = torch.where(counted[..., None], batch["action"], torch.zeros_like(batch["action"]))
         error = elementwise(self.config.loss, self.prediction(output), self.target(action)).mean(-1)  # [B, H]
         if self.config.magnitude_weight:

@@ -1,4 +1,4 @@
-"""Actions as tokens: a discrete action is one, an action of a Box space one a dimension, binned over the data's limits."""
+"""Actions as tokens: a discrete action is one token; a Box action has one per dimension, binned over the data's limits."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def check_bins(bins: int) -> None:
 
 
 def choose(logits: Tensor, noise: Noise, greedy: bool) -> Tensor:
-    """One token [B, ...] out of logits [B, ..., V]."""
+    """One token [B, ...] chosen from logits [B, ..., V]."""
     return logits.argmax(-1) if greedy else noise.categorical(logits)
 
 
 class Tokens(nn.Module):
-    """`per_action` tokens make an action, each one of `values`. Plans have two more: END (episode over) and PAD after it."""
+    """An action is `per_action` tokens of `values` values each. Plans have two more: END (episode over) and PAD after it."""
 
     low: Tensor
     width: Tensor
@@ -41,11 +41,11 @@ class Tokens(nn.Module):
             self.values, self.per_action = bins, int(np.prod(space.shape))
             low, high = (torch.from_numpy(np.nan_to_num(x, posinf=1, neginf=-1)).flatten() for x in (space.low, space.high))
             self.register_buffer("low", low.float())  # [A]
-            self.register_buffer("width", (high - low).float() / bins)  # [A] of a bin
+            self.register_buffer("width", (high - low).float() / bins)  # [A] width of a bin
         self.END, self.PAD = self.values, self.values + 1
 
     def fit(self, statistics: Statistics) -> None:
-        """The bins cover what the training data hold, which is often far less than the space."""
+        """Set the bins to the range of the training data, which is often far smaller than the space."""
         if self.discrete:
             return
         moments = statistics.action
@@ -54,10 +54,10 @@ class Tokens(nn.Module):
         self.width.copy_((high - low).clamp(min=1e-6) / self.values)
 
     def encode(self, action: Tensor) -> Tensor:
-        """Actions [B, T, *A] as tokens [B, T, per_action]. What lies outside the bins goes into the outermost ones."""
+        """Actions [B, T, *A] as tokens [B, T, per_action]. Values outside the bins go into the outermost ones."""
         if self.discrete:
             token = action - self.first if self.first else action
-            return token.clamp(min=0)[..., None]  # a slot that holds no action may hold a zero, whatever the space
+            return token.clamp(min=0)[..., None]  # a slot without an action may hold a zero in any space
         flat = action.flatten(2) if self.shape else action[..., None]
         return ((flat - self.low) / self.width).floor().clamp(0, self.values - 1).long()
 

@@ -1,4 +1,4 @@
-"""Actions as vectors: what regression and Gaussian diffusion work on."""
+"""Actions as vectors, for regression and Gaussian diffusion."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def elementwise(name: str, prediction: Tensor, target: Tensor) -> Tensor:
 
 
 class Vectors(nn.Module):
-    """An action as `size` numbers in [-1, 1] over the training data, zero their mean. Discrete actions: 1 for one, else -1."""
+    """An action as `size` numbers, in [-1, 1] over the training data, with mean 0. Discrete: a one-hot vector of 1 and -1."""
 
     center: Tensor
     scale: Tensor

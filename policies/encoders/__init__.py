@@ -1,4 +1,4 @@
-"""From whatever an environment shows to tokens: one encoder for every policy, made of one part a modality."""
+"""From observations to tokens: one encoder for every policy, with one part per modality."""
 
 from policies.encoders.config import Config
 from policies.encoders.encoder import Encoder

@@ -1,4 +1,4 @@
-"""What turns normalised images [B, 3, h, w] into features [B, features]: write-up 004's CNN, ResNet-18 and ViT-B/16."""
+"""Networks from normalised images [B, 3, h, w] to features [B, features]: write-up 004's CNN, ResNet-18 and ViT-B/16."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Backbone(nn.Module):
         return None
 
     def load_pretrained(self) -> None:
-        """Weights come before training, not when a checkpoint is loaded."""
+        """Download weights before training; a loaded checkpoint needs none."""
         raise NotImplementedError("load_pretrained(), of networks whose weights can be downloaded")
 
 
 class CNN(Backbone):
-    """Write-up 004's four convolutions. Its average pool tells how much of a feature there is, not where: 72 % success on Push
-    where the spatial softmax (Levine et al. 2016), the expected position of each feature, gets 94 %."""
+    """Write-up 004's four convolutions. Its average pool says how much of a feature there is, not where: 72 % success on Push.
+    The spatial softmax (Levine et al. 2016), the expected position of each feature, gets 94 %."""
 
     grid: Tensor
 
@@ -63,13 +63,13 @@ class CNN(Backbone):
         x = self.map(x).float()
         if not self.softmax:
             return F.relu(x).mean((2, 3))
-        with torch.autocast(x.device.type, enabled=False):  # a place in bfloat16 is off by up to a pixel of the image
+        with torch.autocast(x.device.type, enabled=False):  # a position in bfloat16 is off by up to a pixel
             chance = (x.flatten(2) * self.sharpness).softmax(-1)  # [B, 64, h*w]
             return (chance @ self.grid).flatten(1)
 
 
 class Pretrainable(Backbone):
-    """Has the layers and names of a network of the library timm, whose weights it can take."""
+    """A network with the layers and names of one in the library timm, so that it can load its weights."""
 
     repository: str  # on the Hugging Face hub
     network: nn.Module
@@ -89,7 +89,7 @@ class Pretrainable(Backbone):
             from huggingface_hub import hf_hub_download
 
             weights = load_file(hf_hub_download(self.repository, "model.safetensors"))
-        except Exception as error:  # of the download: whatever the library behind it raises
+        except Exception as error:  # the download may raise anything
             raise BadRequest(
                 f"the ImageNet weights {self.repository} could not be had ({type(error).__name__}). With access to the Hugging "
                 "Face hub they are downloaded once; without, train from scratch with policy.encoder.image_pretrained=false"

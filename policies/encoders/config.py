@@ -13,22 +13,22 @@ class Config:
     grid: Literal["mlp", "conv", "flat"] = (
         "mlp"  # mlp: embed and mix all cells | conv: write-up 000's tokenizer | flat: its 20 M linear
     )
-    grid_tokens: int = 4  # tokens made of one grid (mlp only; conv and flat make one a cell)
+    grid_tokens: int = 4  # tokens per grid (mlp only; conv and flat make one per cell)
     grid_embedding: int = 8  # size of a cell's embedding (mlp only)
     grid_hidden: int = 256  # width of the mixing MLP (mlp only)
     image: Literal["cnn", "resnet18", "vit_b16"] = "cnn"  # cnn: write-up 004's four convolutions
     image_pool: Literal["softmax", "average"] = (
-        "softmax"  # cnn: where each feature is, or only how much of it there is (write-up 004)
+        "softmax"  # cnn: softmax: position of each feature | average: only its amount (write-up 004)
     )
     image_size: int = 0  # side to which images are resized on the device; 0 leaves them as they are
     image_pretrained: bool = False  # resnet18, vit_b16: start from ImageNet weights, downloaded before training
     image_shift: int = 0  # pixels by which training images are randomly shifted
     image_bf16: bool = False  # run the backbone in bfloat16 during training
-    state_normalise: bool = True  # by the training data's mean and deviation; write-up 004 did not
-    # tokens: each modality as tokens of one width, normalised | concat: one token of all features as they are
+    state_normalise: bool = True  # by the training data's mean and standard deviation; write-up 004 did not
+    # tokens: each modality as normalised tokens of one width | concat: one token of all features, unchanged
     # | sum: one token, the sum of all features projected to its width (write-up 004's ACT)
     join: Literal["tokens", "concat", "sum"] = "tokens"
-    ignore: list[str] = field(default_factory=list)  # modalities that the policy does not get to see
+    ignore: list[str] = field(default_factory=list)  # modalities that the policy does not see
 
     def __post_init__(self) -> None:
         for name in ("grid_tokens", "grid_embedding", "grid_hidden"):

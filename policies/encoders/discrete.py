@@ -1,4 +1,4 @@
-"""One of a few, and a cell of a map."""
+"""Encoders of a choice among a few, and of a cell of a map."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from policies.encoders.part import Part
 
 
 class Choice(Part):
-    """One of a few, such as a direction: an embedding each."""
+    """A choice among a few, such as a direction: one embedding per choice."""
 
     tokens = 1
 
@@ -24,7 +24,7 @@ class Choice(Part):
 
 
 class Position(Part):
-    """A cell of a map: one table for each coordinate, summed, so that what is learned in a row is known in all of it."""
+    """A cell of a map: one table per coordinate, summed, so that what is learned about a row holds in all of its cells."""
 
     tokens = 1
     first: Tensor
@@ -32,7 +32,7 @@ class Position(Part):
     def __init__(self, config: Config, space: spaces.Box, width: int):
         super().__init__(config, space, width)
         sizes = torch.from_numpy(space.high.astype(int) + 1)
-        self.register_buffer("first", sizes.cumsum(0) - sizes, persistent=False)  # row of the table where a coordinate's begin
+        self.register_buffer("first", sizes.cumsum(0) - sizes, persistent=False)  # first row of each coordinate in the table
         self.coordinate = nn.Embedding(int(sizes.sum()), width)
 
     def forward(self, position: Tensor) -> Tensor:  # [B, coordinates] uint8

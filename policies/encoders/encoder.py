@@ -1,6 +1,6 @@
 """Observations {modality: [B, To, ...]} -> tokens [B, To, S, width].
 
-Which part reads a modality is looked up in `TABLE` by the kind of its space, and by its name where a kind has several meanings.
+`TABLE` says which part reads a modality: by the kind of its space, and by its name if the kind has several meanings.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from policies.encoders.state import State
 from policies.noise import Noise
 
 ANY = "*"
-# (kind of space, name of the modality) -> the part that reads it, given the configuration. A new modality is a line here.
+# (kind of space, name of the modality) -> the part that reads it, given the config. A new modality is one more line.
 TABLE = {
     ("choice", ANY): lambda config: Choice,
     ("floats", ANY): lambda config: State,
@@ -53,7 +53,7 @@ def reader(config: Config, name: str, space: spaces.Space) -> type[Part] | None:
 
 
 class Encoder(nn.Module):
-    """Tokens of one width, each normalised and marked with what it is; or one token in which all features are joined."""
+    """Tokens of one width, each normalised and marked with its modality; or one token in which all features are joined."""
 
     def __init__(self, config: Config, space: spaces.Dict, width: int):
         super().__init__()
@@ -88,7 +88,7 @@ class Encoder(nn.Module):
             part.fit(statistics.observations.get(name))  # type: ignore[operator]
 
     def forward(self, observation: dict[str, Tensor], known: Tensor | None = None, noise: Noise | None = None) -> Tensor:
-        """`known` [B, To]: the frames that there are, if not all. What comes out for the others means nothing. `noise` draws the
+        """`known` [B, To]: which frames exist (None: all); the output for others is meaningless. `noise` draws the
         augmentation of training."""
         shape = next(iter(observation.values())).shape[:2]  # B, To
         seen = {name: observation[name] for name in self.parts}
@@ -96,8 +96,8 @@ class Encoder(nn.Module):
             images = {name: part for name, part in self.parts.items() if isinstance(part, Image)}
             seen |= {name: part.shifted(seen[name], noise) for name, part in images.items()}
         frames = {name: value.flatten(0, 1) for name, value in seen.items()}
-        # Windows with a memory often reach back behind the start of their episode. A CPU does not encode what is not there; a GPU
-        # would have to be waited for, to learn how much there is.
+        # Windows often reach back before the start of their episode. A CPU skips frames that do not exist; on a GPU, counting
+        # them would wait for the device.
         there = None
         if known is not None and shape[1] > 1 and known.device.type == "cpu" and not torch.compiler.is_compiling():
             there = known.flatten().nonzero()[:, 0]

@@ -29,7 +29,7 @@ class GridMLP(Part):
         self.outward = nn.Linear(config.grid_hidden, self.tokens * width)
 
     def forward(self, grid: Tensor) -> Tensor:  # [B, w, h, channels] uint8
-        # A cell's channels are read as the digits of one number, so that (door, red, locked) has an embedding of its own.
+        # A cell's channels are the digits of one number, so that (door, red, locked) has its own embedding.
         number = grid[..., -1].int()  # [B, w, h]
         for channel in range(len(self.sizes) - 2, -1, -1):
             number = number * self.sizes[channel] + grid[..., channel]
@@ -43,7 +43,7 @@ class GridMLP(Part):
 class ResidualConv(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
-        # GroupNorm instead of the write-up's BatchNorm: acting must equal the training forward pass, whatever the batch.
+        # GroupNorm instead of the write-up's BatchNorm: acting must equal the training forward pass for any batch.
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.first_norm = nn.GroupNorm(8, channels)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
@@ -74,7 +74,7 @@ class GridConv(Part):
             self.token = nn.Linear(width, width)
 
     def forward(self, grid: Tensor) -> Tensor:  # [B, w, h, channels] uint8
-        x = self.features(grid.permute(0, 3, 1, 2).float() / 10.0)  # codes reach 10; [B, 128, w, h]
+        x = self.features(grid.permute(0, 3, 1, 2).float() / 10.0)  # codes go up to 10; [B, 128, w, h]
         if self.flat:
             return self.project(x.flatten(1)).unflatten(-1, (self.tokens, -1))
         return self.token(self.project(x).transpose(1, 2))  # [B, cells, width]

@@ -1,4 +1,4 @@
-"""An image: bytes [B, height, width, 3] travel to the device, numbers are made there."""
+"""An image: bytes [B, height, width, 3] are moved to the device and converted to floats there."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from policies.encoders.config import Config
 from policies.encoders.part import Part
 from policies.noise import Noise
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, in which every backbone's input is normalised
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet; every backbone's input is normalised with them
 
 
 def size(config: Config, space: spaces.Space) -> tuple[int, int]:
-    """Height and width of what the backbone sees."""
+    """Height and width of the backbone's input."""
     height, width, _ = space.shape or (0, 0, 0)
     return config.image_size or height, config.image_size or width
 
@@ -58,7 +58,7 @@ class Image(Part):
         return image[batch, :, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2, 4)
 
     def feature(self, image: Tensor) -> Tensor:  # [B, h, w, 3] uint8
-        x = (image.permute(0, 3, 1, 2).float() - self.mean) / self.std  # channels last in memory, as they came
+        x = (image.permute(0, 3, 1, 2).float() - self.mean) / self.std  # stays channels-last in memory
         if self.config.image_size and x.shape[-2:] != (self.config.image_size,) * 2:
             x = F.interpolate(x, (self.config.image_size,) * 2, mode="bilinear", antialias=True)
         narrow = self.config.image_bf16 and self.training

@@ -21,6 +21,6 @@ class Mission(Part):
         self.position = nn.Parameter(torch.ones(space.shape[0], width))  # "red key, blue door" is not "blue key, red door"
         nn.init.normal_(self.position, mean=1.0, std=0.5)
 
-    def forward(self, mission: Tensor) -> Tensor:  # [B, words] uint8, 0 where there is none
+    def forward(self, mission: Tensor) -> Tensor:  # [B, words] uint8, 0: no word
         x = self.word(mission.long()) * self.position
         return x.sum(1, keepdim=True) / (mission > 0).sum(1).clamp(min=1).sqrt()[:, None, None]

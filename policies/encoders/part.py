@@ -1,4 +1,4 @@
-"""The contract of what reads one modality."""
+"""The contract of an encoder of one modality."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from policies.encoders.config import Config
 
 
 class Part(nn.Module):
-    """Constructed as `cls(config, space, width)`; its forward pass makes tokens [B, tokens, width] of a modality [B, ...]."""
+    """Constructed as `cls(config, space, width)`; the forward pass maps a modality [B, ...] to tokens [B, tokens, width]."""
 
     tokens: int
-    feature_size: int = 0  # length of `feature`, where the modality has features of its own; 0: its tokens are the features
+    feature_size: int = 0  # length of `feature`, if it differs from the tokens; 0: the tokens are the features
 
     @classmethod
     def accepts(cls, config: Config, space: spaces.Space) -> str | None:
@@ -27,7 +27,7 @@ class Part(nn.Module):
         self.tokens = 1
 
     def fit(self, moments: Moments | None) -> None:
-        """Take what is needed of the training data into buffers. Called once, before training."""
+        """Store the needed statistics of the training data in buffers. Called once, before training."""
 
     def feature(self, modality: Tensor) -> Tensor:
         """[B, feature_size], before any projection to the tokens' width."""

@@ -1,7 +1,7 @@
 """ResNet-18 (He et al. 2016) without its classifier, in the names of timm.
 
 A row's features must not depend on the other rows of a batch, so nothing is normalised by batch: with ImageNet weights the batch
-norms keep their statistics, from scratch they are group norms (as many parameters).
+norms keep their statistics; without, they are group norms with as many parameters.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch norm with the statistics that it was given; scale and shift are learned."""
+    """Batch norm with fixed statistics; scale and shift are learned."""
 
     running_mean: Tensor
     running_var: Tensor

@@ -10,7 +10,7 @@ from envs.data.statistics import Moments
 from policies.encoders.config import Config
 from policies.encoders.part import Part
 
-FARTHEST = 10.0  # standard deviations, to which what was never seen in training is cut
+FARTHEST = 10.0  # standard deviations at which values unseen in training are clipped
 
 
 class State(Part):
@@ -31,7 +31,7 @@ class State(Part):
     def fit(self, moments: Moments | None) -> None:
         if self.normalise and moments:
             self.mean.copy_(torch.from_numpy(moments.mean))
-            # Where a number never changes, its deviation is rounding: dividing by it would blow up what acting meets.
+            # If a number is constant, its deviation is a rounding error: dividing by it would blow up other values when acting.
             std = torch.from_numpy(moments.std)
             self.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
 

@@ -68,7 +68,7 @@ class VisionTransformer(nn.Module):
 
 
 def resized(positions: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Positions [1, 1 + side * side, d] of a square of patches, as those of another grid."""
+    """Positional embeddings [1, 1 + side * side, d] of a square of patches, interpolated to another grid."""
     side = int((positions.shape[1] - 1) ** 0.5)
     square = positions[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
     square = F.interpolate(square, grid, mode="bicubic", antialias=True)

@@ -1,6 +1,6 @@
 import torch
 
-from policies.noise import Noise, fold, once
+from policies.noise import Noise, fold, shared_uniform
 
 
 def test_a_row_draws_the_same_however_the_batch_is_cut():
@@ -14,7 +14,8 @@ def test_a_row_draws_the_same_however_the_batch_is_cut():
 def test_a_step_in_a_tensor_draws_what_its_number_draws():
     rows = torch.arange(100)
     number, tensor = Noise(3, 7, rows), Noise(3, torch.tensor(7), rows, 7)
-    assert torch.equal(number.uniform(5), tensor.uniform(5)) and number.once() == tensor.once() == once(3, 7)
+    assert torch.equal(number.uniform(5), tensor.uniform(5))
+    assert number.shared_uniform() == tensor.shared_uniform() == shared_uniform(3, 7)
 
 
 def test_seed_step_row_and_call_all_change_the_draw():

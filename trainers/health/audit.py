@@ -38,7 +38,7 @@ def histories(report: Report, data: Windows) -> None:
 
 def targets(report: Report, data: Windows, cut: HistoryCut, floor: Floor) -> None:
     """Which parts of the histories training asks about, and what the source itself knew there."""
-    step, length = cut.ages(data.some(AUDITED))
+    step, length = cut.ages(data.fixed_subset(AUDITED))
     chance = report.facts["action_chance"]
     reach, whole = int(step.max()) + 1, int(length.max())
     tenths = np.bincount(step * 10 // length, minlength=10) / len(step)
@@ -66,7 +66,7 @@ def targets(report: Report, data: Windows, cut: HistoryCut, floor: Floor) -> Non
 
 def compressions(report: Report, policy: HistoryPolicy, data: Windows, cut: HistoryCut) -> None:
     """How deep the recurrence is that training teaches."""
-    slot = np.nonzero(cut.places(data.some(AUDITED))[2])[1]
+    slot = np.nonzero(cut.places(data.fixed_subset(AUDITED))[2])[1]
     depth = policy.compressions(slot)  # [ways, targets]
     if not depth.any():
         return

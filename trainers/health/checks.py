@@ -174,7 +174,7 @@ def _padding(report: Report, data: Windows, counted: bool) -> None:
 
 def _empty_slots(data: Windows) -> tuple[float, float]:
     """The shares of action slots behind the end of their episode, and behind a step that deviated from the plan before it."""
-    now = data.some(COUNTED_SAMPLES)
+    now = data.fixed_subset(COUNTED_SAMPLES)
     if isinstance(data.cut, HistoryCut):
         return 1 - data.batch(now)["action_mask"].float().mean().item(), 0.0
     taken = now[:, None] + data.cut.action_offsets  # [samples, Ta]

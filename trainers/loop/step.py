@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from policies.base import Batch, Loss, Policy
-from policies.noise import Noise, Purpose, fold, once
+from policies.noise import Noise, Purpose, fold, shared_uniform
 from trainers.loop.batches import rows_of, to_device
 from trainers.loop.capture import Captured, obstacle
 from trainers.loop.config import Config
@@ -68,7 +68,7 @@ class Step:
         self.optimizer.param_groups[0]["lr"].fill_(rate)
         self.number.fill_(step)
         if self.captured:
-            row = self.captured.run(self.policy.variant(once(self.noise_seed, step)), inputs, step)
+            row = self.captured.run(self.policy.variant(shared_uniform(self.noise_seed, step)), inputs, step)
         else:
             row = self.update(self.place(inputs), step)
         if self.rows is None:

@@ -34,7 +34,7 @@ class Validation:
         window = self.windows.window
         sums: dict[str, tuple[float, float]] = {}
         most = TARGETS // window.actions if window.align == "each" else SAMPLES
-        samples = self.windows.some(max(most, 1))
+        samples = self.windows.fixed_subset(max(most, 1))
         for start in range(0, len(samples), self.batch_size):
             part = samples[start : start + self.batch_size]
             batch = to_device(self.windows.batch(part), self.device)
