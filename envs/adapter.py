@@ -1,6 +1,6 @@
-"""Anybody's observation and action spaces as ours: named modalities that the encoders know, and one discrete or flat action.
+"""Map any observation and action spaces to ours: named modalities that the encoders know, and one discrete or flat action.
 
-A Dict's entries keep their names; anything else is called by what it is: `image`, `mission` (text) or `state` (other numbers).
+A Dict's entries keep their names; anything else is named after its kind: `image`, `mission` (text) or `state` (other numbers).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from conf.errors import BadRequest
 from envs.spaces import Spaces
 from envs.text import VOCABULARY, tokens
 
-MOST_ACTIONS = 4096  # combinations of a MultiDiscrete action that are numbered as one Discrete action
+MOST_ACTIONS = 4096  # most combinations of a MultiDiscrete action, which become one Discrete action
 MOST_WORDS = 64  # of a text
 
 
@@ -51,7 +51,7 @@ class Adapter:
         return {modality.name: modality.read([modality.of(one)])[0] for modality in self.modalities}
 
     def encode(self, actions: np.ndarray) -> np.ndarray:
-        """The environment's actions [T, ...] as ours."""
+        """Convert the environment's actions [T, ...] to ours."""
         actions = np.asarray(actions)
         if isinstance(self.action, spaces.Discrete):
             return actions.astype(np.int64)
@@ -61,7 +61,7 @@ class Adapter:
         return np.ravel_multi_index(tuple((actions.reshape(len(actions), -1) - first).T), sizes)
 
     def decode(self, action: Any) -> Any:
-        """One of our actions as the environment takes it."""
+        """Convert one of our actions to the environment's."""
         if isinstance(self.action, spaces.Discrete):
             return int(action)
         if isinstance(self.action, spaces.Box):
@@ -71,7 +71,7 @@ class Adapter:
         return parts.astype(self.action.dtype).reshape(self.action.shape or ())
 
     def shapes(self) -> dict[str, str]:
-        """What must be equal for data from elsewhere to be of use here."""
+        """What must be equal for imported data to be usable here."""
         named = {**self.spaces.observation.spaces, "action": self.spaces.action}
         return {name: f"{type(space).__name__} {getattr(space, 'n', space.shape)}" for name, space in named.items()}
 
@@ -149,7 +149,7 @@ def _action_space(space: spaces.Space) -> spaces.Space:
 
 
 def _sizes(space: spaces.Space) -> tuple[tuple[int, ...], np.ndarray]:
-    """How many values each number of an action has, and the smallest of each."""
+    """The number of values of each dimension of an action, and its smallest value."""
     if isinstance(space, spaces.MultiBinary):
         size = int(np.prod(space.shape))
         return (2,) * size, np.zeros(size, np.int64)

@@ -1,7 +1,7 @@
 """Histories from any expert: random actions at first, the expert's at last ("noise distillation", as in ad-eps).
 
-It gets better on schedule, not because of what it found out: what imitates it learns to be sure of itself after so many episodes,
-goal found or not. Learners that explore teach more (see `envs/darkroom/explorer.py`).
+It improves on a schedule, not by what it finds out: a policy that imitates it becomes certain after a number of episodes, whether
+it found the goal or not. Learners that explore teach more (see `envs/darkroom/explorer.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 from envs.roles import Expert
 from envs.spaces import random_actions
 
-PURE = 0.9  # share of the history after which nothing is random any more
+PURE = 0.9  # share of the history after which no action is random
 
 
 class AnnealedExpert:

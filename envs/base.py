@@ -26,13 +26,13 @@ __all__ = ["SPLITS", "DataConfig", "Expert", "Family", "Learner", "Needs", "Scor
 # Episode seeds by split. The ranges never overlap; `best` is chosen on val, test is touched by the final evaluation only.
 SPLITS = {"train": (0, 1_000_000_000), "val": (1_000_000_000, 1_500_000_000), "test": (1_500_000_000, 2_000_000_000)}
 
-# What a family is asked for: to be played in, to bring the episodes that `config.data` describes, or to have an expert.
+# What a mode needs of a family: that it can be played, that it has the episodes of `config.data`, or that it has an expert.
 Needs = Literal["play", "data", "expert"]
 
 
 @dataclass
 class Score:
-    """How one player did, episode by episode: the same episodes in the same order as everybody it is compared with."""
+    """The scores of one player by episode, on the same episodes in the same order as the players it is compared with."""
 
     success: np.ndarray | None  # [E] bool; None in a family that knows no success
     returns: np.ndarray  # [E] float
@@ -51,11 +51,11 @@ class Family:
     spaces: Spaces
     max_steps: int  # an episode is truncated after this many steps
     has_success: bool = True  # False where only returns are known: they are the headline then
-    success_within: tuple[int, ...] = ()  # the share of episodes that are solved in so many steps is reported as well
+    success_within: tuple[int, ...] = ()  # also report the share of episodes solved within these numbers of steps
     no_op: Any = None  # the action that does nothing; where there is one, playing it is a reference
     max_lanes: int | None = None  # the most lanes that an evaluation plays at once, for simulators that are costly or heavy
     record_batch: int = 1024  # episodes recorded at once, the block that noise is a function of; fewer where a lane is costly
-    task_period: int = 1  # after so many episodes of a task what is asked for begins anew
+    task_period: int = 1  # episodes of a task after which its goals repeat
 
     @property
     def adapter(self) -> Adapter:
@@ -151,7 +151,7 @@ class Family:
         return None
 
     def task_names(self, seeds: np.ndarray) -> list[str]:
-        """What is hidden in the task that each seed names: equal names, equal tasks."""
+        """A name for the hidden part of each seed's task: equal names, equal tasks."""
         return [str(seed) for seed in seeds]
 
     def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ STRIDE = 1_000_000  # episodes between the beginnings of two endless streams
 
 
 class Hand(NamedTuple):
-    """What some lanes were dealt; -1 everywhere for a lane whose list ran out."""
+    """The episodes dealt to some lanes; -1 everywhere for a lane whose list ran out."""
 
     episode: np.ndarray  # [K] int64, the index into the dealt episodes
     seed: np.ndarray  # [K] int64, the episode seed

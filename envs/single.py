@@ -65,7 +65,7 @@ class SingleEnvFamily(Family):
         return info["solved"] > 0
 
     def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> np.ndarray:
-        """By their seeds: whether two of them make the same start, nobody knows in general."""
+        """Compares seeds: whether two seeds give the same start is unknown in general."""
         return np.isin(seeds, training)
 
     def signature(self) -> dict[str, Any]:

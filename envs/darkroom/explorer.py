@@ -1,8 +1,8 @@
-"""A learner that explores: it walks to places where it has not been until it is rewarded, and goes back there ever after.
+"""A learner that explores: it walks to unvisited places until it is rewarded, and from then on returns to the rewarded place.
 
-It knows the map and counts its visits, as count-based exploration does (Strehl & Littman 2008); of the goal it knows what rewards
-tell. What imitates it finds goals within a few episodes: as a source of histories for in-context learning it was worth more than
-anything else that was measured, capacity and training time included.
+It knows the map and counts its visits, as count-based exploration does (Strehl & Littman 2008); it learns the goal from rewards
+alone. Policies that imitate it find goals within a few episodes: as a source of histories for in-context learning it helped more
+than anything else that was measured, capacity and training time included.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Explorer:
         slips = self.slips[chart]
         action = np.where(draw[1] < 0.5, ways[0], ways[1])
         action = np.where(draw[2] < slips, (draw[3] * ACTIONS).astype(np.int64), action)
-        # While it explores, the place it walks to is its secret. Afterwards what it does is a known gamble.
+        # While it explores, its target is hidden, so the probability is unknown. Afterwards it is known.
         meant = np.float32(0.5) * ((action == ways[0]).astype(np.float32) + (action == ways[1]))
         chance = np.where(known, slips / ACTIONS + (1 - slips) * meant, np.nan)
         self.acted = chart, goal
@@ -67,10 +67,10 @@ class Explorer:
         found = np.flatnonzero((reward > 0) & (goal < 0))
         if len(found):
             self.goal[chart[found]], self.slips[chart[found]] = cell[found], DOUBT
-            self.place[found] = -1  # what comes next, the door, is looked for elsewhere
+            self.place[found] = -1  # the next target, the door, is elsewhere
 
     def _draw_places(self, lanes: np.ndarray, cell: np.ndarray, chart: np.ndarray, draw: np.ndarray) -> None:
-        """Near places where it has not been, one draw each."""
+        """Draw an unvisited place nearby for each lane."""
         weights = (self.nearness[self.roving[lanes] + cell] * self.unvisited[chart]).cumsum(1)  # [K, cells]
         below = weights <= draw[:, None] * weights[:, -1:]
         self.place[lanes] = np.minimum(below.sum(1), self.cells - 1)

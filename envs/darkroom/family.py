@@ -1,7 +1,7 @@
 """Dark Room and its kin: a grid whose goal is never shown, so that it has to be found and then remembered across episodes.
 
 From algorithm distillation (Laskin et al. 2022), arXiv 2210.14215; grid, horizon and split as in dicp (Son et al. 2025), CCCAD. A
-task is a goal (or two). A policy without memory can only imitate wandering: this is a place for learning in context.
+task is a goal (or two). A policy without memory can only imitate wandering, so this tests learning in context.
 """
 
 from __future__ import annotations

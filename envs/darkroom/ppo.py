@@ -1,4 +1,4 @@
-"""Tabular PPO (Schulman et al. 2017, arXiv 1707.06347): the source that published Dark Room histories come from.
+"""Tabular PPO (Schulman et al. 2017, arXiv 1707.06347): the source of published Dark Room histories.
 
 One softmax table of logits and one of values for every learner. `pool` neighbouring histories feed one learner, as parallel
 environments do: a pool of 100 is the published recipe, in which only 73 different learners exist and can be memorised.
@@ -103,7 +103,7 @@ class PPO:
         for _ in range(self.config.epochs):
             logp = log_softmax(self.logits)
             ratio = np.exp(logp.take(entry) - before)
-            inside = np.where(gain > 0, ratio < 1 + CLIP, ratio > 1 - CLIP)  # beyond the clip nothing more is to be won
+            inside = np.where(gain > 0, ratio < 1 + CLIP, ratio > 1 - CLIP)  # the clip: beyond it the gradient is zero
             pull = _sums(entry, gain * ratio * inside, self.logits.size).reshape(self.logits.shape)
             self.adam[0].step(np.exp(logp) * pull.sum(0) - pull)
             self.adam[1].step(_sums(state, share * (self.values[state] - target), self.rows))

@@ -10,7 +10,7 @@ GOAL, AGENT, PAID = (70, 140, 80), (225, 85, 70), (250, 205, 80)
 
 
 def film(size: int, cells: list[int], targets: list[int], rewards: list[float]) -> np.ndarray:
-    """[T+1, H, W, 3] uint8: the agent's and the target's cell in each moment; the agent shines where it was just paid."""
+    """[T+1, H, W, 3] uint8: the agent's and the target's cell at each step; the agent is bright where it was just rewarded."""
     board = np.full((size, TILE, size, TILE, 3), FLOOR, np.uint8)  # row, pixel, column, pixel
     board[:, 0], board[:, :, :, 0] = LINE, LINE
     frames = []

@@ -1,4 +1,4 @@
-"""What Dark Room is made of: cells, moves, which goals are held out, and exact returns.
+"""The rules of Dark Room: cells, moves, held-out goals, and exact returns.
 
 The grid, the order of actions, the horizon and the split are those of the published runs (dicp, CCCAD), so that numbers can be
 compared with theirs. A cell is numbered row * size + column.
@@ -72,7 +72,7 @@ def room_optimum(size: int, horizon: int, goals: np.ndarray) -> np.ndarray:
 
 
 def room_random(size: int, horizon: int, goals: np.ndarray) -> np.ndarray:
-    """The expected return of uniformly random actions: how often they are expected on the goal."""
+    """The expected return of uniformly random actions: the expected number of steps on the goal."""
     where = np.eye(size * size)[start(size)]
     visits = np.zeros(size * size)
     for _ in range(horizon):

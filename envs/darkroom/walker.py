@@ -1,4 +1,4 @@
-"""The expert of Dark Room, who looks at the goal: rows first, then columns, then stay."""
+"""The expert of Dark Room, which sees the goal: rows first, then columns, then stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One folder for each recipe, made once, whoever asks and however many ask at the same time."""
+"""One folder per recipe, made once, even if several processes ask for it at the same time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from conf.errors import BadRequest
 
 
 def address(recipe: dict[str, Any], prefix: str) -> str:
-    """A folder name that changes when anything in the recipe does; of the prefix it shows what may stand in a folder's name."""
+    """A folder name that changes with anything in the recipe; in the prefix, - replaces what a folder name may not have."""
     canonical = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
     return f"{re.sub(r'[^A-Za-z0-9_.+-]', '-', prefix)}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
 
@@ -44,7 +44,7 @@ def obtain(root: Path, name: str, make: Callable[[Path], None], waiting: Callabl
             fcntl.flock(lock, fcntl.LOCK_EX)
         if final.exists():  # made while we waited
             return final
-        for remains in root.glob(f".{name}.tmp-*"):  # of makers that were killed: none is alive while we hold the lock
+        for remains in root.glob(f".{name}.tmp-*"):  # left by killed processes: none is alive while we hold the lock
             shutil.rmtree(remains, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{name}.tmp-", dir=root))
         try:

@@ -15,8 +15,8 @@ EPISODES_PER_DATA_SEED = 1_000_000  # train episodes of `env.data.seed=s` start 
 class DataConfig:
     """Everything that decides which episodes are recorded (and so the dataset's address).
 
-    `expert` records single episodes. Learners get better from episode to episode of one task: they record whole histories, and
-    as many of them as fit into `episodes` (at least one, if need be a shorter one). Imported data were recorded elsewhere.
+    `expert` records single episodes. Learners improve from episode to episode of one task, so they record whole histories, as
+    many as fit into `episodes` (at least one, which may be shorter). Imported data were recorded elsewhere.
     """
 
     EXPERTS: ClassVar[tuple[str, ...]] = ("expert",)  # record single episodes; families that have more add them
@@ -28,10 +28,10 @@ class DataConfig:
     source: str = "expert"
     episodes: int = 6000  # training episodes
     val_episodes: int = 200  # episodes for the validation loss
-    episodes_per_history: int = 40  # how long a learner stays with one task; the expert has no histories
+    episodes_per_history: int = 40  # episodes of one task for each learner; the expert has no histories
     noise: float = 0.0  # how much of what is executed is not the expert's, whose action stays the label; see noise_kind
     noise_kind: str = "uniform"  # a share of random actions; where actions are numbers also dart, burst, or several joined by +
-    detours: int = 0  # up to so many random places are visited before the expert is followed; its action is the label throughout
+    detours: int = 0  # most random places visited before the expert is followed; the label is always its action
     seed: int = 0  # another seed, other training layouts and other tie-breaks
     export_to: str = ""  # mode=export: the id of the Minari dataset that is written, such as minigrid/doorkey-v0
 
@@ -99,6 +99,6 @@ class DataConfig:
         return episodes // length, length
 
     def recipe(self) -> dict[str, Any]:
-        """What of this decides how an episode looks; their number is told by the seeds."""
+        """The values that decide how an episode looks; the seeds say how many there are."""
         noise = {"noise_kind": self.noise_kind} if self.noise else {}
         return {"source": self.source, "noise": self.noise, **noise, "detours": self.detours, "seed": self.seed}

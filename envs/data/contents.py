@@ -1,4 +1,4 @@
-"""Whether the columns of a dataset fit each other and its spaces: what a policy could otherwise stumble over after hours."""
+"""Whether the columns of a dataset fit each other and its spaces: otherwise a run could fail after hours."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from envs.spaces import Spaces
 
 OBSERVATION = "observation."
 BY_EPISODE = ("episode_ends", "history_ends", "episode_hashes")  # columns that have one row an episode or history
-BLOCK = 1 << 24  # bytes looked at at a time
+BLOCK = 1 << 24  # bytes checked at a time
 
 
 def refuse_unfit(columns: dict[str, np.ndarray], known: Spaces, steps: int) -> None:
-    """Names, lengths, shapes and types: costs nothing, and is asked whenever a dataset is opened."""
+    """Check names, lengths, shapes and types: cheap, so done whenever a dataset is opened."""
     required = {
         "action",
         "terminated",
@@ -44,7 +44,7 @@ def refuse_unfit(columns: dict[str, np.ndarray], known: Spaces, steps: int) -> N
 
 
 def refuse_wrong(columns: dict[str, np.ndarray], known: Spaces) -> None:
-    """Values: reads everything, so it is asked once."""
+    """Check the values: reads everything, so done once."""
     steps = len(columns["action"])
     ends = columns["episode_ends"]
     for name in ("episode_ends", "history_ends"):

@@ -57,10 +57,10 @@ def record_histories(
                 "episodes": len(seeds) * length,
                 "histories": len(seeds),
                 "seconds": seconds,
-                "expert": {name: float(score[name].mean()) for name in ("success", "return")},  # of whoever chose the actions
+                "expert": {name: float(score[name].mean()) for name in ("success", "return")},  # of the source
                 "return_by_episode": score["return"].mean(0).tolist(),
-                # The mean of -log pi over the actions whose probability is known, and which share of all they are. No policy,
-                # whatever it remembers, can have a smaller loss on these.
+                # The mean of -log pi over the actions whose probability is known, and their share of all actions. No policy,
+                # with any memory, can have a smaller loss on these.
                 "floor": float(floor.sum() / known.sum()) if known.any() else None,
                 "floor_by_episode": [float(f / k) if k else None for f, k in zip(floor, known, strict=True)],
                 "floor_known": float(known.sum() / writer.steps),
@@ -113,7 +113,7 @@ def play(family: Family, source: str, tasks: np.ndarray, episodes: int, random: 
 
 
 def _by_lane(moments: list[np.ndarray]) -> np.ndarray:
-    """[H, T, ...] of T arrays [H, ...], which are given up one by one: images fill the memory."""
+    """[H, T, ...] of T arrays [H, ...], which are freed one by one, because images fill the memory."""
     column = np.empty((len(moments[0]), len(moments), *moments[0].shape[1:]), moments[0].dtype)
     while moments:
         last = moments.pop()

@@ -28,7 +28,7 @@ Progress = Callable[[int, int], None]
 
 
 def describe(source: str) -> dict[str, Any]:
-    """What tells this dataset from another one of the same name."""
+    """What distinguishes this dataset from another one of the same name."""
     import minari
 
     spec = minari.load_dataset(source).spec
@@ -96,13 +96,13 @@ def _blocks(episodes: Any, adapter: Adapter) -> Iterator[dict[str, np.ndarray]]:
     steps = 0
     for episode in episodes:
         length = len(episode["rewards"])
-        seen = adapter.observations(episode["observations"])  # one more than there are actions
+        seen = adapter.observations(episode["observations"])  # one more than the actions
         columns = {OBSERVATION + name: values[:length] for name, values in seen.items()}
         columns["action"] = adapter.encode(episode["actions"])
         columns["reward"] = np.asarray(episode["rewards"], np.float32)
         columns["terminated"] = np.asarray(episode["terminations"], bool)
         columns["truncated"] = np.asarray(episode["truncations"], bool)
-        columns["truncated"][-1] |= not columns["terminated"][-1]  # an episode that was cut off without a word
+        columns["truncated"][-1] |= not columns["terminated"][-1]  # an episode that was cut off without a flag
         columns["length"] = np.array([length])
         columns["return"] = np.array([float(np.sum(episode["rewards"]))])
         if not all(np.isfinite(values).all() for values in columns.values() if values.dtype.kind == "f"):

@@ -1,4 +1,4 @@
-"""What is executed instead of the expert's action, which stays the label: so a policy sees how to recover from mistakes.
+"""Noise on the executed action; the expert's action stays the label, so a policy sees how to recover from mistakes.
 
     none     nothing
     uniform  `env.data.noise` is the share of steps that execute a random action
@@ -19,7 +19,7 @@ from envs.data.config import DataConfig
 from envs.spaces import random_actions
 
 QUIET, LOUD = (6, 14), (2, 6)  # steps of a gap and of a burst: from, and up to but without
-LEAST = 1 / 7  # of the amount: bursts that are hardly there teach nothing
+LEAST = 1 / 7  # of the amount: weaker bursts teach nothing
 
 
 class Noise:

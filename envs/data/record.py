@@ -31,7 +31,7 @@ def dataset(
     progress: Progress = lambda done, total: None,
     waiting: Callable[[], None] = lambda: None,
 ) -> Dataset:
-    """The recorded episodes of a split, from the cache if anybody made them before."""
+    """The recorded episodes of a split, from the cache if they were made before."""
     recipe, seeds, length = _plan(family, data, split)
 
     def make(folder: Path) -> None:
@@ -46,7 +46,7 @@ def dataset(
 
 
 def recorded(family: Family, data: DataConfig, split: str, root: Path) -> bool:
-    """Whether they are there already."""
+    """Whether they were recorded already."""
     recipe, _, _ = _plan(family, data, split)
     return (root / _name(family, split, recipe)).exists()
 
@@ -131,7 +131,7 @@ def _play(family: Family, data: DataConfig, seeds: np.ndarray, finished: Callabl
     columns: dict[str, list[np.ndarray]] = {}
     played: list[np.ndarray] = []
     success, returns = np.zeros(len(seeds), bool), np.zeros(len(seeds))
-    moment, done = np.zeros(lanes, np.int64), 0  # [N] steps of the lane's episode so far, and how many episodes are over
+    moment, done = np.zeros(lanes, np.int64), 0  # [N] steps of the lane's episode so far, and the number of finished episodes
 
     def keep(rows: dict[str, np.ndarray], playing: np.ndarray) -> None:
         for name, value in rows.items():
@@ -161,7 +161,7 @@ def _play(family: Family, data: DataConfig, seeds: np.ndarray, finished: Callabl
         moment = np.where(step.done, 0, moment + 1)
         if step.done.any():
             finished(done := done + int(step.done[playing].sum()))
-    episode = np.concatenate(played)  # [steps] moment by moment
+    episode = np.concatenate(played)  # [steps] step by step over all lanes
     row = np.empty(len(episode), np.int64)  # where each of these steps goes, episode by episode
     row[np.argsort(episode, kind="stable")] = np.arange(len(episode))
     block = {name: _ordered(columns.pop(name), row) for name in list(columns)}

@@ -1,4 +1,4 @@
-"""What the recorded data say before any training: what to normalise with, how much could be predicted, and is val held out?"""
+"""Statistics of the recorded data before training: for normalisation, the entropy floor, and whether val is held out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from envs.data.hashes import row_hashes
 from envs.data.store import Dataset
 from envs.data.windows import HistoryCut, Windows
 
-BLOCK = 1 << 26  # bytes that are looked at at a time
+BLOCK = 1 << 26  # bytes read at a time
 FLOOR_SAMPLES = 512  # windows over which a source's own entropy is averaged
 REPEATED = 0.5  # share of samples whose window occurs more than once, below which their entropy cannot be counted
 
@@ -73,8 +73,8 @@ def moments(column: np.ndarray) -> Moments:
 class Floor:
     """The entropy in nats of a discrete action given what one window shows: no loss of that action can lie below it.
 
-    It is counted by looking up equal windows, so it is biased low where most occur once; `repeated` is the share that does not.
-    Of learning histories it is what their source says of itself, and `repeated` the share of steps on which it does.
+    It is counted from equal windows, so it is biased low if most occur once; `repeated` is the share that occurs more often.
+    For learning histories it is the source's own entropy, and `repeated` is the share of steps on which the source knows it.
     """
 
     entropy: float
@@ -111,7 +111,7 @@ def floor(windows: Windows, modalities: Sequence[str] | None = None) -> Floor:
 
 
 def _floor_of_source(windows: Windows, chance: float) -> Floor:
-    """-log pi of the source, over what training really draws; where a source cannot tell, nothing is known."""
+    """The mean -log pi of the source over the samples of training; unknown if the source does not record it."""
     batch = windows.batch(windows.fixed_subset(FLOOR_SAMPLES))
     told = batch["floor"][batch["action_mask"]]
     known = told.isfinite()
@@ -119,7 +119,7 @@ def _floor_of_source(windows: Windows, chance: float) -> Floor:
 
 
 def label_entropy(action: np.ndarray) -> float:
-    """Of discrete actions, whatever is seen: what whoever knows only their shares has as a loss."""
+    """The loss of a policy that knows only the shares of the discrete actions."""
     return _entropy(np.bincount(action))
 
 

@@ -26,11 +26,11 @@ Stamp = list[int]  # inode, size, and the times of the last changes of contents 
 
 
 class Damage(ValueError):
-    """What is wrong with the contents of a file."""
+    """The contents of a file are wrong; the text says how."""
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open for reading, and nothing but a file: a pipe would be waited for, a device may have no end."""
+    """Open a regular file for reading: a pipe could block, and a device may have no end."""
     try:
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
@@ -109,7 +109,7 @@ class Verified:
                 self.known = held["files"]
 
     def knows(self, name: str, file: BinaryIO) -> bool:
-        """Whether this very file was found whole before."""
+        """Whether this file, unchanged, was found whole before."""
         self.stamps[name] = _stamp(file)
         return self.known.get(name) == self.stamps[name]
 

@@ -45,8 +45,8 @@ class Windows:
         return len(self.cut)
 
     def fixed_subset(self, count: int) -> np.ndarray:
-        """So many samples to look at, always the same. Drawn: evenly spaced ones can fall into step with how episodes follow each
-        other, and then speak of their beginnings alone."""
+        """`count` samples, always the same. They are drawn at random, because evenly spaced ones can coincide with the period of
+        the episodes and then show only their beginnings."""
         if count >= len(self):
             return np.arange(len(self))
         return np.sort(np.random.Generator(np.random.Philox(0)).choice(len(self), count, replace=False))
@@ -59,8 +59,8 @@ class Windows:
 class EpisodeCut:
     """Every step is a sample.
 
-    Labels are a plan only as long as they are what was executed: behind a step that deviated they belong to states which the
-    plan would not have reached. Windows that look ahead end at that step, and it ends no plan even where it ended the episode.
+    Labels are a plan only while they were executed: after a step that deviated they belong to states that the plan would not
+    have reached. Windows that look ahead end at that step; it is not the end of a plan, even if it ended the episode.
     """
 
     def __init__(self, dataset: Dataset, window: Window):
@@ -151,7 +151,7 @@ class HistoryCut:
         return place, place if self.rows is None else self.rows[place], known
 
     def ages(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of every target of these samples: its step within its history, and how many steps that one has."""
+        """For every target of these samples: its step within its history, and the length of that history."""
         _, rows, known = self.places(samples)
         ends = self.dataset.history_ends
         history = np.searchsorted(ends, rows[known], side="right")

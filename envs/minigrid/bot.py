@@ -17,9 +17,9 @@ GIVES_UP = (AssertionError, DisappearedBoxError, IndexError, KeyError)  # what i
 
 
 class Bot:
-    """It has to be asked once in every step of an episode, or it misses what is seen there.
+    """It must be called once in every step of an episode, or it misses what is seen there.
 
-    Where it does not know what to do, it starts to think anew from the present state; its action is `done` as long as that fails.
+    If it does not know what to do, it starts again from the present state; while that fails, its action is `done`.
     """
 
     def __init__(self) -> None:

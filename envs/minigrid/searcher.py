@@ -1,8 +1,8 @@
-"""An expert that has to look: it knows of the world what it has seen in this episode, and searches until it sees the goal.
+"""An expert that has to search: it knows only what it has seen in this episode, and searches until it sees the goal.
 
 It walks to where the most unseen cells would come into view for the fewest steps, and by a shortest way to the goal once that is
-seen. Its demonstrations show what to do where the goal is not in view, which those of a planner that knows the goal do not: a
-policy cannot learn from the latter where to look, only where goals often are.
+seen. Its demonstrations show what to do when the goal is not in view. Those of a planner that knows the goal do not: from them
+a policy cannot learn where to look, only where goals often are.
 
 For worlds in which nothing needs to be opened or carried. All lanes are searched at once, in NumPy.
 """
@@ -24,7 +24,7 @@ COUNT = np.array([row.bit_count() for row in range(1 << VIEW)], np.uint8)  # [12
 
 class Searcher:
     """Where several actions are equally good one is drawn by (seed, episode seed, step); with `straight`, walking on comes first.
-    It has to be asked in every step of an episode, or it misses what is seen there."""
+    It must be called in every step of an episode, or it misses what is seen there."""
 
     def __init__(self, seed: int, straight: bool = False) -> None:
         self.seed, self.straight = seed, straight

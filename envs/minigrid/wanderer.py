@@ -1,7 +1,7 @@
-"""Detours: walks to random places, before an expert who knows the goal is followed.
+"""Detours: walks to random places, before the expert, which knows the goal, is followed.
 
-Shortest plans from everywhere teach where to go, not what to do after having looked in vain. Here the agent has looked in vain,
-the expert labels every step of it, and a policy that remembers some frames learns to look where it has not been.
+Shortest plans from everywhere teach where to go, but not what to do after a failed search. On a detour the agent has searched
+without success, the expert labels every step, and a policy that remembers some frames learns to look where it has not been.
 """
 
 from __future__ import annotations
