@@ -47,8 +47,8 @@ class SingleEnvFamily(Family):
 
     @property
     def success_return(self) -> float | None:
-        """The return of an episode from which on it counts as solved; None where only returns are known. What an environment
-        itself calls a success (`info["success"]` or `info["is_success"]`) counts in any case."""
+        """The return from which an episode counts as solved; None: only returns are known. With a number, however large, what the
+        environment itself calls a success (`info["success"]` or `info["is_success"]`) counts too."""
         return None
 
     @classmethod

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from envs.base import Spaces
 from envs.data.statistics import Statistics
 from policies import encoders
-from policies.actions import HeadConfig, Vectors, make_head, refuse
+from policies.actions import HeadConfig, Vectors, make_head, refuse, refuse_head
 from policies.base import Batch, Loss, Memory, check_dropout, check_temperature
 from policies.nets import mlp, sinusoidal_embedding
 from policies.noise import Noise
@@ -65,6 +65,11 @@ class Config:
             raise ValueError(f"kl_weight must be between 0 and 1000000, got {self.kl_weight}")
         if not -10 <= self.ensemble_coefficient <= 10:
             raise ValueError(f"ensemble_coefficient must be between -10 and 10, got {self.ensemble_coefficient}")
+        if abs(self.ensemble_coefficient) * self.chunk_size > 80:  # the exponential of more is no number in float32
+            raise ValueError(
+                f"ensemble_coefficient={self.ensemble_coefficient} is too large for chunk_size={self.chunk_size}: their product "
+                "must be between -80 and 80"
+            )
         if self.ensemble and self.execute != 1:
             raise ValueError(f"execute must be 1 with ensemble=true, which looks again at every step, got {self.execute}")
         check_dropout(self.dropout)
@@ -77,7 +82,8 @@ class ACT(PlanningPolicy):
 
     @classmethod
     def accepts(cls, config: Config, spaces: Spaces) -> str | None:
-        if sentence := refuse("act", spaces.action) or encoders.Encoder.accepts(config.encoder, spaces.observation):
+        sentence = refuse("act", spaces.action) or refuse_head(config.head, spaces.action)
+        if sentence := sentence or encoders.Encoder.accepts(config.encoder, spaces.observation):
             return sentence
         if config.ensemble and make_head(config.head, spaces.action, 1).classes:
             return "policy.ensemble=true averages continuous actions; where actions are classes, leave it out"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from envs.base import Spaces
 from envs.data.statistics import Statistics
 from policies import encoders
-from policies.actions import HeadConfig, make_head, refuse
+from policies.actions import HeadConfig, make_head, refuse, refuse_head
 from policies.base import Batch, Loss, Memory, Policy, Window, check_dropout, check_temperature
 from policies.nets import mlp
 from policies.noise import Noise
@@ -46,7 +46,8 @@ class Config:
 class BCGRU(Policy):
     @classmethod
     def accepts(cls, config: Config, spaces: Spaces) -> str | None:
-        return refuse("bc_gru", spaces.action) or encoders.Encoder.accepts(config.encoder, spaces.observation)
+        sentence = refuse("bc_gru", spaces.action) or refuse_head(config.head, spaces.action)
+        return sentence or encoders.Encoder.accepts(config.encoder, spaces.observation)
 
     def __init__(self, config: Config, spaces: Spaces):
         super().__init__()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from envs.base import Spaces
 from envs.data.statistics import Statistics
 from policies import encoders
-from policies.actions import HeadConfig, make_head, refuse
+from policies.actions import HeadConfig, make_head, refuse, refuse_head
 from policies.base import Batch, Loss, check_dropout, check_temperature
 from policies.nets import mlp
 from policies.noise import Noise
@@ -51,7 +51,8 @@ ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU}
 class BCMLP(PlanningPolicy):
     @classmethod
     def accepts(cls, config: Config, spaces: Spaces) -> str | None:
-        return refuse("bc_mlp", spaces.action) or encoders.Encoder.accepts(config.encoder, spaces.observation)
+        sentence = refuse("bc_mlp", spaces.action) or refuse_head(config.head, spaces.action)
+        return sentence or encoders.Encoder.accepts(config.encoder, spaces.observation)
 
     def __init__(self, config: Config, spaces: Spaces):
         super().__init__(spaces, config.frames, config.horizon, config.execute)

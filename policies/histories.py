@@ -94,6 +94,8 @@ class HistoryPolicy(Policy):
     @classmethod
     def accepts(cls, config: Any, spaces: Spaces) -> str | None:
         name = cls.__module__.rpartition(".")[2]
+        if config.encoder.image_shift:
+            return f"policy={name} does not shift images: leave out policy.encoder.image_shift"
         return refuse(name, spaces.action) or encoders.Encoder.accepts(config.encoder, spaces.observation)
 
     @classmethod

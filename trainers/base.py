@@ -214,7 +214,8 @@ class Trainer(ABC):
         """Says whether the one batch was learned, and in how many steps."""
         limit, learned = OVERFIT_TO * self.bounds.chance, self.overfitted
         verdict = "learned" if learned else "NOT learned: the policy, its loss or the learning rate is at fault, not the data"
-        say(f"one batch, {self.state.step} steps: loss {self.state.loss:.4f}, to be below {limit:.4f}; {verdict}")
+        loss = math.nan if self.state.loss is None else self.state.loss
+        say(f"one batch, {self.state.step} steps: loss {loss:.4f}, to be below {limit:.4f}; {verdict}")
         return learned
 
     # --- what stays on disc ------------------------------------------------------------------------------------------

@@ -53,16 +53,11 @@ def import_episodes(
     chosen = chosen[total - held_out :] if split == "val" else chosen[: min(data.episodes, total - held_out)]
     returns: list[float] = []
     with Writer(folder) as writer:
-        try:
-            for block in _blocks(dataset.storage.get_episodes(chosen.tolist()), adapter):
-                lengths = block.pop("length")
-                returns += block.pop("return").tolist()
-                writer.append_episodes(block, lengths)
-                progress(len(returns), len(chosen))
-        except (OSError, KeyError, RuntimeError) as error:
-            raise BadRequest(
-                f"the Minari dataset {source} cannot be read ({error}); is its file whole? Download it again"
-            ) from error
+        for block in _blocks(_read(source, dataset.storage, chosen.tolist()), adapter):
+            lengths = block.pop("length")
+            returns += block.pop("return").tolist()
+            writer.append_episodes(block, lengths)
+            progress(len(returns), len(chosen))
         writer.close()
         writer.finish(
             {
@@ -75,10 +70,19 @@ def import_episodes(
         )
 
 
+def _read(source: str, storage: Any, episodes: list[int]) -> Iterator[Any]:
+    try:
+        yield from storage.get_episodes(episodes)
+    except (OSError, KeyError, RuntimeError) as error:
+        raise BadRequest(f"the Minari dataset {source} cannot be read ({error}); is its file whole? Download it again") from error
+
+
 def refuse_other_spaces(source: str, spec: Any, adapter: Adapter) -> None:
     if isinstance(adapter, Native):
-        theirs = set(getattr(spec.observation_space, "spaces", {"the observation": None}))
-        fits = theirs == set(adapter.spaces.observation) and spec.action_space.shape == adapter.action.shape
+        stored = getattr(spec.observation_space, "spaces", {"the observation": spec.observation_space})
+        theirs = {(name, str(space)) for name, space in {**stored, "action": spec.action_space}.items()}
+        fits = stored.keys() == set(adapter.spaces.observation) and _alike(spec.action_space, adapter.action)
+        fits = fits and all(_alike(space, adapter.spaces.observation[name]) for name, space in stored.items())
     else:
         found, wanted = Adapter(spec.observation_space, spec.action_space).shapes(), adapter.shapes()
         theirs, fits = set(found.items()), found == wanted
@@ -88,6 +92,13 @@ def refuse_other_spaces(source: str, spec: Any, adapter: Adapter) -> None:
             f"the Minari dataset {source} was recorded in other spaces than the environment's: it has "
             f"{', '.join(sorted(map(str, theirs)))}, the environment {ours}; choose the env.id that it was recorded in"
         )
+
+
+def _alike(theirs: spaces.Space, ours: spaces.Space) -> bool:
+    """Whether values of one space can stand for those of the other; a text stands for its word tokens."""
+    if isinstance(theirs, spaces.Text):
+        return True
+    return theirs.shape == ours.shape and getattr(theirs, "n", None) == getattr(ours, "n", None)
 
 
 def _blocks(episodes: Any, adapter: Adapter) -> Iterator[dict[str, np.ndarray]]:
@@ -121,6 +132,11 @@ def export(dataset: Dataset, target: str, env_spec: Any, description: str) -> Pa
     import minari
     from minari.data_collector import EpisodeBuffer
 
+    if "executed_action" in dataset.columns:
+        raise BadRequest(
+            "these episodes hold the expert's labels beside the actions that were executed, and Minari has a place for one of "
+            "them: export episodes without env.data.noise and env.data.detours"
+        )
     if target in minari.list_local_datasets():
         raise BadRequest(f"there is a Minari dataset {target} already; choose another name, or: minari delete {target}")
     texts = [name for name in dataset.observations if name == "mission"]

@@ -7,8 +7,8 @@
 Statistics of the data are buffers: `fit` fills them before training, and checkpoints contain them.
 """
 
-from policies.actions.heads import Head, HeadConfig, make_head
+from policies.actions.heads import Head, HeadConfig, make_head, refuse_head
 from policies.actions.tokens import Tokens, choose
 from policies.actions.vectors import Vectors, refuse
 
-__all__ = ["Head", "HeadConfig", "Tokens", "Vectors", "choose", "make_head", "refuse"]
+__all__ = ["Head", "HeadConfig", "Tokens", "Vectors", "choose", "make_head", "refuse", "refuse_head"]

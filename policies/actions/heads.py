@@ -211,6 +211,13 @@ class TanhSpherical(Regression):
 CONTINUOUS = {"cartesian": Regression, "spherical": Spherical, "tanh": Tanh, "tanh_spherical": TanhSpherical}
 
 
+def refuse_head(config: HeadConfig, space: spaces.Space) -> str | None:
+    """The sentence for a head that cannot speak of such actions."""
+    if config.kind == "tanh_spherical" and isinstance(space, spaces.Box) and space.shape != (3,):
+        return f"policy.head.kind=tanh_spherical is for actions of three numbers, and the environment acts in {space}"
+    return None
+
+
 def make_head(config: HeadConfig, space: spaces.Space, horizon: int, temperature: float = 1.0) -> Head:
     """The head of a chunk of `horizon` actions."""
     if isinstance(space, spaces.Discrete) or config.kind == "binned":

@@ -104,6 +104,15 @@ def test_our_episodes_go_to_minari_and_come_back_unchanged(tmp_path: Path, monke
         assert np.array_equal(np.concatenate([part.columns[name] for part in parts]), column), name
 
 
+def test_labels_that_were_not_executed_are_not_exported(tmp_path: Path):
+    pytest.importorskip("minari", reason="pip install 'iolaus[minari]'")
+    config = MiniGridConfig(id="MiniGrid-DoorKey-5x5-v0")
+    config.data.episodes, config.data.val_episodes, config.data.noise = 3, 1, 0.5
+    ours = record.dataset(MiniGrid(config), config.data, "train", tmp_path / "data")
+    with pytest.raises(BadRequest, match=r"without env\.data\.noise"):
+        export(ours, "minigrid/noisy-v0", None, "")
+
+
 def test_other_spaces_are_refused(cartpole: str, tmp_path: Path):
     config = Config(id="MountainCar-v0", data=Data(source=cartpole))
     with pytest.raises(BadRequest, match="recorded in other spaces"):

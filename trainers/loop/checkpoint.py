@@ -56,7 +56,7 @@ def save(root: Path, step: int, write_policy: Callable[[Path], None], tensors: d
         folder.mkdir()
         write_policy(folder)
         write_tensors(folder / "training.safetensors", tensors)
-        (folder / "state.json").write_text(json.dumps(state, indent=2))
+        (folder / "state.json").write_text(json.dumps(state, indent=2, allow_nan=False))
         write_manifest(folder)
         for path in (*folder.iterdir(), folder):
             _sync(path)

@@ -99,7 +99,8 @@ class Schedule:
         """Plateau: the validation loss of one evaluation."""
         if self.config.name != "plateau":
             return
-        if self.state["best"] is None or loss < self.state["best"] - self.config.threshold * abs(self.state["best"]):
+        best = self.state["best"]
+        if math.isfinite(loss) and (best is None or loss < best - self.config.threshold * abs(best)):
             self.state.update(best=loss, waited=0)
         else:
             self.state["waited"] += 1

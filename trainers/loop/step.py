@@ -140,13 +140,15 @@ class Step:
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         if self.config.accumulate > 1:
             torch._foreach_div_(gradients, sums["loss"][1].clamp(min=1))
-        norms = torch.stack(torch._foreach_norm(gradients))
-        length = norms.to(precise(self.device)).square().sum().sqrt()  # of the whole gradient
+        found = torch._foreach_norm(gradients)
+        length = torch.stack(found).to(precise(self.device)).square().sum().sqrt()  # of the whole gradient
         finite = sums["loss"][0].isfinite() & length.isfinite()
         if self.config.grad_clip:
             torch._foreach_mul_(gradients, (self.config.grad_clip / length).clamp(max=1).float())
         self.names = list(sums)
-        return torch.cat([torch.stack([*(x.float() for pair in sums.values() for x in pair), finite.float()]), norms]), finite
+        if len(found) < len(self.parameters):  # rows are as long in the steps of every variant
+            found = (*found, *[torch.zeros_like(found[0])] * (len(self.parameters) - len(found)))
+        return torch.stack([*(x.float() for pair in sums.values() for x in pair), finite.float(), *found]), finite
 
 
 def default_generator(device: torch.device) -> torch.Generator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -53,4 +54,7 @@ class Validation:
     def score(self, values: Mapping[str, float]) -> list[float]:
         """The higher the better, the first that differs counts."""
         loss = values["val/loss"]
-        return [*(values.get(f"val/{name}", 0.0) for name in self.judged_by), -loss if math.isfinite(loss) else -math.inf]
+        return [
+            *(values.get(f"val/{name}", 0.0) for name in self.judged_by),
+            -loss if math.isfinite(loss) else -sys.float_info.max,
+        ]
