@@ -20,7 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 
 @functools.lru_cache(maxsize=4096)
@@ -58,7 +58,8 @@ class Composer:
         base = self._base(tuple(one.input_line or "" for one in parsed if one not in values))
         config = copy.deepcopy(base.config)
         ConfigLoaderImpl._apply_overrides_to_config(values, config)
-        base.hydra.hydra.overrides.task = [one.input_line for one in parsed if not one.is_hydra_override()]
+        with read_write(base.hydra.hydra):  # Hydra locks the one that was set last
+            base.hydra.hydra.overrides.task = [one.input_line for one in parsed if not one.is_hydra_override()]
         HydraConfig.instance().cfg = base.hydra  # type: ignore[assignment]  # what `set_config` does, without its copy
         return config
 

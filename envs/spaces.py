@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -53,9 +54,16 @@ def _to_json(space: spaces.Space) -> dict[str, Any]:
         bounds = {}
         for name, bound in (("low", space.low), ("high", space.high)):
             first = bound.flat[0].item()
-            bounds[name] = first if (bound == first).all() else bound.tolist()
+            bounds[name] = _finite(first) if (bound == first).all() else _finite(bound.tolist())
         return {"type": "box", "shape": shape, "dtype": dtype, **bounds}
     raise TypeError(f"a space of type {type(space).__name__} has no JSON form; use Box or Discrete")
+
+
+def _finite(bound: Any) -> Any:
+    """JSON has no infinity, so it becomes a word, which NumPy reads as the number again."""
+    if isinstance(bound, list):
+        return [_finite(part) for part in bound]
+    return bound if math.isfinite(bound) else str(bound)
 
 
 def _from_json(record: dict[str, Any]) -> spaces.Space:

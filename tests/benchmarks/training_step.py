@@ -25,7 +25,7 @@ from envs.data.windows import Windows
 from policies.base import Policy
 from policies.noise import Noise
 from trainers.base import Run
-from trainers.loop.optim import Average, make_optimizer
+from trainers.loop.optim import Average, make_optimizer, precise
 from trainers.offline import Offline
 from trainers.record.boards import Config as Logger
 from trainers.record.records import Records
@@ -80,7 +80,7 @@ def bare(name: str, whole: bool) -> Callable[[int], None]:
             torch.nn.utils.clip_grad_norm_(policy.parameters(), request.trainer.grad_clip)
         optimizer.step()
         if whole:
-            average.update()
+            average.update(torch.ones((), dtype=precise(torch.device("cpu"))))
 
     return step
 

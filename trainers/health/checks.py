@@ -247,8 +247,8 @@ def schedule(report: Report, config: ScheduleConfig, max_steps: int, eval_every:
     warning = None
     if config.warmup >= max_steps:
         warning = (
-            f"the warm-up of {config.warmup} steps is no shorter than the whole run of {max_steps}, which never reaches its rate: "
-            "lower trainer.schedule.warmup or raise trainer.max_steps"
+            f"the warm-up of {config.warmup} steps is no shorter than the whole run of {max_steps}, so the full rate is never "
+            "reached: lower trainer.schedule.warmup or raise trainer.max_steps"
         )
     elif config.name == "plateau" and usable <= config.patience + 1:
         warning = (
