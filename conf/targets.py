@@ -96,8 +96,11 @@ def _refuse_hydra_target(target: Any, key: str, section: str, trusted: Sequence[
 
 
 def _refuse_logging(value: Any, key: str, name: str, trusted: Sequence[str]) -> None:
-    """Python's logging instantiates what `class` and `()` name, and imports what `ext://` names."""
-    if name in ("class", "()"):
+    """Python's logging instantiates what `class` and `()` name, and imports what `ext://` names.
+
+    From Python 3.12 it also calls what `queue` and `listener` of a QueueHandler name.
+    """
+    if name in ("class", "()", "queue", "listener"):
         refuse(value, key, trusted, LOGGING)
     elif isinstance(value, str) and value.startswith("ext://") and value not in STREAMS:
         refuse(value.removeprefix("ext://"), key, trusted, LOGGING)

@@ -30,6 +30,8 @@ Layout = dict[str, tuple[tuple[int, ...], str]]  # name -> shape and dtype of an
 ALIGNMENT = 64  # bytes: two arrays never share a cache line
 PATIENCE = 5.0  # seconds that a worker has to leave by itself before it is killed
 PR_SET_PDEATHSIG = 1
+# Ctrl-C, SLURM and the launcher of a sweep signal the whole group; what they mean is the parent's to decide.
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Simulator(Protocol):
@@ -122,7 +124,8 @@ class Worker:
         main = threading.current_thread() is threading.main_thread()
         code = f"from envs.workers import serve; serve({theirs.fileno()}, {memory}, {main})"
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-        with theirs:
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)  # inherited: a signal waits until the worker ignores it
+        try:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", code],
                 stdin=subprocess.DEVNULL,
@@ -130,6 +133,9 @@ class Worker:
                 pass_fds=(theirs.fileno(), memory),
                 env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            theirs.close()
         self.send(task)
 
     def send(self, message: Any) -> None:
@@ -167,7 +173,9 @@ class Worker:
 
 def serve(connection: int, memory: int, with_parent: bool) -> None:
     """A worker's whole life."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what it means
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
     if with_parent and sys.platform == "linux":  # for simulators that hang; the signal comes when the parent's thread ends
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     pipe = Connection(connection)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from conf.errors import BadRequest, Exit
@@ -64,13 +65,15 @@ def cancel(folder: Path | None) -> int:
         {str(state.values["job"]) for state in states if state.status in ("running", "queued") and state.values.get("job")}
     )
     if jobs:
-        subprocess.run(["scancel", *jobs], check=True)
+        subprocess.run(["scancel", *jobs])  # it complains of jobs that have ended meanwhile, and cancels the others
     if (pid := launching.launcher_of(home)) is not None:
-        os.kill(pid, signal.SIGTERM)  # it stops its runs
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.kill(pid, signal.SIGTERM)  # it stops its runs
     for state in states:
         here = state.values.get("host") == socket.gethostname()
         if state.status == "running" and here and not state.values.get("job"):
-            os.kill(state.values["pid"], signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.kill(state.values["pid"], signal.SIGTERM)
     until = time.monotonic() + PATIENCE
     while (left := [state for state in states if state.going]) and time.monotonic() < until:
         time.sleep(0.5)

@@ -64,7 +64,7 @@ def placed(job_overrides: Sequence[Sequence[str]]) -> bool:
 def command_of(config: DictConfig, overrides: Sequence[str], folder: Path) -> list[str]:
     """The run by itself: `python launch.py ...`, which goes on where it was if it is pasted once more."""
     words = [*overrides, *config.hydra.overrides.hydra]
-    kept = [word for word in words if not _is_machinery(word)]
+    kept = [word for word in words if not is_machinery(word)]
     own = ["hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}", "resume=true"]
     return [os.path.abspath(sys.argv[0]), *config_flags(), *kept, *own]
 
@@ -149,6 +149,7 @@ def worst(states: Sequence[State]) -> int:
     return int(max(found, default=Exit.DONE))
 
 
-def _is_machinery(word: str) -> bool:
+def is_machinery(word: str) -> bool:
+    """Whether the override belongs to the sweep, and not to a run of it."""
     key = word.lstrip("+~").partition("=")[0].replace("/", ".")
     return any(key == name or key.startswith(name + ".") for name in NOT_OF_A_RUN)

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from conf import status
 from conf.errors import BadRequest
-from sweeps.state import of_run
+from sweeps.state import AGAIN, of_run, slurm_states
 
 PATIENCE = 20  # seconds to wait for the lock
 
@@ -48,9 +49,12 @@ def wait_for_leftovers(folders: Sequence[Path]) -> list[Path]:
 
 
 def status_of(folder: Path) -> str:
-    status = of_run(folder).status
-    if status == "done":
+    values = status.read(folder)
+    job = str(values.get("job") or "")
+    asked = job not in ("", status.job_id()) and values.get("status") in ("running", *AGAIN)  # our own job is not the run's
+    said = of_run(folder, values, slurm_states([job]) if asked else {}).status
+    if said == "done":
         with suppress(OSError, ValueError):
             if json.loads((folder / "summary.json").read_text()).get("status") == "pruned":
                 return "pruned"
-    return status
+    return said

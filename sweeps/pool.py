@@ -157,7 +157,7 @@ class Pool:
                 self.queue.append(number)
                 return
             if self.config.fail_fast:
-                self.stops += 1
+                self.stops = max(self.stops, 1)  # 2 would kill the runs that are saving
         self._report(run, took)
 
     def _report(self, run: Run, took: float) -> None:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, open_dict
 from conf import folder as folders
 from conf import multirun
 from conf.errors import BadRequest, Exit
-from sweeps import trials
+from sweeps import launching, trials
 from sweeps.leftovers import alone, status_of, wait_for_leftovers
 from sweeps.record import FILE, SearchRecord, short
 from sweeps.space import distribution, grid
@@ -81,7 +81,8 @@ class Search:
             return Path(self.config.hydra.sweep.dir)
         if study := self.config.hydra.runtime.choices.get("study"):
             return Path("runs") / str(study)
-        asked = [*self.fixed, *(f"{key}={one}" for key, one in self.space.items()), self.values.metric, self.values.sampler]
+        fixed = [word for word in self.fixed if not launching.is_machinery(word)]
+        asked = [*fixed, *(f"{key}={one}" for key, one in self.space.items()), self.values.metric, self.values.sampler]
         mark = hashlib.sha256("\n".join(sorted(asked)).encode()).hexdigest()[:6]
         return Path("runs") / str(self.config.name or "search") / f"search-{mark}"
 
@@ -94,6 +95,8 @@ class Search:
         self.home = folders.make(self.home)
         with open_dict(self.config.hydra):
             self.config.hydra.sweep.dir = str(self.home)
+        if (wait := getattr(self.launcher, "wait_for_runs", None)) is not None:
+            wait()
         with alone(self.home):
             self.study = self.opened()
             try:
@@ -142,7 +145,7 @@ class Search:
         total, failed = self.total(), 0
         if self.finished():
             print(f"{self.finished()} of {total} trials are in {self.home} already")
-        while (left := total - self.finished()) > 0:
+        while (left := self.left(total)) > 0:
             self.study.sampler = self.sampler()
             batch = [self.study.ask(self.space) for _ in range(min(self.values.parallel, left))]
             ends = self.launch(batch)
@@ -166,10 +169,19 @@ class Search:
         state = self.optuna.trial.TrialState
         return len(self.study.get_trials(deepcopy=False, states=(state.COMPLETE, state.PRUNED)))
 
+    def failed(self) -> int:
+        return sum("failed" in trial.user_attrs for trial in self.study.get_trials(deepcopy=False))
+
+    def left(self, total: int) -> int:
+        """Trials still to come. Of a grid, a point that failed counts as tried, and no point is tried twice."""
+        if self.values.sampler != "grid":
+            return total - self.finished()
+        waiting = self.study.get_trials(deepcopy=False, states=(self.optuna.trial.TrialState.WAITING,))
+        return min(len(waiting), total - self.finished() - self.failed())
+
     def sampler(self) -> Any:
         """Seeded by how many trials came to an end: what is proposed next does not depend on where a search was stopped."""
-        failed = sum("failed" in trial.user_attrs for trial in self.study.get_trials(deepcopy=False))
-        samplers, seed = self.optuna.samplers, self.values.seed * 1_000_003 + self.finished() + failed
+        samplers, seed = self.optuna.samplers, self.values.seed * 1_000_003 + self.finished() + self.failed()
         return samplers.TPESampler(seed=seed, multivariate=True) if self.values.sampler == "tpe" else samplers.RandomSampler(seed)
 
     def launch(self, batch: Sequence[Any]) -> list[str]:

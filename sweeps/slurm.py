@@ -85,17 +85,23 @@ class SlurmSweep:
         before = [status.read(run.folder) for run in runs]
         ids: list[str] = []
         try:
+            for run, values in zip(runs, before, strict=True):
+                kept = {key: value for key, value in values.items() if key in ("step", "steps", "loss", "success")}
+                status.write(run.folder, status="pending", **kept)
             for array in _arrays(jobs):
                 ids += submitted(self.cluster, home, array, code or ROOT)
             for number, run in enumerate(runs):
-                kept = {key: value for key, value in before[number].items() if key in ("step", "steps", "loss", "success")}
-                status.write(run.folder, status="pending", job=ids[number // self.cluster.pack], **kept)
+                if status.read(run.folder).get("status") == "pending":  # a run that has begun writes its job itself
+                    status.update(run.folder, job=ids[number // self.cluster.pack])
         except BaseException as error:  # all of it or nothing
             if ids:
                 subprocess.run(["scancel", *{one.partition("_")[0] for one in ids}], check=False)
             for path in (home / FILES).glob("*.pkl"):
                 if re.fullmatch(r"[0-9a-f]{32}", path.stem):  # of a job that has no number yet
                     path.unlink()
+            for run, values in zip(runs, before, strict=True):
+                if status.read(run.folder).get("status") == "pending":
+                    status.write(run.folder, **{"status": "pending", **values})
             if (sentence := refusal(error)) is not None:
                 raise BadRequest(f"SLURM refused the jobs, so nothing was submitted: {sentence}") from error
             raise

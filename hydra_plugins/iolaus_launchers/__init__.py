@@ -38,6 +38,10 @@ class SlurmLauncher(Launcher):
 
         self.sweep = SlurmSweep(hydra_context, config)
 
+    def wait_for_runs(self) -> None:
+        """For a search, which must know how its runs ended: `launch` returns when they have, as with cluster.wait=true."""
+        self.sweep.cluster.wait = True
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         return self.sweep.launch(job_overrides)
 

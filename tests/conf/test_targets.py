@@ -107,6 +107,8 @@ def test_a_callback_of_a_package_that_the_command_line_trusts_runs(command: Call
         ({"callbacks": {"x": {"_target_": "hydra.experimental.callbacks.LogJobReturnCallback"}}}, None),
         ({"callbacks": {"x": {"_target_": "hydra.utils.call"}}}, "which is not a hydra.experimental.callback.Callback"),
         ({"job_logging": {"formatters": {"x": {"()": "colorlog.ColoredFormatter"}}}}, None),
+        ({"job_logging": {"handlers": {"x": {"queue": "evil.Evil"}}}}, "hydra.job_logging.handlers.x.queue is evil.Evil"),
+        ({"job_logging": {"handlers": {"x": {"listener": "evil.Evil"}}}}, "hydra.job_logging.handlers.x.listener is evil.Evil"),
         ({"help": [{"_target_": "a.b"}]}, "hydra.help.0._target_ is a.b"),
         ({"callbacks": {"x": {"_target_": "${nowhere}"}}}, "must name a class"),
     ],

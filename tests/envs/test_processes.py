@@ -18,7 +18,7 @@ from gymnasium.error import ClosedEnvironmentError, InvalidAction, ResetNeeded
 
 from conf.errors import BadRequest
 from envs.processes import ProcessVector
-from envs.workers import WorkerError
+from envs.workers import IGNORED, WorkerError
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,6 +120,26 @@ def test_workers_end_with_their_vector_environment():
     del lanes
     gc.collect()
     assert all(worker.process.returncode == 0 for worker in workers)
+
+
+def test_signals_for_the_whole_group_end_no_worker(monkeypatch: pytest.MonkeyPatch):
+    made = subprocess.Popen
+
+    def signalled(*words: Any, **more: Any) -> subprocess.Popen:
+        process = made(*words, **more)
+        for number in IGNORED:  # before it can have handlers of its own
+            process.send_signal(number)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", signalled)
+    lanes = vector()
+    lanes.reset()
+    for worker in lanes.workers:
+        for number in IGNORED:
+            worker.process.send_signal(number)
+    lanes.step(np.zeros((4, 1), np.float32))
+    lanes.close()
+    assert all(worker.process.returncode == 0 for worker in lanes.workers)
 
 
 PARENT = """
