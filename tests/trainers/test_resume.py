@@ -41,7 +41,8 @@ OPTIONS = {"bc_mlp": ("trainer.accumulate=2", "trainer.ema=0"), "masked_dit": ("
 
 def start(here: Path, folder: str, *arguments: str) -> subprocess.Popen[str]:
     where = TOY if "env=toy" in arguments else ("env.id=MiniGrid-DoorKey-5x5-v0",)
-    command = [sys.executable, str(ROOT / "launch.py"), *where, *ARGUMENTS, *arguments, f"hydra.run.dir={folder}", "resume=true"]
+    usual = [word for word in ARGUMENTS if word != "logger=none" or not any(own.startswith("logger=") for own in arguments)]
+    command = [sys.executable, str(ROOT / "launch.py"), *where, *usual, *arguments, f"hydra.run.dir={folder}", "resume=true"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")}
     return subprocess.Popen(command, cwd=here, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
