@@ -62,7 +62,8 @@ class Noise:
 
     def __init__(self, seed: int, step: int | Tensor, rows: Tensor, number: int | None = None):
         """`number`: the step as a number, if `step` is a tensor shared by all rows (so that a captured step can be replayed)."""
-        start = torch.as_tensor(step, device=rows.device, dtype=torch.int64)
+        # `full`, because a number that is copied to a GPU would be a copy that no graph can capture.
+        start = step.to(torch.int64) if isinstance(step, Tensor) else torch.full((), step, dtype=torch.int64, device=rows.device)
         key = _finalise(start + _signed(fold(seed)))
         self.rows = _finalise(rows.to(torch.int64) * _signed(_GOLDEN) + key)  # [B] one stream per row
         # A tensor: torch.compile would fold a number and the counter into an index expression, and overflow.
