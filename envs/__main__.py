@@ -1,4 +1,4 @@
-"""`python -m envs list`: what every MiniGrid and BabyAI id offers, as a table in Markdown."""
+"""`python -m envs list` prints a Markdown table of all MiniGrid and BabyAI ids."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from envs import listing
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m envs", description="Look at the environments.")
+    parser = argparse.ArgumentParser(prog="python -m envs", description="List the environments.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    table = commands.add_parser("list", help="every id: who plays it, its expert's and random play's success, its speed")
+    table = commands.add_parser("list", help="for every id: its simulator, the success of expert and random play, its speed")
     table.add_argument(
         "--match", default="MiniGrid-", help="only ids that contain this (default: %(default)s; '' for BabyAI too)"
     )
-    table.add_argument("--episodes", type=int, default=50, help="of each player, on test layouts (default: %(default)s)")
+    table.add_argument("--episodes", type=int, default=50, help="episodes of each player, on test layouts (default: %(default)s)")
     table.add_argument("--into", type=Path, metavar="FILE", help="write the table into this file, between its two markers")
     asked = parser.parse_args()
     lines = listing.header(asked.episodes)

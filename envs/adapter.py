@@ -1,4 +1,4 @@
-"""Map any observation and action spaces to ours: named modalities that the encoders know, and one discrete or flat action.
+"""Map any observation and action spaces to ours: named modalities that the encoders know, and one Discrete or flat Box action.
 
 A Dict's entries keep their names; anything else is named after its kind: `image`, `mission` (text) or `state` (other numbers).
 """
@@ -25,8 +25,8 @@ MOST_WORDS = 64  # of a text
 class Modality:
     name: str
     space: spaces.Space
-    path: tuple[str | int, ...]  # where it lies in a nested observation
-    read: Callable[[Any], np.ndarray]  # of a batch of values, [T, ...] or a list of texts
+    path: tuple[str | int, ...]  # the keys that lead to it in a nested observation
+    read: Callable[[Any], np.ndarray]  # converts a batch of values, [T, ...] or a list of texts
 
     def of(self, observation: Any) -> Any:
         for key in self.path:
@@ -35,7 +35,7 @@ class Modality:
 
 
 class Adapter:
-    """Reads observations in batches, or one by one, and translates actions both ways."""
+    """Converts observations, in batches or one by one, and converts actions both ways."""
 
     def __init__(self, observation: spaces.Space, action: spaces.Space):
         self.modalities = [*_modalities(observation, "", ())]
@@ -44,7 +44,7 @@ class Adapter:
         self.spaces = Spaces(spaces.Dict(seen), _action_space(action))
 
     def observations(self, batch: Any) -> dict[str, np.ndarray]:
-        """{modality: [T, ...]} of observations that are nested as their space is, with T values in each leaf."""
+        """Convert nested observations with T values in each leaf to {modality: [T, ...]}."""
         return {modality.name: modality.read(modality.of(batch)) for modality in self.modalities}
 
     def observation(self, one: Any) -> dict[str, np.ndarray]:
@@ -71,13 +71,13 @@ class Adapter:
         return parts.astype(self.action.dtype).reshape(self.action.shape or ())
 
     def shapes(self) -> dict[str, str]:
-        """What must be equal for imported data to be usable here."""
+        """The kind and shape of every modality and of the action. Imported data must have the same."""
         named = {**self.spaces.observation.spaces, "action": self.spaces.action}
         return {name: f"{type(space).__name__} {getattr(space, 'n', space.shape)}" for name, space in named.items()}
 
 
 class Native(Adapter):
-    """Of data that are in our own modalities already; a text stands for its word tokens."""
+    """For data that already have our modalities. A text may stand for its word tokens."""
 
     def __init__(self, own: Spaces):
         self.spaces, self.action = own, own.action

@@ -1,7 +1,7 @@
-"""Histories from any expert: random actions at first, the expert's at last ("noise distillation", as in ad-eps).
+"""Learning histories from any expert: its actions are random at first and its own at the end ("noise distillation", ad-eps).
 
-It improves on a schedule, not by what it finds out: a policy that imitates it becomes certain after a number of episodes, whether
-it found the goal or not. Learners that explore teach more (see `envs/darkroom/explorer.py`).
+It improves on a schedule, not by discovery: a policy that imitates it becomes certain after a number of episodes, whether or not
+it has found the goal. Learners that explore teach more (see `envs/darkroom/explorer.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class AnnealedExpert:
 
     def act(self, observation: dict[str, np.ndarray], episode: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         best, chance = self.expert.act(self.vector), self.chance[episode]
-        if not isinstance(self.space, spaces.Discrete):  # a density at random, none where the expert acts: no probability is told
+        if not isinstance(self.space, spaces.Discrete):  # this mixture has no density, so its log-probabilities are NaN
             drawn = random_actions(self.space, self.random.random(best.shape))
             strays = (self.random.random(len(episode)) < chance).reshape(-1, *[1] * (best.ndim - 1))
             return np.where(strays, drawn, best).astype(best.dtype), np.full(len(episode), np.nan)

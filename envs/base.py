@@ -1,4 +1,4 @@
-"""What an environment family offers: vector environments, an expert, splits, references and a success rule.
+"""The contract of an environment family: vector environments, an expert, splits, references and a success rule.
 
 A family is one file or one folder in `envs/`. Its YAML names its class (`_target_: envs.minigrid.MiniGrid`); the
 dataclass called `Config` beside that class types the YAML. Spaces are known without starting a simulator.
@@ -32,9 +32,9 @@ Needs = Literal["play", "data", "expert"]
 
 @dataclass
 class Score:
-    """The scores of one player by episode, on the same episodes in the same order as the players it is compared with."""
+    """One player's scores by episode. Players that are compared play the same episodes in the same order."""
 
-    success: np.ndarray | None  # [E] bool; None in a family that knows no success
+    success: np.ndarray | None  # [E] bool; None in a family that does not define success
     returns: np.ndarray  # [E] float
     lengths: np.ndarray  # [E] int
 
@@ -43,28 +43,28 @@ class Family:
     """One environment family, constructed as `cls(config)`, where `config` is the dataclass called `Config` beside the class.
 
     A subclass must have the attributes `config`, `spaces` and `max_steps`, and the methods `accepts`, `make_vector`,
-    `seen_in_training` and `signature`; `success`, unless it says `has_success = False`; `expert`, where there is one. The rest
-    has defaults. The error of each method is its signature.
+    `seen_in_training` and `signature`; `success`, unless `has_success = False`; and `expert`, if there is one. The rest has
+    defaults. A method that is missing raises an error that shows its signature.
     """
 
     config: Any  # its field `data` is a DataConfig
     spaces: Spaces
     max_steps: int  # an episode is truncated after this many steps
-    has_success: bool = True  # False where only returns are known: they are the headline then
+    has_success: bool = True  # False if only returns are known: then they are the headline
     success_within: tuple[int, ...] = ()  # also report the share of episodes solved within these numbers of steps
-    no_op: Any = None  # the action that does nothing; where there is one, playing it is a reference
-    max_lanes: int | None = None  # the most lanes that an evaluation plays at once, for simulators that are costly or heavy
-    record_batch: int = 1024  # episodes recorded at once, the block that noise is a function of; fewer where a lane is costly
+    no_op: Any = None  # the action that does nothing, if there is one: playing it is then a reference
+    max_lanes: int | None = None  # the most lanes that an evaluation plays at once, for simulators that need much time or memory
+    record_batch: int = 1024  # episodes recorded at once; part of the dataset's address; fewer where a lane needs much memory
     task_period: int = 1  # episodes of a task after which its goals repeat
 
     @property
     def adapter(self) -> Adapter:
-        """How episodes that were recorded elsewhere are read: by default they have our modalities and actions already."""
+        """Converts episodes that were recorded elsewhere. By default they already have our modalities and actions."""
         return Native(self.spaces)
 
     @property
     def env_spec(self) -> EnvSpec | None:
-        """Of the registered environment that this family plays, so that whoever gets its episodes can make it again."""
+        """The spec of the registered environment that this family plays. Exported episodes carry it."""
         return None
 
     @property
@@ -74,9 +74,9 @@ class Family:
 
     @classmethod
     def accepts(cls, config: Any, needs: Needs = "play") -> str | None:
-        """A sentence if this configuration cannot do what is needed, else None. Called before anything is made.
+        """A sentence if this configuration does not provide what is needed, else None. Called before anything is made.
 
-        Subclasses ask this one too: it knows what the class itself lacks.
+        Subclasses also call this method: it checks what the class itself lacks.
         """
         if needs == "data" and config.data.detours and cls.wanderer is Family.wanderer:
             return f"env.data.detours is not available in {cls.__name__}, which has no way to wander; leave it out."
@@ -84,7 +84,7 @@ class Family:
 
     @classmethod
     def suggested_ids(cls) -> list[str]:
-        """What tab completion offers for `env.id=`, of families that have one."""
+        """The ids that tab completion offers for `env.id=`, in families that have ids."""
         return []
 
     def vector(
@@ -95,11 +95,11 @@ class Family:
         seeds: np.ndarray | None = None,
         episodes_per_task: int = 1,
     ) -> VectorEnv:
-        """Lanes that play the episodes `seeds`, or `tasks` (each `episodes_per_task` times in a row), each once; without either,
-        the endless stream of a split. Lane k plays episode k, k+N, ...
+        """A vector environment that plays each of the episodes `seeds` once, or each of `tasks` `episodes_per_task` times in a
+        row; without either, the endless stream of a split. Lane k plays episode k, k+N, ...
 
-        Same-step autoreset; `info["episode_index"]` [N] is the index into these episodes, or -1 once a lane ran out; arrays that
-        were returned are never written again.
+        Same-step autoreset. `info["episode_index"]` [N] is the index into these episodes, -1 in a lane that has no episode left.
+        Returned arrays are never written again.
         """
         if split is not None and seeds is not None:
             raise ValueError("seeds name the episodes already: give seeds or split, not both")
@@ -111,7 +111,7 @@ class Family:
         raise NotImplementedError("make_vector(deal) -> VectorEnv that plays what `deal` deals to its lanes")
 
     def seeds(self, split: str, episodes: int) -> np.ndarray:
-        """The first episode seeds of a split. Training seeds move with `data.seed`; val and test are the same for everybody."""
+        """The first episode seeds of a split. Training seeds depend on `data.seed`; val and test are always the same."""
         low, high = SPLITS[split]
         if split == "train":
             low += self.config.data.seed * EPISODES_PER_DATA_SEED
@@ -119,50 +119,51 @@ class Family:
         return np.arange(low, low + episodes)
 
     def unobserved(self) -> Family:
-        """The same episodes for players that do not look at observations, and so need no costly ones."""
+        """The same episodes for players that ignore observations, so that slow ones (images) need not be made."""
         return self
 
     def expert(self) -> Expert:
         raise BadRequest(f"{type(self).__name__} has no expert")
 
     def learner(self, source: str, vector: VectorEnv, episodes: int, random: np.random.Generator) -> Learner:
-        """One of `config.data.SOURCES` for the lanes of `vector`, each of which plays one history of so many episodes."""
+        """The learner `source`, one of `config.data.SOURCES`, for the lanes of `vector`. Each lane plays one history of
+        `episodes` episodes."""
         assert source == "annealed_expert"
         return AnnealedExpert(self.expert(), vector, episodes, random)
 
     def lanes_per_learner(self, source: str) -> int:
-        """How many neighbouring lanes share one learner, and so have to share a task."""
+        """How many neighbouring lanes share one learner, and so must have the same task."""
         return 1
 
     def wanderer(self) -> Expert:
-        """Plays `data.detours`; its actions are -1 in lanes whose detours are over. Played one episode a lane."""
+        """Plays `data.detours`. Its actions are -1 in lanes whose detours are over. Each lane plays one episode."""
         raise BadRequest(f"{type(self).__name__} has no way to wander; leave out env.data.detours")
 
     def success(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> np.ndarray:
-        """Which lanes [N] have just solved their episode, from what `vector.step` returned. Not asked without `has_success`."""
+        """Which lanes [N] have just solved their episode, from what `vector.step` returned. Called only if `has_success`."""
         raise NotImplementedError("success(reward, terminated, truncated, info) -> bool [N]")
 
     def optimum(self, seeds: np.ndarray, episode: int = 0) -> Score | None:
-        """The best possible score on exactly these episodes, where it can be computed; of tasks, on this episode of each."""
+        """The best possible score on exactly these episodes, if it can be computed. For tasks: on episode `episode` of each."""
         return None
 
     def random_return(self, seeds: np.ndarray, episode: int = 0) -> np.ndarray | None:
-        """The exact expectation [E] of what random play scores, where it can be computed; of tasks, on this episode of each."""
+        """The exact expected return [E] of random play, if it can be computed. For tasks: on episode `episode` of each."""
         return None
 
     def task_names(self, seeds: np.ndarray) -> list[str]:
-        """A name for the hidden part of each seed's task: equal names, equal tasks."""
+        """A name for the hidden part of each seed's task. Equal names mean equal tasks."""
         return [str(seed) for seed in seeds]
 
     def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> np.ndarray:
-        """Which of the episodes `seeds` [E] have a layout or task that occurs among `training`: all, and nothing is held out."""
+        """Which of the episodes `seeds` [E] have a layout or task that occurs among the seeds `training`."""
         raise NotImplementedError("seen_in_training(seeds, training) -> bool [E]")
 
     def signature(self) -> dict[str, Any]:
-        """What, besides `data`, decides how an episode looks: `id`, arguments, versions. Part of the dataset's address."""
+        """Everything besides `data` that decides what an episode is: `id`, arguments, versions. Part of the dataset's address."""
         raise NotImplementedError("signature() -> dict")
 
     def render(self, seeds: np.ndarray, actions: list[np.ndarray], episodes: np.ndarray | None = None) -> list[np.ndarray] | None:
-        """Frames [T+1,H,W,3] uint8 of each episode, replayed from its seed and its actions; None in a family without pictures.
-        `episodes` counts the episodes of the task from 0, where tasks are played several times in a row."""
+        """Frames [T+1,H,W,3] uint8 of each episode, replayed from its seed and actions; None in a family without pictures. Where
+        tasks are played several times in a row, `episodes` is each episode's index within its task."""
         return None

@@ -1,4 +1,4 @@
-"""Dealing episodes to lanes: who plays what next, so that exactly the listed episodes are played, each once."""
+"""Deal episodes to lanes, so that each listed episode is played exactly once."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ STRIDE = 1_000_000  # episodes between the beginnings of two endless streams
 
 
 class Hand(NamedTuple):
-    """The episodes dealt to some lanes; -1 everywhere for a lane whose list ran out."""
+    """The episodes dealt to some lanes; all -1 for a lane that has no episode left."""
 
     episode: np.ndarray  # [K] int64, the index into the dealt episodes
     seed: np.ndarray  # [K] int64, the episode seed
-    task: np.ndarray  # [K] int64, the task; the episode seed itself where no tasks were listed
+    task: np.ndarray  # [K] int64, the task; the episode seed where no tasks were listed
 
 
 class Deal:
     """Lane k plays task k, then task k+N, ..., each task `episodes_per_task` times in a row.
 
-    Short episodes cannot crowd the statistics, because the list is cut up before anything is played: a lane that is
-    done early idles. Without a list the stream is endless: it counts up from `first` and begins again at `stop`.
+    The list is divided among the lanes before anything is played, and a lane that finishes early idles. If free lanes took the
+    next episode instead, short episodes would be over-represented. Without a list the stream is endless: seeds count up from
+    `first` and start again at `stop`.
     """
 
     def __init__(
@@ -53,13 +54,13 @@ class Deal:
 
     @property
     def episodes(self) -> int | None:
-        """How many episodes there are in all; None for an endless stream."""
+        """The number of listed episodes; None for an endless stream."""
         if self.seeds is not None:
             return len(self.seeds)
         return None if self.tasks is None else len(self.tasks) * self.episodes_per_task
 
     def restart(self, seed: int | None = None) -> None:
-        """From the top of the list. An endless stream begins where `seed` says; without one it goes on."""
+        """Start the list again. An endless stream starts where `seed` says; without a seed it goes on."""
         if self.episodes is not None:
             self.played[:] = 0
         elif seed is not None:

@@ -1,4 +1,4 @@
-"""The table behind `python -m envs list`: measured, not claimed, on the first test layouts of each id."""
+"""The table of `python -m envs list`, measured on the first test layouts of each id."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class RandomPlayer:
     def start(self, vector: VectorEnv) -> None:
         pass
 
-    def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, step_index: np.ndarray) -> np.ndarray:
         return random_actions(self.space, self.random.random(len(lanes), np.float32))
 
 
 def header(episodes: int) -> list[str]:
     return [
         f"Success of the expert and of random play on {episodes} test layouts of each id, within the id's own step limit.",
-        "Episodes/s are the expert's (without one, random play's), in CPU time, the making of layouts included.",
+        "Episodes/s: the expert's (without an expert, random play's), in CPU time, with the making of layouts.",
         "",
         "| id | played by | expert | steps | random | steps at most | episodes/s |",
         "|---|---|---|---|---|---|---|",

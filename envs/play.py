@@ -1,4 +1,4 @@
-"""Playing dealt episodes in a vector environment: the one loop behind recording, references and evaluation."""
+"""Play dealt episodes in a vector environment. Recording, references and evaluation all use this loop."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Step(NamedTuple):
     terminated: np.ndarray
     truncated: np.ndarray
     info: dict[str, Any]
-    after: Observation  # what the step ended in, also where the next episode has begun
+    after: Observation  # the state that the step led to; where the episode ended, its last observation, not the next one's first
 
     @property
     def done(self) -> np.ndarray:
@@ -35,7 +35,7 @@ class Step(NamedTuple):
 
 
 def steps(vector: VectorEnv, act: Callable[[Observation, np.ndarray], np.ndarray]) -> Iterator[Step]:
-    """Step until every lane has run out of episodes, then close. `act(observation, episode)` gives the actions of all lanes."""
+    """Step until every lane has run out of episodes, then close. `act(observation, episode)` returns the actions of all lanes."""
     if isinstance(vector, DealtVector):
         vector.stack_final_obs = True
     observation, info = vector.reset()
@@ -48,7 +48,7 @@ def steps(vector: VectorEnv, act: Callable[[Observation, np.ndarray], np.ndarray
 
 
 def ended_in(observation: Observation, info: dict[str, Any]) -> Observation:
-    """What a step ended in: the observation, but for lanes whose next episode has begun, their last one."""
+    """The observation that a step led to. Where the next episode has begun, it is the last observation of the one that ended."""
     final = info.get("final_obs", observation)
     if isinstance(final, dict):
         return final
@@ -60,7 +60,7 @@ def ended_in(observation: Observation, info: dict[str, Any]) -> Observation:
 
 
 def succeeded(family: Family, step: Step) -> np.ndarray:
-    """Which lanes [N] have just solved their episode; none in a family that knows no success."""
+    """Which lanes [N] have just solved their episode; none in a family that does not define success."""
     if not family.has_success:
         return np.zeros(len(step.reward), bool)
     return family.success(step.reward, step.terminated, step.truncated, step.info)
@@ -69,14 +69,14 @@ def succeeded(family: Family, step: Step) -> np.ndarray:
 class Player(Protocol):
     def start(self, vector: VectorEnv) -> None: ...
 
-    def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, moment: np.ndarray) -> np.ndarray:
-        """Actions [n] of the lanes [n] that still play, from their observations {name: [n, ...]}. `moment` [n] counts the steps
-        of the episode from 0."""
+    def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, step_index: np.ndarray) -> np.ndarray:
+        """Actions [n] for the lanes [n] that still play, from their observations {name: [n, ...]}. `step_index` [n] counts the
+        steps of each episode from 0."""
         ...
 
 
 class ExpertPlayer:
-    """The family's expert, which may look behind the observation."""
+    """The family's expert, which may use the simulator's full state."""
 
     def __init__(self, family: Family):
         self.expert = family.expert()
@@ -84,27 +84,27 @@ class ExpertPlayer:
     def start(self, vector: VectorEnv) -> None:
         self.vector = vector
 
-    def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, step_index: np.ndarray) -> np.ndarray:
         return self.expert.act(self.vector)[lanes]
 
 
 class ConstantPlayer:
-    """One and the same action, such as doing nothing."""
+    """The same action at every step, such as doing nothing."""
 
     def __init__(self, action: Any):
         self.action = action
 
     def start(self, vector: VectorEnv) -> None: ...
 
-    def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, step_index: np.ndarray) -> np.ndarray:
         return np.stack([np.asarray(self.action)] * len(lanes))
 
 
 @dataclass
 class Played:
     score: Score
-    actions: dict[int, np.ndarray]  # those of the episodes that were to be kept
-    stopped: np.ndarray  # [E] bool: the player chose an action that is not finite, and nothing after it counted
+    actions: dict[int, np.ndarray]  # index of a kept episode -> its actions
+    stopped: np.ndarray  # [E] bool: the player chose an action that is not finite, and later steps did not count
 
 
 def play(
@@ -115,30 +115,30 @@ def play(
     keep: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> Played:
-    """Exactly the episodes `seeds`, each once. The actions of the first `keep` are kept, to be rendered.
+    """Play each of the episodes `seeds` once. Keep the actions of the first `keep` episodes, for rendering.
 
-    An action that is not finite stops its episode, which then counts as it stands: not solved."""
+    An action that is not finite stops its episode. The episode counts as not solved, with the return it had so far."""
     num_envs = min(num_envs, len(seeds), family.max_lanes or num_envs)
     vector = family.vector(num_envs, seeds=seeds)
     success = np.zeros(len(seeds), bool) if family.has_success else None
     score = Score(success, np.zeros(len(seeds)), np.zeros(len(seeds), np.int64))
     actions: dict[int, list[np.ndarray]] = {index: [] for index in range(min(keep, len(seeds)))}
-    finished, moment = 0, np.zeros(num_envs, np.int64)
+    finished, step_index = 0, np.zeros(num_envs, np.int64)
     stopped = np.zeros(len(seeds), bool)
     space = family.spaces.action
     neutral = np.zeros_like(space.low).clip(space.low, space.high) if isinstance(space, spaces.Box) else 0
     player.start(vector)
 
     def act(observation: Observation, episode: np.ndarray) -> np.ndarray:
-        lanes = np.flatnonzero(episode >= 0)  # a lane that ran out of episodes costs nothing more
-        chosen = player.act({name: x[lanes] for name, x in observation.items()}, lanes, episode[lanes], moment[lanes])
+        lanes = np.flatnonzero(episode >= 0)  # the player is not asked about lanes that have run out of episodes
+        chosen = player.act({name: x[lanes] for name, x in observation.items()}, lanes, episode[lanes], step_index[lanes])
         finite = np.isfinite(chosen).reshape(len(chosen), -1).all(1)
-        if not finite.all():  # the lane idles to the end of the episode, because other lanes play on
+        if not finite.all():  # the lane plays a neutral action until its episode ends, because the other lanes go on
             stopped[episode[lanes[~finite]]] = True
             chosen = np.where(finite.reshape(-1, *[1] * (chosen.ndim - 1)), chosen, neutral).astype(chosen.dtype)
         for lane in np.flatnonzero((episode[lanes] < keep) & ~stopped[episode[lanes]]):
             actions[int(episode[lanes[lane]])].append(chosen[lane])
-        action = np.repeat(chosen[:1], num_envs, axis=0)  # idle lanes are given any action, as long as it is one
+        action = np.repeat(chosen[:1], num_envs, axis=0)  # idle lanes get any valid action; it has no effect
         action[lanes] = chosen
         return action
 
@@ -149,7 +149,7 @@ def play(
         score.lengths[played] += 1
         if success is not None:
             success[played] |= succeeded(family, step)[playing]
-        moment = np.where(step.done, 0, moment + 1)
+        step_index = np.where(step.done, 0, step_index + 1)
         if step.done.any():
             finished += int(step.done[step.episode >= 0].sum())
             progress(finished, len(seeds))

@@ -1,8 +1,8 @@
-"""A vector environment over worker processes, for simulators that play one episode at a time.
+"""A vector environment that plays in worker processes, for simulators that play one episode at a time.
 
-A simulator is a class with `reset`, `step` and `close` (`Simulator` in `envs/workers.py`). Every worker runs several lanes one
-after the other. Workers end with their vector environment: when it is closed or collected, when an exception or Ctrl-C leaves one
-of its methods, and when the process that made them dies.
+A simulator is a class with `reset`, `step` and `close` (`Simulator` in `envs/workers.py`). Every worker steps several lanes, one
+after the other. Workers end when their vector environment is closed or garbage-collected, when one of its methods raises (Ctrl-C
+included), and when the process that started them dies.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from envs.workers import Lanes, Layout, Observation, Simulator, Task, Worker, Wo
 
 
 class ProcessVector(DealtVector):
-    """`call` asks the simulators for more, such as the expert's action. Workers are told the next episode of each lane ahead of
-    time, so that a step with its autoreset is one message."""
+    """`call` calls a method of every simulator, for instance to get the expert's action. Workers are told each lane's next
+    episode in advance, so a step and its autoreset take one message."""
 
     def __init__(
         self, make: Callable[[], Simulator], deal: Deal, spaces: Spaces, num_workers: int | None = None, infos: Sequence[str] = ()
     ) -> None:
         """`make` makes one simulator: a class, or a `functools.partial` of one, that a worker can import. `num_workers`: None for
-        one a core, 0 to play in this process; one lane alone is always played in this process, which starts faster."""
+        one per core, 0 to play in this process. A single lane always plays in this process, which starts faster."""
         super().__init__(deal, spaces)
         lanes = self.num_envs
         self.infos, self.make = tuple(infos), make
-        self._ahead = np.full(lanes, -1, np.int64)  # [N] the episode that follows each lane's present one
+        self._ahead = np.full(lanes, -1, np.int64)  # [N] the episode that each lane plays next
         self._names = tuple(spaces.observation)
         layout = _layout(spaces, lanes, self.infos)
         count = min(cores() if num_workers is None else num_workers, lanes)
@@ -52,7 +52,7 @@ class ProcessVector(DealtVector):
             self._finalizer = weakref.finalize(self, _stop, self.workers)  # also when the interpreter exits
             for task in tasks:
                 self.workers.append(Worker(file, task))
-            for worker in self.workers:  # they import and build at the same time
+            for worker in self.workers:  # all have been started: they import and build at the same time
                 worker.receive()
         except BaseException:
             self.close()
@@ -76,7 +76,7 @@ class ProcessVector(DealtVector):
         return self._observe(slice(None)), self._arrays["reward"].copy(), terminated, truncated, info
 
     def _begin(self, lanes: np.ndarray) -> None:
-        """Where an episode was dealt ahead, and is not from before the deal was restarted, that one comes next."""
+        """Start the episode that was dealt in advance, unless the deal was restarted since."""
         if not self.deal.played[lanes].any():
             self._ahead[lanes] = self._deal(lanes)
         self.episode[lanes] = self._ahead[lanes]
@@ -90,7 +90,7 @@ class ProcessVector(DealtVector):
         raise TypeError("a vector environment that plays in worker processes cannot be copied; make another one")
 
     def call(self, name: str, *arguments: Any) -> list[Any]:
-        """What the method `name` of each lane's simulator returns; None in lanes that have no episode left."""
+        """Call the method `name` of each lane's simulator; None for lanes that have no episode left."""
         return [value for part in self._command("call", name, arguments) for value in part]
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -100,13 +100,13 @@ class ProcessVector(DealtVector):
             self._finalizer()
 
     def _deal(self, lanes: np.ndarray) -> np.ndarray:
-        """Tell the workers which episode these lanes play next; returns their indices."""
+        """Tell the workers which episodes these lanes play next; returns the episodes' indices."""
         hand = self.deal.next(lanes)
         self._arrays["seed"][lanes], self._arrays["task"][lanes] = np.where(hand.episode < 0, -1, hand.seed), hand.task
         return hand.episode
 
     def _command(self, *command: Any) -> list[Any]:
-        """The same command to all workers, and their answers. Whatever goes wrong in between, no worker is left behind."""
+        """Send a command to all workers and return their answers. If anything fails, all workers are killed."""
         if self.closed:
             raise WorkerError("this vector environment is closed")
         try:
@@ -116,14 +116,14 @@ class ProcessVector(DealtVector):
                 worker.send(command)
             return [worker.receive() for worker in self.workers]
         except BaseException:
-            for worker in self.workers:  # in the middle of something, or stuck in it
+            for worker in self.workers:  # they may be busy, or hang
                 worker.process.kill()
             self.close()
             raise
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """The number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,4 +1,4 @@
-"""A family made of one `gymnasium.Env`: it is played over processes, dealt seeds, and replayed for pictures.
+"""A family made from one `gymnasium.Env`: played in worker processes, and replayed from its seeds for pictures.
 
 class Mine(SingleEnvFamily):
     @staticmethod
@@ -19,12 +19,12 @@ from envs.base import Family, Needs
 from envs.deal import Deal
 from envs.processes import ProcessVector, cores
 
-LANES_PER_CORE = 8  # more make nothing faster: a core plays one lane at a time
+LANES_PER_CORE = 8  # more are not faster: a core steps one lane at a time
 
 
 class SingleEnvFamily(Family):
-    """Subclasses write `make_env`, which worker processes call too, so it must be importable. Their `config` has the fields
-    `data` and `max_steps` (0: as long as the environment lets an episode last)."""
+    """Subclasses write `make_env`. Worker processes call it too, so the class must be importable. Their `config` has the fields
+    `data` and `max_steps` (0: the environment's own limit)."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -47,8 +47,8 @@ class SingleEnvFamily(Family):
 
     @property
     def success_return(self) -> float | None:
-        """The return from which an episode counts as solved; None: only returns are known. With a number, however large, what the
-        environment itself calls a success (`info["success"]` or `info["is_success"]`) counts too."""
+        """An episode with at least this return counts as solved; None: only returns are known. With a number, however large, the
+        environment's own success flag (`info["success"]` or `info["is_success"]`) counts too."""
         return None
 
     @classmethod
@@ -65,7 +65,7 @@ class SingleEnvFamily(Family):
         return info["solved"] > 0
 
     def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> np.ndarray:
-        """Compares seeds: whether two seeds give the same start is unknown in general."""
+        """Compares seeds, because whether two seeds give the same start is unknown in general."""
         return np.isin(seeds, training)
 
     def signature(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class SingleEnvFamily(Family):
 
 
 class Simulator:
-    """One episode at a time, for `envs/processes.py`."""
+    """Plays one episode at a time, for `envs/processes.py`."""
 
     def __init__(self, family: type[SingleEnvFamily], config: Any, max_steps: int, success_return: float | None):
         self.env = family.make_env(config)

@@ -1,4 +1,4 @@
-"""Observation and action spaces: kept as JSON beside data and weights, and random actions in any of them."""
+"""Observation and action spaces, their JSON form (stored with data and weights), and random actions in any of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from gymnasium import spaces
 
 @dataclass(frozen=True)
 class Spaces:
-    """What a policy sees and does: one entry a modality (`grid`, `direction`, `mission`, `image`, `state`), and the action."""
+    """A policy's observation space, with one entry per modality (`grid`, `direction`, `mission`, `image`, `state`), and its
+    action space."""
 
     observation: spaces.Dict
     action: spaces.Space
@@ -31,8 +32,8 @@ class Spaces:
 
 
 def random_actions(space: spaces.Space, uniform: np.ndarray) -> np.ndarray:
-    """Actions [N, *A] out of numbers in [0, 1) [N, *A], distributed as by Gymnasium's `sample`: uniform where a coordinate has
-    two bounds, exponential where it has one, and normal where it has none."""
+    """Turn uniform numbers in [0, 1) [N, *A] into actions [N, *A] with the distribution of Gymnasium's `sample`: uniform where a
+    coordinate has two bounds, exponential where it has one, normal where it has none."""
     if isinstance(space, spaces.Discrete):
         return (uniform * np.float32(space.n)).astype(np.int64) + space.start
     assert isinstance(space, spaces.Box), f"no random actions in a {type(space).__name__}"
@@ -60,7 +61,7 @@ def _to_json(space: spaces.Space) -> dict[str, Any]:
 
 
 def _finite(bound: Any) -> Any:
-    """JSON has no infinity, so it becomes a word, which NumPy reads as the number again."""
+    """JSON has no infinity. It is stored as a string, which NumPy reads back as the number."""
     if isinstance(bound, list):
         return [_finite(part) for part in bound]
     return bound if math.isfinite(bound) else str(bound)

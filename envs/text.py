@@ -1,4 +1,4 @@
-"""Instructions as word tokens: one fixed vocabulary, so that a token means the same in every dataset and checkpoint."""
+"""Instructions as word tokens. The vocabulary is fixed, so a token means the same in every dataset and checkpoint."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-VOCABULARY = 256  # a token is a byte, however many words there are: a longer list changes no space and no embedding
-BUCKETS = 8  # tokens 1..8, shared by unknown words, so that a foreign mission is still told apart from silence; 0 is padding
+VOCABULARY = 256  # a token is a byte: adding words to the list changes no space and no embedding
+BUCKETS = 8  # unknown words share the tokens 1..8, so that an unknown mission still differs from none; 0 is padding
 # Every word of a MiniGrid or BabyAI mission, from token 9 on. Datasets and checkpoints store these numbers: only ever append.
 _WORDS = (
     ", a after and at avoid ball behind blue box door end fetch find from front get go goal green grey hallway in key lava "
@@ -24,7 +24,7 @@ assert max(WORD) < VOCABULARY, "more words than a byte can number"
 
 
 def split(text: str) -> list[str]:
-    """Lower-case words; a punctuation mark is a word of its own."""
+    """The text's words in lower case. Punctuation marks count as words."""
     return re.findall(r"[a-z0-9']+|[^\sa-z0-9']", text.lower())
 
 
@@ -35,7 +35,7 @@ def token(word: str) -> int:
 
 
 def tokens(text: str, length: int) -> np.ndarray:
-    """uint8 [length], zero-padded. Longer texts are an error: a silently cut instruction is another instruction."""
+    """Tokens uint8 [length], zero-padded. A longer text is an error: cutting it would silently change the instruction."""
     words = split(text)
     if len(words) > length:
         raise ValueError(f"a mission must have at most {length} words, got {len(words)}: {text!r}")
@@ -45,6 +45,6 @@ def tokens(text: str, length: int) -> np.ndarray:
 
 
 def text(tokens: np.ndarray | Sequence[int]) -> str:
-    """The text again; a token that is no word comes back as <number>."""
+    """Turn tokens back into text. A token without a word becomes <number>."""
     words = [WORD.get(token, f"<{token}>") for token in map(int, tokens) if token]
     return " ".join(words).replace(" ,", ",")

@@ -1,8 +1,8 @@
-"""Vector environments that play dealt episodes by Gymnasium's conventions: what those of all families share.
+"""The base class of all vector environments here: they play dealt episodes by Gymnasium's conventions.
 
-Same-step autoreset as Gymnasium 1.x documents it: `info["final_obs"]` is an object array of one observation a lane, None where
-no episode ended, and `info["final_info"]` holds what `info` says of the episodes that ended. Building an object for each lane
-costs more than a step of a fast simulator; a loop that sets `stack_final_obs` gets one observation of stacked arrays instead.
+Same-step autoreset as Gymnasium 1.x documents it: `info["final_obs"]` is an object array with one observation per lane, None
+where no episode ended, and `info["final_info"]` holds the info of the episodes that ended. Building an object per lane costs
+more than a step of a fast simulator; with `stack_final_obs` set, `final_obs` is one observation of stacked arrays instead.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Outcome = tuple[np.ndarray, np.ndarray, np.ndarray]  # reward [N] float, termina
 
 
 class DealtVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
-    """`info["episode_index"]` [N] is the index into the dealt episodes, -1 in a lane that has run out: it idles, with reward 0,
-    and is never done. Arrays that were returned are never written again.
+    """`info["episode_index"]` [N] is the index into the dealt episodes. It is -1 in a lane that has no episode left: such a lane
+    idles, with reward 0, and is never done. Returned arrays are never written again.
 
-    A family fills in `_begin`, `_play` and `_observe`.
+    Subclasses implement `_begin`, `_play` and `_observe`.
     """
 
     def __init__(self, deal: Deal, spaces: Spaces) -> None:
@@ -43,10 +43,11 @@ class DealtVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
         self._started = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
-        """Deal from the top; with `options={"reset_mask": [N] bool}`, the next episode to these lanes alone.
+        """Start the list of episodes again in all lanes. With `options={"reset_mask": [N] bool}`, only these lanes are reset, and
+        each goes on to its next episode.
 
-        `seed` decides nothing where episodes are listed: they have seeds of their own. In an endless stream it says where to
-        begin, and without it the stream goes on.
+        `seed` has no effect where episodes are listed, since they have seeds of their own. In an endless stream it chooses the
+        first episode; without it the stream goes on.
         """
         self._refuse_closed()
         super().reset(seed=seed)
@@ -73,20 +74,20 @@ class DealtVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
         return observation, reward, terminated, truncated, self._info(done, ended, final, {})
 
     def _begin(self, lanes: np.ndarray) -> None:
-        """Deal the next episodes to these lanes [K] with `self.deal.next`, put their indices into `self.episode`, start those
-        that play, and let the others idle."""
+        """Deal the next episodes to these lanes [K] with `self.deal.next`, write their indices to `self.episode`, and start them.
+        Lanes without a next episode idle."""
         raise NotImplementedError
 
     def _play(self, actions: np.ndarray) -> Outcome:
-        """One step of every lane, without autoreset; of idle lanes 0, False, False, whatever their action is."""
+        """Step every lane once, without autoreset. Idle lanes return 0, False, False, whatever their action."""
         raise NotImplementedError
 
     def _observe(self, lanes: np.ndarray | slice) -> Observation:
-        """The present observations of these lanes, in new arrays."""
+        """The current observations of these lanes, in new arrays."""
         raise NotImplementedError
 
     def _checked(self, actions: Any) -> np.ndarray:
-        """The actions as an array of the action space's shape and type, once it is certain that they are actions."""
+        """Check the actions and convert them to an array of the action space's shape and type."""
         self._refuse_closed()
         if not self._started:
             raise ResetNeeded("Call reset() before step().")
@@ -96,7 +97,7 @@ class DealtVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
         if self._choices is None:
             if given.dtype.kind not in "fiu":
                 raise InvalidAction(f"actions must be numbers, got {given.dtype}")
-            if not np.isfinite(given).all():  # no simulator survives it; envs/play.py stops such an episode before
+            if not np.isfinite(given).all():  # simulators break on these; envs/play.py stops such an episode earlier
                 raise InvalidAction("actions must be finite, and one is not")
             return given.astype(self.single_action_space.dtype, copy=False)
         if given.dtype.kind not in "iu":
@@ -104,13 +105,13 @@ class DealtVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
         given = given.astype(np.int64, copy=False)
         first, choices = self._choices
         counted = given - first if first else given
-        if counted.view(np.uint64).max() >= choices:  # negative ones are huge there
+        if counted.view(np.uint64).max() >= choices:  # as unsigned numbers, negative ones are huge
             raise InvalidAction(f"actions must be between {first} and {first + choices - 1}, got {given.min()} to {given.max()}")
         return given
 
     def _info(self, done: np.ndarray, ended: np.ndarray, final: Observation, more: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Of a step: `ended` [N] is the episode index that each lane had before it, `final` what the step ended in, and `more`
-        what a family tells of every lane's step, also where it was the last one of its episode."""
+        """The info of a step. `ended` [N] is each lane's episode index before the step, `final` the observations that the step
+        led to, and `more` what the family reports about every lane's step, the last step of an episode included."""
         info: dict[str, Any] = {"episode_index": self.episode.copy(), **more}
         if done.any():
             info["final_obs"] = final if self.stack_final_obs else _listed(final, done)
@@ -125,7 +126,7 @@ class DealtVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
 
 
 def _replaced(observation: Observation, lanes: np.ndarray, fresh: Observation) -> Observation:
-    """A copy whose rows `lanes` [K] are those of `fresh`."""
+    """A copy of `observation` with its rows `lanes` [K] replaced by those of `fresh`."""
     merged = {name: array.copy() for name, array in observation.items()}
     for name, array in fresh.items():
         merged[name][lanes] = array
@@ -133,7 +134,7 @@ def _replaced(observation: Observation, lanes: np.ndarray, fresh: Observation) -
 
 
 def _listed(final: Observation, done: np.ndarray) -> np.ndarray:
-    """One observation a lane [N], None where the episode goes on."""
+    """One observation per lane [N], None where the episode goes on."""
     listed = np.full(len(done), None, object)
     for lane in np.flatnonzero(done).tolist():
         listed[lane] = {name: array[lane] for name, array in final.items()}
@@ -141,7 +142,7 @@ def _listed(final: Observation, done: np.ndarray) -> np.ndarray:
 
 
 def _reset_mask(options: dict[str, Any] | None, num_envs: int) -> np.ndarray | None:
-    """`options["reset_mask"]`, held to what Gymnasium's own vector environments demand of it."""
+    """`options["reset_mask"]`, checked as Gymnasium's own vector environments check it."""
     mask = (options or {}).get("reset_mask")
     if mask is None:
         return None

@@ -1,7 +1,7 @@
-"""One worker of `envs/processes.py`: a fresh interpreter that plays some lanes, in memory that it shares with its parent.
+"""One worker of `envs/processes.py`: a new interpreter that plays some lanes, in memory shared with its parent.
 
-Not a fork: a fork of a process that has started PyTorch's threads or a GPU can hang. Arrays lie in a file without a name, and a
-pipe carries nothing but commands. A worker exits when its pipe closes, so it cannot outlive its parent, however that dies.
+It is not forked, because a fork of a process that uses PyTorch's threads or a GPU can hang. Arrays lie in an unnamed file; the
+pipe carries only commands. A worker exits when its pipe closes, so it never outlives its parent.
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ Observation = dict[str, np.ndarray]
 Layout = dict[str, tuple[tuple[int, ...], str]]  # name -> shape and dtype of an array
 
 ALIGNMENT = 64  # bytes: two arrays never share a cache line
-PATIENCE = 5.0  # seconds that a worker has to leave by itself before it is killed
+PATIENCE = 5.0  # seconds that a worker has to exit before it is killed
 PR_SET_PDEATHSIG = 1
-# Ctrl-C, SLURM and the launcher of a sweep signal the whole group; what they mean is the parent's to decide.
+# Ctrl-C, SLURM and the launcher of a sweep signal the whole process group. Only the parent reacts.
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Simulator(Protocol):
-    """One episode at a time. What it shows is a function of the seed, the task and the actions, whatever it played before."""
+    """Plays one episode at a time. Observations depend on the seed, the task and the actions alone, not on earlier episodes."""
 
     def reset(self, seed: int, task: int) -> Observation: ...
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, float]]:
-        """Observation, reward, terminated, truncated, and the numbers that the vector environment was told of (`infos`)."""
+        """Observation, reward, terminated, truncated, and the numbers that the vector environment lists in `infos`."""
         ...
 
     def close(self) -> None: ...
 
 
 class WorkerError(RuntimeError):
-    """A simulator raised, or its process died; the text has the worker's own traceback."""
+    """A simulator raised, or its process died; the message contains the worker's traceback."""
 
 
 class Task(NamedTuple):
-    """What a worker is told first; everything in it can be pickled."""
+    """The first message to a worker. Everything in it can be pickled."""
 
     make: Callable[[], Simulator]
     layout: Layout
     observations: tuple[str, ...]
     infos: tuple[str, ...]
-    lanes: tuple[int, int]  # its lanes: from, and up to but without
+    lanes: tuple[int, int]  # the worker's lanes: first, and one past the last
     discrete: bool
 
 
 class Lanes:
-    """Some lanes of the arrays, and their simulators, in whichever process."""
+    """Some lanes of the arrays and their simulators, in a worker or in the main process."""
 
     def __init__(self, task: Task, arrays: Mapping[str, np.ndarray]):
         self.task, self.arrays = task, arrays
@@ -74,7 +74,7 @@ class Lanes:
                 self._begin(lane)
 
     def step(self) -> None:
-        """One step in every lane that plays; where an episode ends, the lane's next one begins."""
+        """Step every lane that plays. Where an episode ends, start the lane's next one."""
         array = self.arrays
         for lane, simulator in self.simulators.items():
             array["reward"][lane] = 0
@@ -95,7 +95,7 @@ class Lanes:
                 self._begin(lane)
 
     def call(self, name: str, arguments: tuple[Any, ...]) -> list[Any]:
-        """The method `name` of every simulator that plays; None of the others."""
+        """Call the method `name` of every simulator that plays; None for the others."""
         playing = self.arrays["playing"]
         return [getattr(simulator, name)(*arguments) if playing[lane] else None for lane, simulator in self.simulators.items()]
 
@@ -116,7 +116,7 @@ class Lanes:
 
 
 class Worker:
-    """A process that plays some lanes, seen from the one that asks it to."""
+    """The parent's handle on a worker process."""
 
     def __init__(self, memory: int, task: Task):
         self.lanes = task.lanes
@@ -124,12 +124,12 @@ class Worker:
         main = threading.current_thread() is threading.main_thread()
         code = f"from envs.workers import serve; serve({theirs.fileno()}, {memory}, {main})"
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)  # inherited: a signal waits until the worker ignores it
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)  # inherited: signals wait until the worker ignores them
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", code],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # simulators are chatty; what they complain of on stderr is shown
+                stdout=subprocess.DEVNULL,  # simulators print a lot; their errors on stderr are shown
                 pass_fds=(theirs.fileno(), memory),
                 env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
@@ -172,11 +172,11 @@ class Worker:
 
 
 def serve(connection: int, memory: int, with_parent: bool) -> None:
-    """A worker's whole life."""
+    """The main loop of a worker."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
-    if with_parent and sys.platform == "linux":  # for simulators that hang; the signal comes when the parent's thread ends
+    if with_parent and sys.platform == "linux":  # ends simulators that hang: sent when the parent's thread ends
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     pipe = Connection(connection)
     lanes: Lanes | None = None
@@ -195,7 +195,7 @@ def serve(connection: int, memory: int, with_parent: bool) -> None:
                 pipe.send((traceback.format_exc(), None))
     if lanes:
         lanes.close()
-    os._exit(0)  # the parent waits; taking an interpreter apart would cost more than ending it
+    os._exit(0)  # at once: the parent waits, and a normal exit of the interpreter takes longer
 
 
 def size(layout: Layout) -> int:
@@ -207,7 +207,7 @@ def _padded(shape: tuple[int, ...], dtype: str) -> int:
 
 
 def shared_file(size: int) -> int:
-    """A file without a name, in memory where the system offers it: nothing is left behind, however the processes end."""
+    """An unnamed file, in memory where the system offers it: nothing remains when the processes end."""
     if hasattr(os, "memfd_create"):
         file = os.memfd_create("iolaus")
     else:
@@ -218,7 +218,7 @@ def shared_file(size: int) -> int:
 
 
 def map_arrays(layout: Layout, file: int | None) -> dict[str, np.ndarray]:
-    """The arrays of a layout, one behind the other in a file's memory, or of this process alone."""
+    """The arrays of a layout, one after another, in a file's memory or, without a file, in this process's own."""
     block = np.frombuffer(mmap.mmap(-1 if file is None else file, size(layout)), np.uint8)
     arrays, offset = {}, 0
     for name, (shape, dtype) in layout.items():

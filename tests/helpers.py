@@ -67,12 +67,12 @@ def write_episodes(folder: Path, lengths: list[int], terminated: list[bool], sli
     """Episodes whose k-th step shows [episode, k, 0] and is labelled k mod 4; at the steps `slips` another was executed."""
     with Writer(folder) as writer:
         for episode, (length, ended) in enumerate(zip(lengths, terminated, strict=True)):
-            moment = np.arange(length)
-            last = moment == length - 1
-            state = np.stack([np.full(length, episode), moment, np.zeros(length)], 1).astype(np.float32)
-            rows = {"observation.state": state, "action": moment % 4, "reward": np.zeros(length, np.float32)}
+            step_index = np.arange(length)
+            last = step_index == length - 1
+            state = np.stack([np.full(length, episode), step_index, np.zeros(length)], 1).astype(np.float32)
+            rows = {"observation.state": state, "action": step_index % 4, "reward": np.zeros(length, np.float32)}
             if slips is not None:
-                rows["executed_action"] = (rows["action"] + np.isin(moment + writer.steps, slips)) % 4
+                rows["executed_action"] = (rows["action"] + np.isin(step_index + writer.steps, slips)) % 4
             rows |= {"terminated": last & ended, "truncated": last & (not ended)}
             writer.append_episodes(rows, np.array([length]))
         writer.close()

@@ -1,4 +1,4 @@
-"""One folder per recipe, made once, even if several processes ask for it at the same time."""
+"""One folder per recipe. It is made once, even if several processes ask for it at the same time."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from conf.errors import BadRequest
 
 
 def address(recipe: dict[str, Any], prefix: str) -> str:
-    """A folder name that changes with anything in the recipe; in the prefix, - replaces what a folder name may not have."""
+    """A folder name that changes with anything in the recipe. Characters of the prefix that no folder name may have become -."""
     canonical = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
     return f"{re.sub(r'[^A-Za-z0-9_.+-]', '-', prefix)}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
 
 
 def obtain(root: Path, name: str, make: Callable[[Path], None], waiting: Callable[[], None] = lambda: None) -> Path:
-    """The folder root/name, from `make(folder)` if it does not exist yet.
+    """The folder root/name. If it does not exist yet, `make(folder)` fills it.
 
-    It is made under another name and renamed when complete, so a half-made folder is never seen. Other processes wait on a
-    lock that the kernel drops when its holder dies, however it dies. `waiting` is called before a wait.
+    It is made under a temporary name and renamed when complete, so nobody sees a half-made folder. Other processes wait on a
+    lock, which the kernel releases when its holder dies. `waiting` is called before a wait.
     """
     final = root / name
     try:
@@ -44,7 +44,7 @@ def obtain(root: Path, name: str, make: Callable[[Path], None], waiting: Callabl
             fcntl.flock(lock, fcntl.LOCK_EX)
         if final.exists():  # made while we waited
             return final
-        for remains in root.glob(f".{name}.tmp-*"):  # left by killed processes: none is alive while we hold the lock
+        for remains in root.glob(f".{name}.tmp-*"):  # left by killed processes: only the holder of the lock makes such folders
             shutil.rmtree(remains, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{name}.tmp-", dir=root))
         try:
@@ -54,6 +54,6 @@ def obtain(root: Path, name: str, make: Callable[[Path], None], waiting: Callabl
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, OSError) and error.filename is None:
-                error.filename = str(root)  # which disc is full
+                error.filename = str(root)  # so that the message names the full disc
             raise
     return final

@@ -13,25 +13,25 @@ EPISODES_PER_DATA_SEED = 1_000_000  # train episodes of `env.data.seed=s` start 
 
 @dataclass
 class DataConfig:
-    """Everything that decides which episodes are recorded (and so the dataset's address).
+    """Everything that decides which episodes are recorded, and so the dataset's address.
 
-    `expert` records single episodes. Learners improve from episode to episode of one task, so they record whole histories, as
-    many as fit into `episodes` (at least one, which may be shorter). Imported data were recorded elsewhere.
+    `expert` records single episodes. Learners improve from episode to episode of one task, so whole histories are recorded: as
+    many as fit into `episodes`, at least one, which may be shorter. Imported data were recorded elsewhere.
     """
 
     EXPERTS: ClassVar[tuple[str, ...]] = ("expert",)  # record single episodes; families that have more add them
     SOURCES: ClassVar[tuple[str, ...]] = ("annealed_expert",)  # learners; families that have more add them
     NOISE_KINDS: ClassVar[tuple[str, ...]] = ("uniform", "none")  # families whose actions are numbers add to them
 
-    # What chooses the actions: the expert, a learner, several learners in equal shares (explorer+ppo+ppo: a third and two), or
-    # whatever recorded a Minari dataset, which is given by its id (cartpole/expert-v0).
+    # Where the episodes come from: the expert, a learner, several learners with equal shares (explorer+ppo+ppo: one third and
+    # two thirds), or a Minari dataset, given by its id (cartpole/expert-v0).
     source: str = "expert"
     episodes: int = 6000  # training episodes
     val_episodes: int = 200  # episodes for the validation loss
     episodes_per_history: int = 40  # episodes of one task for each learner; the expert has no histories
-    noise: float = 0.0  # how much of what is executed is not the expert's, whose action stays the label; see noise_kind
-    noise_kind: str = "uniform"  # a share of random actions; where actions are numbers also dart, burst, or several joined by +
-    detours: int = 0  # most random places visited before the expert is followed; the label is always its action
+    noise: float = 0.0  # amount of noise on the executed actions; the expert's action stays the label; see noise_kind
+    noise_kind: str = "uniform"  # uniform: a share of random actions; for continuous actions also dart, burst, or several with +
+    detours: int = 0  # walk to up to this many random places before following the expert; its action is always the label
     seed: int = 0  # another seed, other training layouts and other tie-breaks
     export_to: str = ""  # mode=export: the id of the Minari dataset that is written, such as minigrid/doorkey-v0
 
@@ -68,7 +68,7 @@ class DataConfig:
         return bool(MINARI_ID.fullmatch(self.source))
 
     def missing(self) -> str | None:
-        """The sentence for an imported dataset, or the package that reads it, that is not here."""
+        """A sentence if the imported dataset, or the package that reads it, is not installed here; else None."""
         if not self.imported:
             return None
         if not all(importlib.util.find_spec(name) for name in ("minari", "h5py")):
@@ -80,12 +80,12 @@ class DataConfig:
             return None
         return (
             f"env.data.source={self.source} is no Minari dataset on this machine, which has {', '.join(here) or 'none'}: run "
-            f"`minari download {self.source}`, or set MINARI_DATASETS_PATH to where it lies"
+            f"`minari download {self.source}`, or set MINARI_DATASETS_PATH to the folder that holds it"
         )
 
     @property
     def learners(self) -> list[str]:
-        """The sources of learning histories; none where single episodes are recorded."""
+        """The learners that record histories; empty where single episodes are recorded."""
         return [] if self.source in self.EXPERTS or self.imported else self.source.split("+")
 
     @property
@@ -94,11 +94,11 @@ class DataConfig:
         return self.source in self.EXPERTS or "annealed_expert" in self.learners
 
     def histories(self, episodes: int) -> tuple[int, int]:
-        """How many histories, and of how many episodes each, are made of so many episodes: of each learner one at least."""
+        """The number of histories that `episodes` episodes make, and the episodes in each. Each learner gets at least one."""
         length = max(1, min(self.episodes_per_history, episodes // max(1, len(self.learners))))
         return episodes // length, length
 
     def recipe(self) -> dict[str, Any]:
-        """The values that decide how an episode looks; the seeds say how many there are."""
+        """The values that decide how an episode looks. The number of episodes is in the seeds."""
         noise = {"noise_kind": self.noise_kind} if self.noise else {}
         return {"source": self.source, "noise": self.noise, **noise, "detours": self.detours, "seed": self.seed}

@@ -1,4 +1,4 @@
-"""Whether the columns of a dataset fit each other and its spaces: otherwise a run could fail after hours."""
+"""Check that the columns of a dataset fit each other and its spaces. Otherwise a run could fail after hours."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from envs.data.verify import Damage
 from envs.spaces import Spaces
 
 OBSERVATION = "observation."
-BY_EPISODE = ("episode_ends", "history_ends", "episode_hashes")  # columns that have one row an episode or history
+BY_EPISODE = ("episode_ends", "history_ends", "episode_hashes")  # columns with one row per episode or history
 BLOCK = 1 << 24  # bytes checked at a time
 
 
 def refuse_unfit(columns: dict[str, np.ndarray], known: Spaces, steps: int) -> None:
-    """Check names, lengths, shapes and types: cheap, so done whenever a dataset is opened."""
+    """Check names, lengths, shapes and types. This is cheap, so it is done whenever a dataset is opened."""
     required = {
         "action",
         "terminated",
@@ -44,7 +44,7 @@ def refuse_unfit(columns: dict[str, np.ndarray], known: Spaces, steps: int) -> N
 
 
 def refuse_wrong(columns: dict[str, np.ndarray], known: Spaces) -> None:
-    """Check the values: reads everything, so done once."""
+    """Check the values. This reads everything, so it is done once."""
     steps = len(columns["action"])
     ends = columns["episode_ends"]
     for name in ("episode_ends", "history_ends"):
@@ -64,14 +64,14 @@ def refuse_wrong(columns: dict[str, np.ndarray], known: Spaces) -> None:
 
 
 def _inside(column: np.ndarray, space: spaces.Space) -> bool:
-    """Numbers that count something lie in their bounds. Those that measure something are finite: rounding may cross a bound."""
+    """Whether all values are allowed: integers within the bounds, floats finite (rounding may cross a bound)."""
     if isinstance(space, spaces.Discrete):
         return bool(column.min() >= space.start and column.max() < space.start + space.n)
     assert isinstance(space, spaces.Box)
     counts = np.issubdtype(column.dtype, np.integer)
     limits = np.iinfo(column.dtype) if counts else None
     if limits and (space.low == limits.min).all() and (space.high == limits.max).all():
-        return True  # as all images do
+        return True  # every value is allowed, as in images
     rows = max(1, BLOCK // max(1, column[:1].nbytes))
     for start in range(0, len(column), rows):
         block = column[start : start + rows]

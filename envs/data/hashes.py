@@ -1,4 +1,4 @@
-"""Equal rows and equal episodes by one 64-bit number each."""
+"""One 64-bit hash per row or per episode, to find equal ones."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def row_hashes(columns: Sequence[np.ndarray]) -> np.ndarray:
-    """One 64-bit number a row over all columns: equal rows, equal numbers.
+    """One 64-bit hash per row, over all columns.
 
-    A random linear hash modulo 2^64: two of a million different rows collide with a chance of about one in 10^7.
+    It is a random linear hash modulo 2^64. Among a million different rows, the chance of any collision is about 10^-7.
     """
     total = np.zeros(len(columns[0]), np.uint64)
     random = np.random.Generator(np.random.Philox(0))
@@ -28,8 +28,8 @@ def row_hashes(columns: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def episode_hashes(observations: Mapping[str, np.ndarray], action: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """One number an episode [E], of its first observation and all of its actions: equal episodes, equal numbers. `observations`
-    and `action` have one row a step."""
+    """One hash per episode [E], of its first observation and all its actions. `observations` and `action` have one row per
+    step."""
     starts = np.cumsum(lengths) - lengths
     begins = row_hashes([observations[name][starts] for name in sorted(observations)])
     step = np.arange(len(action)) - np.repeat(starts, lengths)

@@ -27,8 +27,8 @@ def record_histories(
     folder: Path,
     progress: Callable[[int, int], None],
 ) -> None:
-    """One history of `length` episodes for each of the `seeds`, which name tasks; each source plays an equal part of them,
-    `batch` episodes at a time."""
+    """Record one history of `length` episodes for each task in `seeds`. The sources share the tasks equally. `batch` episodes are
+    played at a time."""
     began, done = time.perf_counter(), 0
     scores: list[Block] = []
     with Writer(folder) as writer:
@@ -59,8 +59,8 @@ def record_histories(
                 "seconds": seconds,
                 "expert": {name: float(score[name].mean()) for name in ("success", "return")},  # of the source
                 "return_by_episode": score["return"].mean(0).tolist(),
-                # The mean of -log pi over the actions whose probability is known, and their share of all actions. No policy,
-                # with any memory, can have a smaller loss on these.
+                # The mean of -log pi over the actions whose probability is known, and the share of such actions. On these no
+                # policy can have a smaller loss, whatever its memory.
                 "floor": float(floor.sum() / known.sum()) if known.any() else None,
                 "floor_by_episode": [float(f / k) if k else None for f, k in zip(floor, known, strict=True)],
                 "floor_known": float(known.sum() / writer.steps),
@@ -69,15 +69,15 @@ def record_histories(
 
 
 def play(family: Family, source: str, tasks: np.ndarray, episodes: int, random: np.random.Generator) -> Block:
-    """One history a lane: columns history by history; the lengths of episodes and histories; success, return and floor [H, E],
-    which is the sum of -log pi over those actions (`known`) whose probability is known."""
+    """Play one history in each lane. Returns the columns, history after history; the lengths of episodes and histories; and
+    success, return and floor [H, E]. The floor is the sum of -log pi over the `known` actions, whose probability is known."""
     vector = family.vector(len(tasks), tasks=tasks, episodes_per_task=episodes)
     learner = family.learner(source, vector, episodes, random)
-    moments: dict[str, list[np.ndarray]] = {}
+    columns: dict[str, list[np.ndarray]] = {}
 
     def keep(rows: dict[str, np.ndarray]) -> None:
         for name, value in rows.items():
-            moments.setdefault(name, []).append(value)
+            columns.setdefault(name, []).append(value)
 
     def act(observation: Observation, episode: np.ndarray) -> np.ndarray:
         action, logp = learner.act(observation, np.where(episode >= 0, episode % episodes, -1))
@@ -90,10 +90,10 @@ def play(family: Family, source: str, tasks: np.ndarray, episodes: int, random: 
         keep({"action": step.action.astype(family.spaces.action.dtype, copy=False), "playing": step.episode >= 0})
         keep({"reward": step.reward.astype(np.float32, copy=False), "terminated": step.terminated, "truncated": step.truncated})
         keep({"success": succeeded(family, step)})
-    playing = np.stack(moments.pop("playing")).T  # [H, T] idle lanes have no steps
+    playing = np.stack(columns.pop("playing")).T  # [H, T] False once the lane's history is over
     block = {}
-    for name in list(moments):
-        column = _by_lane(moments.pop(name))  # [H, T, ...]
+    for name in list(columns):
+        column = _by_lane(columns.pop(name))  # [H, T, ...]
         block[name] = column.reshape(-1, *column.shape[2:]) if playing.all() else column[playing]
     ends = np.flatnonzero(block["terminated"] | block["truncated"]) + 1
     starts = np.concatenate([[0], ends[:-1]])
@@ -112,17 +112,17 @@ def play(family: Family, source: str, tasks: np.ndarray, episodes: int, random: 
     }
 
 
-def _by_lane(moments: list[np.ndarray]) -> np.ndarray:
-    """[H, T, ...] of T arrays [H, ...], which are freed one by one, because images fill the memory."""
-    column = np.empty((len(moments[0]), len(moments), *moments[0].shape[1:]), moments[0].dtype)
-    while moments:
-        last = moments.pop()
-        column[:, len(moments)] = last
+def _by_lane(rows: list[np.ndarray]) -> np.ndarray:
+    """Stack T arrays [H, ...] into [H, T, ...]. They are freed one by one, because images would fill the memory twice."""
+    column = np.empty((len(rows[0]), len(rows), *rows[0].shape[1:]), rows[0].dtype)
+    while rows:
+        last = rows.pop()
+        column[:, len(rows)] = last
     return column
 
 
 def describe(meta: dict[str, Any]) -> str:
-    """What `mode=collect` says of histories; nothing of the expert's episodes."""
+    """What `mode=collect` prints about histories; an empty text for the expert's episodes."""
     if "histories" not in meta:
         return ""
     returns = meta["return_by_episode"]

@@ -1,7 +1,8 @@
-"""Minari (Younis et al. 2024): its datasets as ours, and ours as its.
+"""Minari (Younis et al. 2024): import its datasets, and export ours.
 
-Import streams episode by episode into the store, whatever the dataset's size. Export writes a dataset that `minari.load_dataset`
-opens; missions travel as text, because Minari cannot store MiniGrid's own mission space. Images are stored without loss.
+Import streams episodes into the store one by one, so a dataset of any size fits into memory. Export writes a dataset that
+`minari.load_dataset` opens. Missions are exported as text, because Minari cannot store MiniGrid's mission space. Images are
+stored without loss.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from envs.data.config import DataConfig
 from envs.data.store import OBSERVATION, Dataset, Writer
 from envs.text import text
 
-BLOCK = 20_000  # steps that are written at a time
-VAL_SHARE = 0.2  # of a dataset's episodes, at most
+BLOCK = 20_000  # steps written at a time
+VAL_SHARE = 0.2  # largest share of a dataset's episodes that is held out
 
 Progress = Callable[[int, int], None]
 
 
 def describe(source: str) -> dict[str, Any]:
-    """What distinguishes this dataset from another one of the same name."""
+    """The facts that tell this dataset from another one with the same name."""
     import minari
 
     spec = minari.load_dataset(source).spec
@@ -38,7 +39,7 @@ def describe(source: str) -> dict[str, Any]:
 def import_episodes(
     data: DataConfig, adapter: Adapter, split: str, recipe: dict[str, Any], folder: Path, progress: Progress
 ) -> None:
-    """The val split is the end of the dataset; the training split begins at its beginning."""
+    """The val split is the end of the dataset; the training split starts at its beginning."""
     import minari
 
     began = time.perf_counter()
@@ -48,7 +49,7 @@ def import_episodes(
     total = int(dataset.total_episodes)
     held_out = max(1, min(data.val_episodes, int(VAL_SHARE * total)))
     if total < 2:
-        raise BadRequest(f"the Minari dataset {source} has {total} episode, and one at least is held out: choose a larger one")
+        raise BadRequest(f"the Minari dataset {source} has {total} episode, and one has to be held out: choose a larger dataset")
     chosen = np.asarray(dataset.episode_indices)
     chosen = chosen[total - held_out :] if split == "val" else chosen[: min(data.episodes, total - held_out)]
     returns: list[float] = []
@@ -95,14 +96,14 @@ def refuse_other_spaces(source: str, spec: Any, adapter: Adapter) -> None:
 
 
 def _alike(theirs: spaces.Space, ours: spaces.Space) -> bool:
-    """Whether values of one space can stand for those of the other; a text stands for its word tokens."""
+    """Whether values of one space can be used as values of the other. A text can stand for its word tokens."""
     if isinstance(theirs, spaces.Text):
         return True
     return theirs.shape == ours.shape and getattr(theirs, "n", None) == getattr(ours, "n", None)
 
 
 def _blocks(episodes: Any, adapter: Adapter) -> Iterator[dict[str, np.ndarray]]:
-    """Columns of some thousand steps at a time."""
+    """Yield columns, some thousand steps at a time."""
     held: list[dict[str, np.ndarray]] = []
     steps = 0
     for episode in episodes:
@@ -113,7 +114,7 @@ def _blocks(episodes: Any, adapter: Adapter) -> Iterator[dict[str, np.ndarray]]:
         columns["reward"] = np.asarray(episode["rewards"], np.float32)
         columns["terminated"] = np.asarray(episode["terminations"], bool)
         columns["truncated"] = np.asarray(episode["truncations"], bool)
-        columns["truncated"][-1] |= not columns["terminated"][-1]  # an episode that was cut off without a flag
+        columns["truncated"][-1] |= not columns["terminated"][-1]  # some datasets cut an episode off without setting a flag
         columns["length"] = np.array([length])
         columns["return"] = np.array([float(np.sum(episode["rewards"]))])
         if not all(np.isfinite(values).all() for values in columns.values() if values.dtype.kind == "f"):
@@ -134,8 +135,8 @@ def export(dataset: Dataset, target: str, env_spec: Any, description: str) -> Pa
 
     if "executed_action" in dataset.columns:
         raise BadRequest(
-            "these episodes hold the expert's labels beside the actions that were executed, and Minari has a place for one of "
-            "them: export episodes without env.data.noise and env.data.detours"
+            "these episodes hold two actions per step, the expert's label and the executed one, and Minari can store only one: "
+            "export episodes without env.data.noise and env.data.detours"
         )
     if target in minari.list_local_datasets():
         raise BadRequest(f"there is a Minari dataset {target} already; choose another name, or: minari delete {target}")
@@ -145,9 +146,8 @@ def export(dataset: Dataset, target: str, env_spec: Any, description: str) -> Pa
     )
 
     def episode(start: int, end: int) -> Any:
-        rows = np.append(
-            np.arange(start, end), end - 1
-        )  # Minari wants what the last action led to; ours is not kept, so the last
+        # Minari wants the observation after the last action too. We do not store it, so the last one is repeated.
+        rows = np.append(np.arange(start, end), end - 1)
         seen: dict[str, Any] = {name: np.asarray(column[rows]) for name, column in dataset.observations.items()}
         seen |= {name: [text(tokens) for tokens in seen[name]] for name in texts}
         ours = slice(start, end)
@@ -162,7 +162,7 @@ def export(dataset: Dataset, target: str, env_spec: Any, description: str) -> Pa
 
     buffers = [episode(int(start), int(end)) for start, end in zip(dataset.starts, dataset.ends, strict=True)]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it reminds authors of links and addresses that we do not know
+        warnings.simplefilter("ignore", UserWarning)  # Minari asks for the author's links and addresses, which we do not know
         made = minari.create_dataset_from_buffers(
             target,
             buffers,

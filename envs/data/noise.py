@@ -1,13 +1,14 @@
-"""Noise on the executed action; the expert's action stays the label, so a policy sees how to recover from mistakes.
+"""Noise on the executed action. The expert's action stays the label, so a policy sees how to recover from mistakes.
 
-    none     nothing
+    none     no noise
     uniform  `env.data.noise` is the share of steps that execute a random action
-    dart     every step adds a normal draw; its deviation, one an episode, is uniform up to `env.data.noise`
+    dart     every step adds a normal draw; its standard deviation is drawn once per episode, uniform up to `env.data.noise`
              (DART, Laskey et al. 2017, arXiv 1703.09327, with fixed amounts)
-    burst    dart in bursts of 2 to 5 steps that lean to one side, 6 to 13 steps apart: the expert's own actions in between lead
-             back from where the burst led, and make whole chunks of actions that were executed
+    burst    dart in bursts of 2 to 5 steps that push to one side, 6 to 13 steps apart. Between bursts the expert's own actions
+             lead back, which gives whole chunks of actions that were executed as labelled
 
-Several joined by + take turns by the episode's seed. All of it is a function of the data's seed, the episode's seed and the step.
+With several joined by +, the episode's seed chooses one for each episode. The noise is a function of the data's seed, the
+episode's seed and the step.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from gymnasium import spaces
 from envs.data.config import DataConfig
 from envs.spaces import random_actions
 
-QUIET, LOUD = (6, 14), (2, 6)  # steps of a gap and of a burst: from, and up to but without
-LEAST = 1 / 7  # of the amount: weaker bursts teach nothing
+QUIET, LOUD = (6, 14), (2, 6)  # steps of a gap and of a burst: the least, and one more than the most
+LEAST = 1 / 7  # smallest standard deviation of a burst, as a share of the amount: weaker ones teach nothing
 
 
 class Noise:
-    """For the episodes `seeds` [E] of up to `max_steps` steps."""
+    """Draws the noise of the episodes `seeds` [E], of up to `max_steps` steps each."""
 
     def __init__(self, data: DataConfig, space: spaces.Space, seeds: np.ndarray, max_steps: int):
         kinds, shape = data.noise_kind.split("+"), (max_steps, *(space.shape or ()))
         self.space = space
-        self.kept = np.ones((len(seeds), max_steps), bool)  # the label stands, and what is added is added to it
+        self.kept = np.ones((len(seeds), max_steps), bool)  # where the label is kept; elsewhere `added` replaces it
         self.added = np.zeros((len(seeds), *shape), space.dtype)
         for episode, seed in enumerate(seeds.tolist()):
             random = np.random.Generator(np.random.Philox(key=[data.seed, seed]))
@@ -42,10 +43,10 @@ class Noise:
                 case "burst":
                     self.added[episode] = _bursts(data.noise, shape, random)
 
-    def executed(self, label: np.ndarray, episode: np.ndarray, moment: np.ndarray) -> np.ndarray:
-        """Actions [n, *A] in place of the labels [n, *A] of these episodes [n] and steps [n]."""
-        kept = self.kept[episode, moment].reshape(-1, *[1] * (label.ndim - 1))
-        action = np.where(kept, label, 0) + self.added[episode, moment]
+    def executed(self, label: np.ndarray, episode: np.ndarray, step_index: np.ndarray) -> np.ndarray:
+        """The actions [n, *A] to execute instead of the labels [n, *A] at these steps [n] of these episodes [n]."""
+        kept = self.kept[episode, step_index].reshape(-1, *[1] * (label.ndim - 1))
+        action = np.where(kept, label, 0) + self.added[episode, step_index]
         return np.clip(action, self.space.low, self.space.high) if isinstance(self.space, spaces.Box) else action
 
 

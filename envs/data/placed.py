@@ -1,7 +1,7 @@
-"""A dataset's columns as tensors on a device, where windows are cut by the index arithmetic of `windows.py`, bit for bit.
+"""A dataset's columns on a device. Windows are cut there with the index arithmetic of `windows.py`, with identical results.
 
-A step then needs only the sample indices from the host. Every operation has a fixed shape and none waits for the device, so the
-cut can be part of a captured CUDA graph.
+A step then needs only the sample indices from the host. Every operation has a fixed shape and none waits for the device, so
+cutting can be part of a captured CUDA graph.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from envs.data.windows import EpisodeCut, HistoryCut, Windows
 
 
 class PlacedWindows:
-    """`batch(samples)` on the device that the columns were moved to."""
+    """Windows whose `batch(samples)` runs on the device that holds the columns."""
 
     def __init__(self, windows: Windows, device: torch.device):
         kind = PlacedHistories if isinstance(windows.cut, HistoryCut) else PlacedEpisodes
@@ -28,7 +28,7 @@ class PlacedWindows:
 
     @staticmethod
     def size(windows: Windows) -> int:
-        """Bytes that the columns will need."""
+        """The bytes that the columns take on the device."""
         cut = windows.cut
         columns = [*cut.dataset.observations.values(), *(cut.dataset.columns[name] for name in _columns(cut))]
         own = [value for value in vars(cut).values() if isinstance(value, np.ndarray)]
@@ -91,13 +91,13 @@ class PlacedHistories:
 
 
 def _columns(cut: EpisodeCut | HistoryCut) -> list[str]:
-    """Besides the observations, those that a batch is cut from."""
+    """The columns, besides the observations, that a batch is cut from."""
     wanted = ("action", "executed_action", "reward", "logp") if isinstance(cut, HistoryCut) else ("action",)
     return [name for name in wanted if name in cut.dataset.columns]
 
 
 def _shifted(values: Tensor) -> Tensor:
-    """One slot later, with zeros in slot 0."""
+    """Shift values one slot later, with zeros in slot 0."""
     return torch.cat([torch.zeros_like(values[:, :1]), values[:, :-1]], dim=1)
 
 

@@ -1,4 +1,4 @@
-"""Make the dataset that a configuration asks for, or find the one that is already there."""
+"""Record the dataset that a configuration asks for, or find it on disc."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from envs.data.noise import Noise
 from envs.data.store import OBSERVATION, Dataset, Writer
 from envs.play import Observation, Progress, steps, succeeded
 
-FORMAT = 3  # of the folder; a change makes every dataset anew
-BLOCK = 1 << 29  # bytes of episodes that are held in memory, at most, if each takes as many steps as it may
+FORMAT = 3  # version of the folder's layout; raising it records every dataset again
+BLOCK = 1 << 29  # most bytes of episodes held in memory, if each is as long as allowed
 
 
 def dataset(
@@ -31,7 +31,7 @@ def dataset(
     progress: Progress = lambda done, total: None,
     waiting: Callable[[], None] = lambda: None,
 ) -> Dataset:
-    """The recorded episodes of a split, from the cache if they were made before."""
+    """The recorded episodes of a split; from disc if they were recorded before."""
     recipe, seeds, length = _plan(family, data, split)
 
     def make(folder: Path) -> None:
@@ -46,7 +46,7 @@ def dataset(
 
 
 def recorded(family: Family, data: DataConfig, split: str, root: Path) -> bool:
-    """Whether they were recorded already."""
+    """Whether this dataset is on disc already."""
     recipe, _, _ = _plan(family, data, split)
     return (root / _name(family, split, recipe)).exists()
 
@@ -56,7 +56,8 @@ def _name(family: Family, split: str, recipe: dict[str, Any]) -> str:
 
 
 def _plan(family: Family, data: DataConfig, split: str) -> tuple[dict[str, Any], np.ndarray, int]:
-    """All that a dataset depends on, the seeds of its episodes (histories), and how many episodes each of them has."""
+    """The recipe (everything that the dataset depends on), the seeds of its episodes or histories, and the number of episodes
+    for each seed."""
     episodes = data.episodes if split == "train" else data.val_episodes
     histories, length = data.histories(episodes) if data.learners else (episodes, 1)
     seeds = family.seeds(split, histories)
@@ -102,13 +103,13 @@ def _record(
 
 
 def batch(family: Family) -> int:
-    """Episodes recorded at once."""
+    """The number of episodes recorded at once."""
     step = sum(int(np.prod(space.shape or ())) * np.dtype(space.dtype).itemsize for space in family.spaces.observation.values())
     return max(1, min(family.record_batch, BLOCK // (step * family.max_steps)))
 
 
 def _ordered(parts: list[np.ndarray], row: np.ndarray) -> np.ndarray:
-    """The rows of `parts`, one after the other, each put at its `row`. Parts are given up one by one: images fill the memory."""
+    """Join the rows of `parts` and move each to its index in `row`. Parts are freed one by one, because images are large."""
     column = np.empty((len(row), *parts[0].shape[1:]), parts[0].dtype)
     stop = len(row)
     while parts:
@@ -123,7 +124,8 @@ def _advance(progress: Progress, before: int, total: int, done: int) -> None:
 
 
 def _play(family: Family, data: DataConfig, seeds: np.ndarray, finished: Callable[[int], None]) -> dict[str, np.ndarray]:
-    """Columns in the order of `seeds`, and each episode's length, return and success. `finished` is told how many are done."""
+    """Play the episodes `seeds`. Returns the columns, episode by episode, and each episode's length, return and success.
+    `finished` is told how many episodes are done."""
     lanes = min(len(seeds), family.max_lanes or len(seeds))
     vector, expert = family.vector(lanes, seeds=seeds), family.expert()
     wanderer = family.wanderer() if data.detours else None
@@ -131,7 +133,7 @@ def _play(family: Family, data: DataConfig, seeds: np.ndarray, finished: Callabl
     columns: dict[str, list[np.ndarray]] = {}
     played: list[np.ndarray] = []
     success, returns = np.zeros(len(seeds), bool), np.zeros(len(seeds))
-    moment, done = np.zeros(lanes, np.int64), 0  # [N] steps of the lane's episode so far, and the number of finished episodes
+    step_index, done = np.zeros(lanes, np.int64), 0  # [N] each lane's step within its episode; the number of finished episodes
 
     def keep(rows: dict[str, np.ndarray], playing: np.ndarray) -> None:
         for name, value in rows.items():
@@ -146,7 +148,7 @@ def _play(family: Family, data: DataConfig, seeds: np.ndarray, finished: Callabl
             astray = wanderer.act(vector)
             executed = np.where(astray >= 0, astray, label).astype(label.dtype)
         if noise:
-            executed[playing] = noise.executed(executed[playing], episode[playing], moment[playing])
+            executed[playing] = noise.executed(executed[playing], episode[playing], step_index[playing])
         return executed
 
     for step in steps(vector, act):
@@ -158,11 +160,11 @@ def _play(family: Family, data: DataConfig, seeds: np.ndarray, finished: Callabl
         played.append(step.episode[playing])
         success[played[-1]] |= succeeded(family, step)[playing]
         returns[played[-1]] += step.reward[playing]
-        moment = np.where(step.done, 0, moment + 1)
+        step_index = np.where(step.done, 0, step_index + 1)
         if step.done.any():
             finished(done := done + int(step.done[playing].sum()))
     episode = np.concatenate(played)  # [steps] step by step over all lanes
-    row = np.empty(len(episode), np.int64)  # where each of these steps goes, episode by episode
+    row = np.empty(len(episode), np.int64)  # the row of each of these steps once they are sorted by episode
     row[np.argsort(episode, kind="stable")] = np.arange(len(episode))
     block = {name: _ordered(columns.pop(name), row) for name in list(columns)}
     return block | {"length": np.bincount(episode, minlength=len(seeds)), "return": returns, "success": success}

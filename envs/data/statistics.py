@@ -1,4 +1,4 @@
-"""Statistics of the recorded data before training: for normalisation, the entropy floor, and whether val is held out."""
+"""Statistics of the recorded data before training: moments for normalisation, the entropy floor, repeated episodes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from envs.data.store import Dataset
 from envs.data.windows import HistoryCut, Windows
 
 BLOCK = 1 << 26  # bytes read at a time
-FLOOR_SAMPLES = 512  # windows over which a source's own entropy is averaged
-REPEATED = 0.5  # share of samples whose window occurs more than once, below which their entropy cannot be counted
+FLOOR_SAMPLES = 512  # windows over which the entropy of a source is averaged
+REPEATED = 0.5  # if fewer of the samples have a window that occurs more than once, their entropy cannot be estimated
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Of one column, each of its numbers by itself; what is not finite does not count."""
+    """The moments of one column, for each of its numbers separately. Values that are not finite do not count."""
 
     mean: np.ndarray
     std: np.ndarray
@@ -30,7 +30,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What policies normalise with: the moments of all floating-point columns of the training split."""
+    """What policies use to normalise: the moments of all floating-point columns of the training split."""
 
     observations: dict[str, Moments]
     continuous_action: Moments | None = None  # None: actions are discrete
@@ -48,7 +48,7 @@ def summarise(dataset: Dataset) -> Statistics:
 
 
 def moments(column: np.ndarray) -> Moments:
-    """In two passes over blocks of rows, in float64, so that neither memory nor rounding grows with the data."""
+    """Two passes over blocks of rows, in float64: neither memory nor the rounding error grows with the data."""
     rows = max(1, BLOCK // max(1, 8 * column[:1].size))
     blocks = [slice(start, start + rows) for start in range(0, len(column), rows)]
     shape = column.shape[1:]
@@ -71,19 +71,19 @@ def moments(column: np.ndarray) -> Moments:
 
 @dataclass(frozen=True)
 class Floor:
-    """The entropy in nats of a discrete action given what one window shows: no loss of that action can lie below it.
+    """The entropy, in nats, of a discrete action given one window. The loss on that action cannot fall below it.
 
-    It is counted from equal windows, so it is biased low if most occur once; `repeated` is the share that occurs more often.
-    For learning histories it is the source's own entropy, and `repeated` is the share of steps on which the source knows it.
+    It is counted over equal windows, so it is too low if most windows occur once; `repeated` is the share that occurs more often.
+    For learning histories it is the entropy of the source, and `repeated` is the share of steps where the source reports it.
     """
 
     entropy: float
     repeated: float
-    chance: float  # what guessing among all actions costs
+    chance: float  # the loss of guessing uniformly among all actions
 
     @property
     def known(self) -> bool:
-        """Whether `entropy` may be shown: where most windows occur once, it says nothing."""
+        """Whether `entropy` is meaningful. Where most windows occur once, it is not."""
         return self.repeated >= REPEATED
 
     def __str__(self) -> str:
@@ -93,8 +93,8 @@ class Floor:
 
 
 def floor(windows: Windows, modalities: Sequence[str] | None = None) -> Floor:
-    """Given these modalities (None: all) in all frames of a window, for the action that follows the last one; of histories, what
-    their source says of itself."""
+    """The floor of the action after a window's last frame, given these modalities (None: all) in all frames of the window. For
+    histories, the entropy that their source reports."""
     dataset = windows.dataset
     chance = math.log(dataset.spaces.action.n)  # type: ignore[attr-defined]
     if isinstance(windows.cut, HistoryCut):
@@ -111,7 +111,7 @@ def floor(windows: Windows, modalities: Sequence[str] | None = None) -> Floor:
 
 
 def _floor_of_source(windows: Windows, chance: float) -> Floor:
-    """The mean -log pi of the source over the samples of training; unknown if the source does not record it."""
+    """The mean -log pi of the source over training samples; unknown if the source does not report it."""
     batch = windows.batch(windows.fixed_subset(FLOOR_SAMPLES))
     told = batch["floor"][batch["action_mask"]]
     known = told.isfinite()
@@ -119,17 +119,17 @@ def _floor_of_source(windows: Windows, chance: float) -> Floor:
 
 
 def label_entropy(action: np.ndarray) -> float:
-    """The loss of a policy that knows only the shares of the discrete actions."""
+    """The loss of a policy that knows only how often each discrete action occurs."""
     return _entropy(np.bincount(action))
 
 
 def label_shares(action: np.ndarray) -> list[float]:
-    """Of each discrete action, the share of steps that it is the label of."""
+    """For each discrete action, the share of steps that have it as their label."""
     return (np.bincount(action) / max(1, len(action))).round(4).tolist()
 
 
 def repeated_episodes(training: Dataset, other: Dataset) -> float:
-    """The share of `other`'s episodes that begin as a training episode does and go on with the same actions."""
+    """The share of `other`'s episodes that have the same first observation and the same actions as a training episode."""
     return float(np.isin(other.episode_hashes, training.episode_hashes).mean())
 
 

@@ -1,14 +1,14 @@
-"""Episodes on disc: a folder of flat columns, one `.npy` each, and `meta.json`.
+"""Episodes on disc: a folder with one `.npy` file per column, and `meta.json`.
 
-    observation.<modality>.npy  action.npy  reward.npy  terminated.npy  truncated.npy    one row a step
+    observation.<modality>.npy  action.npy  reward.npy  terminated.npy  truncated.npy    one row per step
     executed_action.npy         only where it can differ from the label `action`
-    logp.npy                    only of learners: the log-probability of the action under its source, NaN where unknown
-    episode_ends.npy            one row an episode: the index behind its last step
-    episode_hashes.npy          one row an episode: equal episodes, equal numbers
-    history_ends.npy            only of learners: one row a history, the index behind its last step
+    logp.npy                    only from learners: the log-probability of the action under its source, NaN where unknown
+    episode_ends.npy            one row per episode: one past the index of its last step
+    episode_hashes.npy          one row per episode: equal for equal episodes
+    history_ends.npy            only from learners: one row per history, one past the index of its last step
     meta.json                   the recipe (spaces, source, versions), the expert's score, hashes of the columns
     manifest.json               the hash of meta.json
-    verified.json               which files were found whole when the dataset was opened (envs/data/verify.py)
+    verified.json               the files that were verified when the dataset was opened (envs/data/verify.py)
 
 Columns are memory-mapped and never unpickled.
 """
@@ -35,11 +35,11 @@ __all__ = ["OBSERVATION", "Dataset", "Writer"]
 
 
 class Dataset:
-    """A finished dataset, read only. `columns[name]` are arrays over steps; `ends` [E] and `starts` [E] bound the episodes,
-    `history_ends` [H] the histories that they lie in."""
+    """A finished dataset, read-only. `columns[name]` are arrays over steps, `starts` [E] and `ends` [E] bound the episodes, and
+    `history_ends` [H] the histories."""
 
     def __init__(self, folder: Path):
-        """Opens what was found whole before, or looks whether it is: BadRequest, if the files are not what was written."""
+        """Open the dataset and verify files that were not verified before. BadRequest if a file is not what was written."""
         self.folder = folder
         try:
             self.meta, digest = read_meta(folder)
@@ -49,7 +49,7 @@ class Dataset:
         except OSError as error:
             raise BadRequest(f"the dataset {folder} cannot be read: {error.strerror or error}") from error
         self.ends = self.columns.pop("episode_ends")  # [E]
-        self.history_ends = self.columns.pop("history_ends", self.ends)  # [H] without learners every episode is one of its own
+        self.history_ends = self.columns.pop("history_ends", self.ends)  # [H] without learners every episode is its own history
         self.starts = np.concatenate([[0], self.ends[:-1]])  # [E]
         self.episode_hashes = self.columns.pop("episode_hashes")  # [E]
         self.observations = {
@@ -68,7 +68,7 @@ class Dataset:
                 columns[name] = map_column(file, name)
         try:
             self.spaces = Spaces.from_json(self.meta["recipe"]["spaces"])
-        except Exception as error:  # whatever Gymnasium says of values that make no space
+        except Exception as error:  # Gymnasium raises many types for values that make no space
             raise Damage("its spaces cannot be read") from error
         refuse_unfit(columns, self.spaces, self.meta["steps"])
         if not whole:
@@ -81,19 +81,19 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """Of the contents: equal for equal columns, wherever they lie and whenever they were made."""
+        """A hash of the contents: equal for equal columns, independent of the folder and the time."""
         return hashlib.sha256(json.dumps(self.meta["columns"], sort_keys=True).encode()).hexdigest()[:12]
 
 
 class Writer:
-    """Appends blocks of rows to columns; nothing but the present block is held in memory."""
+    """Appends blocks of rows to columns. Only the current block is in memory."""
 
     def __init__(self, folder: Path):
         self.folder, self.steps = folder, 0
         self.columns: dict[str, _Column] = {}
 
     def append_episodes(self, rows: dict[str, np.ndarray], lengths: np.ndarray) -> None:
-        """Whole episodes: columns of one row a step, and how many steps each episode has."""
+        """Append whole episodes: columns with one row per step, and each episode's number of steps."""
         observations = {name: column for name, column in rows.items() if name.startswith(OBSERVATION)}
         self.append("episode_hashes", episode_hashes(observations, rows["action"], lengths))
         self.append("episode_ends", self.steps + np.cumsum(lengths))
@@ -107,7 +107,7 @@ class Writer:
         self.columns[name].append(rows)
 
     def close(self) -> None:
-        """No more rows: the columns are whole files now, and can be read."""
+        """Finish the columns' files. No rows can be added after this."""
         self.hashes = {name: column.close() for name, column in self.columns.items()}
 
     def finish(self, meta: dict[str, Any]) -> None:
@@ -131,7 +131,7 @@ def _write(path: Path, text: bytes) -> None:
 
 
 class _Column:
-    """One growing `.npy`. NumPy pads its header so that the first axis may grow: the header is rewritten at the end."""
+    """A growing `.npy` file. NumPy pads the header so that the first axis can grow; the header is rewritten at the end."""
 
     def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...]):
         self.path, self.dtype, self.shape, self.rows = path, dtype, shape, 0
@@ -155,7 +155,7 @@ class _Column:
         self.rows += len(rows)
 
     def close(self) -> str:
-        """Write the final header, reach the disc, and return the content's hash."""
+        """Write the final header, sync to disc, and return the content's hash."""
         assert self._write_header() == self.header, "numpy no longer pads the header for growth"
         self.file.flush()
         os.fsync(self.file.fileno())

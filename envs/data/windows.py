@@ -1,4 +1,4 @@
-"""Training samples cut from flat columns by index arithmetic: whole batches at a time, no loop over samples, no workers."""
+"""Cut training samples from flat columns by index arithmetic: whole batches at a time, no loop over samples, no workers."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from envs.data.store import Dataset
 
 @dataclass(frozen=True)
 class Window:
-    """Which stretch one training sample covers: of an episode, seen from its step `now`, or of a learning history."""
+    """What one training sample covers: steps of an episode around its step `now`, or a part of a learning history."""
 
     observations: int = 1  # frames, including now's
     actions: int = 1  # steps ahead, including now's
-    align: str = "last"  # actions start at the "last" observation, or "each" observation has its action
-    span: str = "episode"  # "history": from the beginning of an episode across the following ones of the same learner and task
-    every: int = 1  # history: of its episodes every k-th, so that a long one fits
-    from_start: float = 0.7  # history: share of the samples that begin where the history does; the others wherever they fit
+    align: str = "last"  # "last": actions start at the last observation; "each": every observation has its action
+    span: str = "episode"  # "history": starts with an episode and continues through the next ones of the same learner and task
+    every: int = 1  # history: use every k-th episode, so that a long history fits
+    from_start: float = 0.7  # history: share of the samples that start with the history; the others start anywhere that fits
     back: tuple[
         int, ...
-    ] = ()  # episode: how many steps before now each frame lies, if they do not follow each other: (8, 4, 2, 1, 0)
+    ] = ()  # episode: how many steps before now each frame lies, if they are not consecutive, such as (8, 4, 2, 1, 0)
 
     def __post_init__(self) -> None:
         assert self.align == "last" or (self.observations == self.actions and not self.back)
@@ -45,8 +45,8 @@ class Windows:
         return len(self.cut)
 
     def fixed_subset(self, count: int) -> np.ndarray:
-        """`count` samples, always the same. They are drawn at random, because evenly spaced ones can coincide with the period of
-        the episodes and then show only their beginnings."""
+        """The same `count` samples at every call. They are drawn at random: evenly spaced ones could match the length of the
+        episodes, and then all be their first steps."""
         if count >= len(self):
             return np.arange(len(self))
         return np.sort(np.random.Generator(np.random.Philox(0)).choice(len(self), count, replace=False))
@@ -57,17 +57,17 @@ class Windows:
 
 
 class EpisodeCut:
-    """Every step is a sample.
+    """Cuts windows around single steps: every step is a sample.
 
-    Labels are a plan only while they were executed: after a step that deviated they belong to states that the plan would not
-    have reached. Windows that look ahead end at that step; it is not the end of a plan, even if it ended the episode.
+    Labels form a plan only as long as they are executed: after a deviating step, they belong to states that the plan would not
+    have reached. Windows that look ahead end at that step. It does not count as the end of a plan, even if it ended the episode.
     """
 
     def __init__(self, dataset: Dataset, window: Window):
         self.dataset = dataset
         lengths = dataset.ends - dataset.starts
         bounds = np.stack([dataset.starts, dataset.ends - 1], axis=1)
-        self.bounds = np.repeat(bounds, lengths, axis=0)  # [steps, 2] first step of the step's episode, last of its plan
+        self.bounds = np.repeat(bounds, lengths, axis=0)  # [steps, 2] first step of each step's episode, last step of its plan
         self.terminated = dataset.columns["terminated"]  # [steps] by the plan
         if "executed_action" in dataset.columns:
             differs = dataset.columns["executed_action"] != dataset.columns["action"]
@@ -99,18 +99,18 @@ class EpisodeCut:
 
 
 class HistoryCut:
-    """Samples that begin at episodes and run on across the following ones, `observations` steps in all.
+    """Cuts samples of `observations` steps that start with an episode and continue through the following ones.
 
-    With `every=k` a history is k strands, of which strand o holds the episodes o, o+k, ...; else it is one. A sample may begin at
-    any episode from which the strand fills it, and at the strand's first episode in any case. That first one is listed so many
-    times that it makes up at least `from_start` of the strand's samples: what a policy meets first, when it acts, is a beginning.
+    With `every=k` a history is split into k strands: strand o holds the episodes o, o+k, ... A sample may start at any episode
+    that leaves enough steps in its strand to fill it, and always at the strand's first episode. The first episode is repeated
+    until it makes up at least `from_start` of the strand's samples, because a policy that acts always starts at the beginning.
 
-    Beside what all batches have, in each slot [B, T]:
-        first            the episode begins here
-        episode          its number within the whole history, from 0
-        previous_action  what was executed one slot before, also where an episode lies between: rewards on an episode's last
-        previous_reward      step are seen only there. Slot 0 has none; it holds zeros, even where the history began earlier
-        floor            -log pi of the action under its source; NaN where that is not known
+    In addition to what every batch has, for each slot [B, T]:
+        first            whether the episode starts here
+        episode          its index within the history, from 0
+        previous_action  executed one slot earlier, across the end of an episode too, since the reward of an episode's last
+        previous_reward      step is seen only there. Slot 0 holds zeros, even if the history started earlier
+        floor            -log pi of the action under its source; NaN if unknown
     """
 
     def __init__(self, dataset: Dataset, window: Window):
@@ -125,11 +125,11 @@ class HistoryCut:
         number = episodes - begins[history]  # [E] within its history
         order = np.lexsort((number, number % window.every, history))  # the episodes strand by strand
         lengths = (dataset.ends - dataset.starts)[order]
-        ends = lengths.cumsum()  # [E] in the strands' order, as all of the following
+        ends = lengths.cumsum()  # [E] in the order of the strands, as is everything below
         self.starts, self.number = ends - lengths, number[order]
         self.rows = None if window.every == 1 else np.repeat(dataset.starts[order] - self.starts, lengths) + np.arange(ends[-1])
         self.episode = np.repeat(episodes.astype(np.int32), lengths)  # [steps]
-        leads = self.number < window.every  # the first of its strand
+        leads = self.number < window.every  # whether it is the first episode of its strand
         strand = leads.cumsum() - 1
         last = np.append(np.flatnonzero(leads)[1:], len(order)) - 1  # [strands] the last episode of each
         room = ends[last][strand] - self.starts  # steps from here to the end of the strand
@@ -137,21 +137,22 @@ class HistoryCut:
         share = window.from_start / (1 - window.from_start) if window.from_start < 1 else 0
         repeats = others.astype(np.int64)
         repeats[leads] = [max(1, math.ceil(share * count - 1e-9)) for count in np.bincount(strand, others)]
-        self.begin = np.repeat(self.starts, repeats)  # [samples] where in the strands' order,
-        self.end = self.begin + np.repeat(room, repeats)  # [samples] and where there is no more
+        self.begin = np.repeat(self.starts, repeats)  # [samples] where each sample starts, in the order of the strands
+        self.end = self.begin + np.repeat(room, repeats)  # [samples] where its strand ends
 
     def __len__(self) -> int:
         return len(self.begin)
 
     def places(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where the slots [B, T] of samples lie in the strands' order, which rows of the dataset these are, and which exist."""
+        """For the slots [B, T] of samples: their positions in the order of the strands, their rows of the dataset, and whether
+        they exist."""
         place, end = self.begin[samples, None] + self.slots, self.end[samples, None]  # [B, T], [B, 1]
         known = place < end
         place = np.minimum(place, end - 1)
         return place, place if self.rows is None else self.rows[place], known
 
     def ages(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For every target of these samples: its step within its history, and the length of that history."""
+        """For every target of these samples: its step within its history, and the history's length."""
         _, rows, known = self.places(samples)
         ends = self.dataset.history_ends
         history = np.searchsorted(ends, rows[known], side="right")
@@ -181,7 +182,7 @@ class HistoryCut:
 
 
 def _shifted(values: Tensor) -> Tensor:
-    """One slot later, with zeros in slot 0."""
+    """Shift values one slot later, with zeros in slot 0."""
     return torch.cat([torch.zeros_like(values[:, :1]), values[:, :-1]], dim=1)
 
 

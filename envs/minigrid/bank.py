@@ -1,4 +1,4 @@
-"""Layouts, taken from MiniGrid's own `reset(seed)`: how they are generated is not written twice. Each is made once a process."""
+"""Layouts, made by MiniGrid's own `reset(seed)`, once per process. How layouts are generated is not implemented again here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def simulator(id: str) -> MiniGridEnv:
 
 
 def reset(env: MiniGridEnv, seed: int, max_steps: int) -> dict:
-    """`env.reset(seed)` with our own step limit, if any, and without BabyAI's prints about rejected samples."""
+    """`env.reset(seed)` with our own step limit, if there is one, and without BabyAI's messages about rejected samples."""
     with contextlib.redirect_stdout(io.StringIO()):
         observation, _ = env.reset(seed=int(seed))
     if max_steps:
@@ -37,26 +37,26 @@ def reset(env: MiniGridEnv, seed: int, max_steps: int) -> dict:
 
 
 class Bank:
-    """All layouts of one id that this process has seen, as records: codes, contents, cell, direction, mission, max_steps, aim."""
+    """All layouts of one id that this process has made, as records: codes, contents, cell, direction, mission, max_steps, aim."""
 
     def __init__(self, id: str, max_steps: int) -> None:
         self.env = simulator(id)
-        self.env.gen_obs = dict  # type: ignore[method-assign]  # two thirds of a reset, and only the layout is wanted
+        self.env.gen_obs = dict  # type: ignore[method-assign]  # skips two thirds of a reset; only the layout is needed
         self.id, self.max_steps = id, max_steps
-        self.rules = rules_of(self.env) or Engine  # layouts of other ids are compared, but not played
+        self.rules = rules_of(self.env) or Engine  # layouts of ids that the engine cannot play are only compared
         cells = self.env.width * self.env.height
         dtype = [("codes", "u1", cells), ("contents", "u1", cells), ("cell", "i4"), ("direction", "i4")]
         self._table = np.zeros(64, np.dtype([*dtype, ("mission", "i4"), ("max_steps", "i4"), ("aim", "i4", 2)]))
-        self.missions: list[str] = []  # each different mission once; a layout holds its index
+        self.missions: list[str] = []  # the different missions; a layout holds the index of its own
         self._row: dict[int, int] = {}  # seed -> row of the table
         self._mission: dict[str, int] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy is the same bank, or that of the other process."""
+        """A copy is the same bank; in another process it is that process's bank of the id."""
         return bank, (self.id, self.max_steps)
 
     def layouts(self, seeds: np.ndarray) -> np.ndarray:
-        """The layouts of these seeds [K], a record array [K]; those not seen before are made now."""
+        """The layouts of these seeds [K] as a record array [K]. New ones are made now."""
         row = self._row
         for seed in seeds.tolist():
             if seed not in row:
@@ -94,7 +94,7 @@ def bank(id: str, max_steps: int = 0) -> Bank:
 def _code(thing: WorldObj) -> int:
     if thing.type == "door":
         return code(*thing.encode())
-    return _STATELESS[thing.type, thing.color]  # three times faster than encode(), and most things are walls
+    return _STATELESS[thing.type, thing.color]  # three times faster than encode(), which matters as most things are walls
 
 
 _STATELESS = {(kind, colour): code(k, c, 0) for kind, k in OBJECT_TO_IDX.items() for colour, c in COLOR_TO_IDX.items()}

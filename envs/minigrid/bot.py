@@ -1,4 +1,4 @@
-"""BabyAI's own bot as the expert of BabyAI's ids: it follows the instruction, and knows of the world what it has seen.
+"""BabyAI's own bot as the expert of BabyAI's ids. It follows the instruction and knows only what it has seen of the world.
 
 Paper: Chevalier-Boisvert et al., "BabyAI" (2019), arXiv 1810.08272.
 """
@@ -12,21 +12,21 @@ from minigrid.utils.baby_ai_bot import BabyAIBot, DisappearedBoxError
 
 from envs.minigrid.vector import LoopVector
 
-CANNOT = ("KeyInBox", "Carrying")  # of ids whose missions it never solves, as its docstring says
-GIVES_UP = (AssertionError, DisappearedBoxError, IndexError, KeyError)  # what it raises where it does not know what to do
+CANNOT = ("KeyInBox", "Carrying")  # in the names of ids that it never solves, according to its docstring
+GIVES_UP = (AssertionError, DisappearedBoxError, IndexError, KeyError)  # what it raises when it has no plan
 
 
 class Bot:
-    """It must be called once in every step of an episode, or it misses what is seen there.
+    """It must be called exactly once per step of an episode, or it misses observations.
 
-    If it does not know what to do, it starts again from the present state; while that fails, its action is `done`.
+    If it has no plan, it starts again from the current state. If that fails too, its action is `done`.
     """
 
     def __init__(self) -> None:
         self.vector: LoopVector | None = None
 
     def act(self, vector: VectorEnv) -> np.ndarray:
-        """The next action [N] of every lane, whatever was executed before."""
+        """The next action [N] of every lane, whichever actions were executed before."""
         vector = vector.unwrapped
         assert isinstance(vector, LoopVector), "the bot plays in the real MiniGrid"
         if vector is not self.vector:
@@ -44,7 +44,7 @@ class Bot:
                 return int(bot.replan(vector.actions[lane]))
         except GIVES_UP:
             pass
-        try:  # at the episode's start, or once more with nothing but the present state in mind
+        try:  # at the start of an episode, or a new attempt from the current state alone
             bot = self.bots[lane] = BabyAIBot(env)
             return int(bot.replan())
         except GIVES_UP:

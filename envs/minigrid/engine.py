@@ -1,8 +1,8 @@
 """MiniGrid's rules for N worlds at once, in NumPy, bit-exact with `MiniGridEnv.step` and `gen_obs`.
 
-A world is a row of one-byte codes. An observation costs one gather, because each world also keeps its picture turned to the four
-directions: a 7x7 view is then seven runs of seven neighbouring cells. What walls hide is found as MiniGrid finds it, row by
-row away from the agent; a row (7 bits lit, 7 bits clear) has only 128 x 128 cases, so a row is one table look-up.
+A world is a row of one-byte codes. Each world also stores its picture rotated to the four directions. A 7x7 view is then seven
+runs of seven adjacent cells, and an observation is one gather. Visibility is computed as in MiniGrid, row by row away from the
+agent. A row (7 bits lit, 7 bits clear) has only 128 x 128 cases, so each row is one table look-up.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from envs.minigrid.codes import (
     WINS,
 )
 
-VERSION = 1  # part of every dataset's address: raise it when an episode could come out differently
-VIEW = 7  # the agent sees VIEW x VIEW cells and stands at the middle of the near edge
+VERSION = 1  # part of every dataset's address: raise it if episodes can change
+VIEW = 7  # the agent sees VIEW x VIEW cells and stands in the middle of the near edge
 HALF, FAR = VIEW // 2, VIEW - 1
-STRIP = 3 * VIEW  # bytes of one column of the view: far cell first, as in MiniGrid's image[i]
-RIM = FAR  # walls around the grid, so that no view leaves the array
+STRIP = 3 * VIEW  # bytes of one column of the view: the far cell first, as in MiniGrid's image[i]
+RIM = FAR  # width of the walls added around the grid, so that no view leaves the array
 
 
 class Engine:
-    """N worlds of one size. `load` starts episodes, `step` plays, `observe` looks."""
+    """N worlds of one size. `load` starts episodes, `step` plays, `observe` returns observations."""
 
     def __init__(self, num_envs: int, width: int, height: int, see_through_walls: bool) -> None:
         self.num_envs, self.width, self.height, self.see_through_walls = num_envs, width, height, see_through_walls
         self.stride = width + 2 * RIM
         self.size = self.stride * (height + 2 * RIM)  # S, cells of one world
-        self.canvas = max(width, height) + FAR  # side of a turned picture; square, so that all four have one stride
+        self.canvas = max(width, height) + FAR  # side of a rotated picture; square, so that all four have the same stride
         area = self.canvas**2
 
         self.codes = np.full((num_envs, self.size), WALL, np.uint8)  # [N,S]
-        self.contents = np.full((num_envs, self.size), EMPTY, np.uint8)  # [N,S] what a box hides
+        self.contents = np.full((num_envs, self.size), EMPTY, np.uint8)  # [N,S] what is inside a box
         self.home = np.arange(num_envs) * self.size  # [N] where each world starts in the flat codes
-        self.first = np.arange(num_envs) * 4 * area  # [N] and where its pictures start
+        self.first = np.arange(num_envs) * 4 * area  # [N] where its pictures start
         self.cell = self.home.copy()  # [N] where the agent is, as an index into the flat codes
         self.direction = np.zeros(num_envs, np.intp)  # [N]
         self.carried = np.full(num_envs, EMPTY, np.uint8)  # [N]
@@ -58,19 +58,19 @@ class Engine:
         self.steps = np.zeros(num_envs, np.int64)  # [N]
         self.max_steps = np.ones(num_envs, np.int64)  # [N]
         self.lanes = np.arange(num_envs)  # [N]
-        self.aim = np.zeros((num_envs, 2), np.intp)  # [N,2] of each layout, what the id's own rule asks for
-        self.changes = np.zeros(num_envs, np.int64)  # [N] grows whenever the world (not the agent) changes: plans may be stale
-        self.pictures = np.zeros((num_envs, 4 * area), "V3")  # [N,4*area] the turned pictures
-        self.clear = np.zeros((num_envs, 4, self.size), np.uint8)  # [N,4,S] bit i: light passes cell i of the row across here
+        self.aim = np.zeros((num_envs, 2), np.intp)  # [N,2] what the id's rule asks for in this layout (rules.py)
+        self.changes = np.zeros(num_envs, np.int64)  # [N] grows when the world (not the agent) changes, so that plans are renewed
+        self.pictures = np.zeros((num_envs, 4 * area), "V3")  # [N,4*area] the rotated pictures
+        self.clear = np.zeros((num_envs, 4, self.size), np.uint8)  # [N,4,S] bit i: light passes cell i of the row through here
 
         self.ahead = np.array([y * self.stride + x for x, y in DIR_TO_VEC])  # [4] one step forward
         self.right = np.roll(self.ahead, -1)  # [4] one step to the agent's right
-        self.inside = _inside(width, height)  # [H*W] the grid's own cells among the S
+        self.inside = _inside(width, height)  # [H*W] indices of the grid's cells among the S
         self.start, self.source = _turned(width, height)  # [4,S] where a view starts; [4*area] which cell a picture shows
         self.windows = self._windows()
 
     def _windows(self) -> np.ndarray:
-        """Overlapping windows on the pictures: windows[start] is one view, as 7 strips."""
+        """Overlapping windows into the pictures: windows[start] is one view, as 7 strips."""
         last = self.pictures.size - (FAR * self.canvas + FAR)
         return np.ndarray((last, VIEW), f"V{STRIP}", self.pictures, strides=(3, 3 * self.canvas))
 
@@ -78,7 +78,7 @@ class Engine:
         return {name: value for name, value in vars(self).items() if name != "windows"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """A copy's windows look at the copy's own pictures."""
+        """The windows of a copy refer to the copy's own pictures."""
         vars(self).update(state)
         self.windows = self._windows()
 
@@ -142,7 +142,7 @@ class Engine:
         return self.codes.reshape(-1).take(self.front())
 
     def observe(self, lanes: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """MiniGrid's image of these lanes, uint8 [K,7,7,3], a new array."""
+        """MiniGrid's image for these lanes, uint8 [K,7,7,3], in a new array."""
         direction, home = self.direction[lanes], self.home[lanes]
         place = direction * self.size + self.cell[lanes] - home
         view = self.windows[self.start.take(place) + self.first[lanes]]  # [K,7] strips
@@ -150,15 +150,15 @@ class Engine:
             lit = self.lit(place + 4 * home, self.ahead.take(direction))
             shown = view.view(np.uint8)
             shown &= STRIPS.take(lit.view(np.uint8).reshape(-1, 8)[:, :VIEW]).view(np.uint8)
-        view.view("V3")[:, HALF * VIEW + FAR] = SHOWN.take(self.carried[lanes])  # the agent sees what it carries where it stands
+        view.view("V3")[:, HALF * VIEW + FAR] = SHOWN.take(self.carried[lanes])  # the agent's own cell shows what it carries
         return view.view(np.uint8).reshape(-1, VIEW, VIEW, 3)
 
     def lit(self, row: np.ndarray, ahead: np.ndarray) -> np.ndarray:
-        """uint64 [K], byte i: column i of the view, bit j: its cell in row j is visible. `row` [K] indexes the flat `clear`."""
+        """Visible cells, uint64 [K]: byte i is column i of the view, its bit j is row j. `row` [K] indexes the flat `clear`."""
         clear = self.clear.reshape(-1)
         state = np.full(len(row), 1 << HALF << VIEW)  # light starts at the agent
         lit = np.zeros(len(row), np.uint64)
-        for _ in range(VIEW):  # from the agent's row to the far one
+        for _ in range(VIEW):  # from the agent's row to the farthest one
             state += clear.take(row)
             lit += lit
             lit += LIT.take(state)
@@ -167,7 +167,7 @@ class Engine:
         return lit
 
     def _touch(self, lanes: np.ndarray, actions: np.ndarray, front: np.ndarray) -> None:
-        """Pick up, drop and toggle in lanes [K] where there is something ahead to act on."""
+        """Pick up, drop or toggle in lanes [K] that have something to act on ahead."""
         codes, contents = self.codes.reshape(-1), self.contents.reshape(-1)
         there, inside = codes[front], contents[front]
         after, after_inside = there.copy(), inside.copy()
@@ -192,11 +192,11 @@ class Engine:
         self._write(lanes[changed], front[changed], there[changed], after[changed])
 
     def _write(self, lanes: np.ndarray, cells: np.ndarray, before: np.ndarray, after: np.ndarray) -> None:
-        """Put codes `after` [K] into these cells [K], wherever they are also kept."""
+        """Write codes `after` [K] to these cells [K], in all places that store them."""
         self.codes.reshape(-1)[cells] = after
         self.changes[lanes] += 1
         local = cells - self.home[lanes]
-        corner = self.start[:, local] + HALF * self.canvas + FAR  # [4,K] the cell itself, from where a view at it would start
+        corner = self.start[:, local] + HALF * self.canvas + FAR  # [4,K] the cell itself, relative to the start of its view
         self.pictures[lanes, corner] = SHOWN[after]
         darkened = CLEAR[before] != CLEAR[after]
         lanes, local = lanes[darkened, None, None], local[darkened, None, None]
@@ -204,20 +204,20 @@ class Engine:
         self.clear[lanes, turns, local - (i - HALF) * self.right[:, None]] ^= (1 << i).astype(np.uint8)  # [K,4,7]
 
 
-FULL_HANDS = len(Actions) << 8  # RULES is flat in here: [hands full?, action, code ahead]
+FULL_HANDS = len(Actions) << 8  # offset into the flat RULES, [hands full?, action, code ahead], if something is carried
 _RULES = RULES.reshape(-1)
-SHOWN = TRIPLE.reshape(-1).view("V3")  # [256] three bytes at once
+SHOWN = TRIPLE.reshape(-1).view("V3")  # [256] each triple as one item of three bytes
 ROWS = np.arange(1 << VIEW)
 REVERSED = np.array([int(f"{row:0{VIEW}b}"[::-1], 2) for row in ROWS], np.uint8)  # [128]
 _SEEN = np.repeat(ROWS[:, None] >> np.arange(VIEW) & 1, 3, axis=1).astype(bool)  # [128,21]
-STRIPS = np.where(_SEEN, 255, 0).astype(np.uint8).view(f"V{STRIP}")[:, 0]  # [128] byte mask of a column, by its visible cells
+STRIPS = np.where(_SEEN, 255, 0).astype(np.uint8).view(f"V{STRIP}")[:, 0]  # [128] a column's byte mask, by its visible cells
 
 
 def _light() -> tuple[np.ndarray, np.ndarray]:
-    """MiniGrid's process_vis for one row: for (lit << 7 | clear), the row as seen and the light that reaches the next row.
+    """MiniGrid's process_vis for one row. For (lit << 7 | clear): the visible row, and the light that reaches the next row.
 
-    Light spreads along the row to the right, then to the left, through clear cells; every clear lit cell that is not the last of
-    its pass also lights the cell beyond it and that cell's neighbour.
+    Light spreads along the row to the right, then to the left, through clear cells. Every clear lit cell, except the last of each
+    pass, also lights the cell beyond it and that cell's neighbour.
     """
     lit, clear = (grid.reshape(-1) for grid in np.meshgrid(ROWS, ROWS, indexing="ij"))
     beyond = np.zeros_like(lit)
@@ -240,13 +240,13 @@ def _inside(width: int, height: int) -> np.ndarray:
 
 
 def _turned(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """How cells map to the four turned pictures (rows run to the agent's right, columns run towards the agent).
+    """How cells map to the four rotated pictures (rows run to the agent's right, columns run towards the agent).
 
-    Returns where the view of an agent in a cell starts, [4,S], and which cell each place of the pictures shows, [4*area].
+    Returns where the view of an agent in each cell starts, [4,S], and which cell each position of the pictures shows, [4*area].
     """
     canvas = max(width, height) + FAR
     stride = width + 2 * RIM
-    start = np.zeros((4, stride * (height + 2 * RIM)), np.intp)  # cells of the rim are nobody's place and stay 0
+    start = np.zeros((4, stride * (height + 2 * RIM)), np.intp)  # 0 for cells of the rim, where no agent stands
     source = np.zeros((4, canvas, canvas), np.intp)  # cell 0 is a wall of the rim
     y, x = np.mgrid[:height, :width]
     inside = _inside(width, height).reshape(height, width)
@@ -259,11 +259,11 @@ def _turned(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rows_across(marked: np.ndarray, stride: int) -> np.ndarray:
-    """For every cell and direction, which of the 7 cells of the row across it are marked (1): uint8 [K,S] -> [K,4,S]."""
+    """For every cell and direction, which of the 7 cells of the view's row through it are marked: uint8 [K,S] -> [K,4,S]."""
     rows = np.zeros((len(marked), 4, marked.shape[1]), np.uint8)
     for direction, right in ((0, stride), (3, 1)):  # facing right, the row runs down; facing up, right; 2 and 1 mirror them
         row = marked
-        for more in (1, 2, 3):  # 1, then 2, then 4, then 7 cells from here to the right
+        for more in (1, 2, 3):  # covers 1, then 2, then 4, then 7 cells to the right
             row = row[:, : -more * right] | row[:, more * right :] << more  # [K,S-6*right] in the end
         middle = slice(HALF * right, -HALF * right)
         rows[:, direction, middle] = row

@@ -1,9 +1,9 @@
-"""The expert for ids with a rule of their own: it does one errand after the other, each by a shortest way.
+"""The expert for ids with their own rule: it does one errand after another, each by a shortest path.
 
-An errand is an action and the states in which it helps: `pickup` in front of a key, `toggle` in front of a door, `drop` in front
-of an empty cell, `done` beside a door. What stands between the agent and its target becomes an errand first: a thing in the way
-is carried off, a locked door needs its key, the key's box has to be opened. Each errand is done by a shortest way, but their
-sequence is not always the shortest.
+An errand is an action and the states in which to take it: `pickup` facing a key, `toggle` facing a door, `drop` facing an empty
+cell, `done` beside a door. Whatever blocks the path to the target becomes an errand first: an object is carried away, a locked
+door needs its key, the key's box has to be opened. Each errand takes a shortest path, but the sequence of errands is not always
+the shortest.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from envs.minigrid.engine import Engine
 from envs.minigrid.planner import ONLY, Planner, backwards, inner_cells
 from envs.minigrid.rules import Fetch, GoTo, Memory, OpenTheDoor, PickUp, PutNear, RedBlueDoors
 
-IN_THE_WAY, BEHIND_A_LOCK = 8, 30  # steps that a thing in the way and a locked door are reckoned to cost
+IN_THE_WAY, BEHIND_A_LOCK = 8, 30  # estimated cost, in steps, of an object in the way and of a locked door
 
 
 class World:
-    """What one lane looks like now. Cells are numbered without the engine's rim."""
+    """The current state of one lane. Cells are numbered without the engine's rim."""
 
     def __init__(
         self, codes: np.ndarray, contents: np.ndarray, carried: tuple[int, int], at: int, aim: tuple[int, int], width: int
     ) -> None:
         self.codes, self.contents, self.at, self.aim = codes, contents, at, aim
-        self.carried, self.in_hand = carried  # the thing, and what is in it
+        self.carried, self.in_hand = carried  # the object, and what is inside it
         self.steps = (1, width, -1, -width)
         self.free = WALKABLE[codes] & ~LAVA[codes] & inner_cells(len(codes), width)
         self.free[at] = True
-        self.gate = CLOSED_DOOR[codes]  # entered after `toggle`
-        self.fixed = False  # nothing may be carried off, and no door opened
+        self.gate = CLOSED_DOOR[codes]  # can be entered after `toggle`
+        self.fixed = False  # whether moving objects and opening doors is forbidden
 
     def leave_alone(self) -> World:
-        """Where touching anything but the target ends the episode."""
+        """For rules where touching anything but the target ends the episode."""
         self.fixed, self.gate = True, np.zeros_like(self.gate)
         return self
 
@@ -55,7 +55,7 @@ class World:
         return found
 
     def facing(self, cells: np.ndarray, reached: np.ndarray) -> np.ndarray:
-        """The states [4,cells] in which an agent that can walk there looks at one of these cells."""
+        """The reachable states [4,cells] in which the agent faces one of these cells."""
         states = np.zeros((4, len(self.codes)), bool)
         for direction, step in enumerate(self.steps):
             before = cells - step
@@ -64,7 +64,7 @@ class World:
         return states
 
     def obstacle(self, cells: np.ndarray, barred: set[int]) -> int:
-        """The first thing or locked door on a cheapest way to one of these cells; -1 without a way."""
+        """The first object or locked door on a cheapest path to one of these cells; -1 if there is none."""
         targets, queue, come_from, cost = set(cells.tolist()), [(0, self.at)], {self.at: -1}, {self.at: 0}
         codes = self.codes.tolist()
         while queue:
@@ -95,7 +95,7 @@ NOTHING = np.zeros((4, 0), bool), int(Actions.done)
 
 
 def act_on(world: World, cells: np.ndarray, action: int, barred: frozenset[int] = frozenset()) -> Errand | None:
-    """The next errand on the way to do `action` in front of one of these cells; None if it cannot be done."""
+    """The next errand needed to take `action` facing one of these cells; None if that is impossible."""
     if not len(cells):
         return None
     locked = cells[LOCKED_DOOR[world.codes[cells]]]
@@ -121,7 +121,7 @@ def act_on(world: World, cells: np.ndarray, action: int, barred: frozenset[int] 
 
 
 def _key(world: World, door: int, barred: frozenset[int]) -> Errand | None:
-    """The errand that brings the key of a locked door; None if it is at hand, NOTHING if it cannot be had."""
+    """The errand that gets the key of a locked door; None if it is carried already, NOTHING if it cannot be reached."""
     key = int(FITTING_KEY[world.codes[door]])
     if world.carried == key:
         return None
@@ -133,15 +133,15 @@ def _key(world: World, door: int, barred: frozenset[int]) -> Errand | None:
 
 
 def _put_down(world: World) -> Errand | None:
-    """`drop` where it will be in nobody's way: no door or thing beside it, and the cells around it connected without it."""
+    """`drop` where the object blocks nothing: no door or object is adjacent, and the cells around stay connected."""
     reached = world.reached()
     empty = np.flatnonzero((world.codes == EMPTY) & world.free)
     empty = empty[empty != world.at]
     width = world.steps[1]
     ring = np.array([-width - 1, -width, -width + 1, 1, width + 1, width, width - 1, -1])
-    around = empty[:, None] + ring  # [K,8] once round the cell
+    around = empty[:, None] + ring  # [K,8] the cells around, in order
     open_ring = world.free[around] | world.gate[around]
-    gaps = (open_ring & ~np.roll(open_ring, 1, axis=1)).sum(1)  # into how many parts what is around it falls
+    gaps = (open_ring & ~np.roll(open_ring, 1, axis=1)).sum(1)  # into how many parts an object would split the cells around it
     quiet = (gaps <= 1) & ~(DOOR | PORTABLE)[world.codes[around[:, 1::2]]].any(1)
     for choice in (empty[quiet], empty):
         states = world.facing(choice, reached)
@@ -191,7 +191,7 @@ def _the_right_cell(world: World) -> Errand | None:
     world.free[wrong] = False
     states = np.zeros((4, len(world.codes)), bool)
     states[:, right] = True
-    return states, int(Actions.done)  # never asked for: the episode is over there
+    return states, int(Actions.done)  # the action does not matter: the episode ends on arrival
 
 
 ERRANDS: dict[type[Engine], Callable[[World], Errand | None]] = {
@@ -203,11 +203,12 @@ ERRANDS: dict[type[Engine], Callable[[World], Errand | None]] = {
     PutNear: _put_near,
     Memory: _the_right_cell,
 }
-CELLS = {PickUp: (), OpenTheDoor: (0,), RedBlueDoors: (0, 1), Fetch: (), GoTo: (0,), PutNear: (1,), Memory: (0, 1)}  # of the aims
+# Which of each rule's aims are cells.
+CELLS = {PickUp: (), OpenTheDoor: (0,), RedBlueDoors: (0, 1), Fetch: (), GoTo: (0,), PutNear: (1,), Memory: (0, 1)}
 
 
 class ErrandPlanner(Planner):
-    """Labels every state on the way to the present errand; thinks of the next one whenever the world has changed."""
+    """Labels every state on the way to the current errand. Whenever the world changes, it chooses the next errand."""
 
     def _replan(self, engine: Engine, lane: int) -> None:
         kind, aim = type(engine), engine.aim[lane].tolist()

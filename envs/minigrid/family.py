@@ -41,7 +41,7 @@ from envs.play import ExpertPlayer, play
 from envs.spaces import Spaces
 from envs.text import VOCABULARY
 
-PLANNED = {  # classes with MiniGrid's core rules that the planner solves, and how a user knows them
+PLANNED = {  # classes with MiniGrid's core rules that the planner solves, and their ids
     rules.EmptyEnv: "MiniGrid-Empty-*",
     rules.FourRoomsEnv: "MiniGrid-FourRooms-*",
     rules.DoorKeyEnv: "MiniGrid-DoorKey-*",
@@ -54,21 +54,21 @@ PLANNED = {  # classes with MiniGrid's core rules that the planner solves, and h
 SEARCHED = {
     kind: PLANNED[kind] for kind in (rules.EmptyEnv, rules.FourRoomsEnv, rules.CrossingEnv, rules.LavaGapEnv, rules.DistShiftEnv)
 }  # worlds without doors
-WITH_ERRANDS = (  # and ids with rules of their own
+WITH_ERRANDS = (  # ids with their own rules that have an expert too
     "MiniGrid-Unlock*, MiniGrid-BlockedUnlockPickup-*, MiniGrid-KeyCorridor*, MiniGrid-ObstructedMaze-*, MiniGrid-Fetch-*, "
     "MiniGrid-GoTo*, MiniGrid-PutNear-*, MiniGrid-RedBlueDoors-*, MiniGrid-Memory*, most BabyAI-*"
 )
-EXACT = (Engine, Fetch, Memory)  # rules by which the planner's plans are the shortest
+EXACT = (Engine, Fetch, Memory)  # rules under which the planner's plans are the shortest
 LOOPED = 64  # lanes of the real MiniGrid: more are not faster
 TILE = 16  # pixels of a rendered cell
-MINIGRID_WORDS = 18  # the longest mission of MiniGrid's own, LockedRoom's
+MINIGRID_WORDS = 18  # the longest mission of MiniGrid's own ids, which is LockedRoom's
 BABYAI_WORDS = 72  # the longest sentence of BabyAI's grammar: twice "put the red ball in front of you next to ... and put ..."
-BABYAI_ERRANDS = 8  # and the most places it sends the agent to, which is what BabyAI's step limit grows with
+BABYAI_ERRANDS = 8  # the most places that such a sentence sends the agent to; BabyAI's step limit is proportional to it
 
 
 @dataclass
 class MiniGridData(DataConfig):
-    # expert: knows the whole world. searcher: knows what it has seen, and so shows how to look for the goal.
+    # expert: knows the whole world. searcher: knows only what it has seen, so it demonstrates how to look for the goal.
     EXPERTS: ClassVar[tuple[str, ...]] = ("expert", "searcher")
 
 
@@ -76,7 +76,7 @@ class MiniGridData(DataConfig):
 class Config:
     id: str = "MiniGrid-DoorKey-8x8-v0"  # any registered MiniGrid-* or BabyAI-* id; Empty-8x8 has one layout only
     max_steps: int = 0  # truncate after this many steps; 0 keeps the id's own limit (rewards depend on it)
-    straight: bool = False  # where several actions are optimal the expert walks on rather than turns; else it draws one of them
+    straight: bool = False  # among several optimal actions, prefer walking on to turning; false: draw one of them
     data: MiniGridData = field(default_factory=MiniGridData)
 
     def __post_init__(self) -> None:
@@ -85,9 +85,9 @@ class Config:
 
 
 class MiniGrid(Family):
-    """One id, configured. `batched` says whether the engine plays it, `planned` whether there is an expert."""
+    """One id with its configuration. `batched`: whether the engine plays it. `planned`: whether there is an expert."""
 
-    action_names = [action.name for action in Actions]  # noqa: RUF012  (replaces a property; nobody changes it)
+    action_names = [action.name for action in Actions]  # noqa: RUF012  (replaces a property and is never changed)
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -132,12 +132,12 @@ class MiniGrid(Family):
 
     @classmethod
     def suggested_ids(cls) -> list[str]:
-        """Those that have an expert."""
+        """The ids that have an expert."""
         patterns = [pattern for names in (*PLANNED.values(), WITH_ERRANDS) for pattern in names.split(", ")]
         return [id for id in gymnasium.registry if any(fnmatch.fnmatchcase(id, pattern) for pattern in patterns)]
 
     def make_vector(self, deal: Deal) -> MiniGridVector:
-        """A task is a layout, named by its seed."""
+        """A task is a layout, given by its seed."""
         if self.batched:
             return BatchedVector(bank(self.config.id, self.config.max_steps), deal, self.spaces)
         return LoopVector(self.config.id, self.config.max_steps, deal, self.spaces)
@@ -159,15 +159,15 @@ class MiniGrid(Family):
         return terminated & (reward > 0)
 
     def optimum(self, seeds: np.ndarray, episode: int = 0) -> Score | None:
-        """The planner's own episodes, where its plans are the shortest: the shortest episode has the highest return."""
+        """The planner's episodes, where its plans are the shortest: the shortest episode has the highest return."""
         if not self.planned or self.rules not in EXACT:
             return None
         knows_all = replace(self.config, data=replace(self.config.data, source="expert"))
         return play(ExpertPlayer(MiniGrid(knows_all)), self, seeds, 256).score
 
     def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> np.ndarray:
-        """Compares layouts. Each is made once a process: by MiniGrid in 0.05 ms (Empty) to 2 ms (BossLevel), so that the 6000
-        of a training take up to 10 s. Ids that the engine plays have most of them in the bank already; LoopVector leaves none."""
+        """Compares layouts. Making one takes MiniGrid 0.05 ms (Empty) to 2 ms (BossLevel), once per process, so the 6000 of a
+        training run take up to 10 s. For ids that the engine plays, most are in the bank already; LoopVector adds none."""
         made = bank(self.config.id, self.config.max_steps)
         known = {layout.tobytes() for layout in made.layouts(np.asarray(training))}
         return np.array([layout.tobytes() in known for layout in made.layouts(np.asarray(seeds))])
@@ -201,12 +201,12 @@ def has_expert(env: MiniGridEnv) -> bool:
 
 
 def _longest_mission(env: MiniGridEnv) -> int:
-    """In words: one length for all of MiniGrid's ids and one for BabyAI's, so that policies can be tried in other ids."""
+    """In words. One length for all of MiniGrid's ids and one for BabyAI's, so that a policy can be evaluated in other ids."""
     return BABYAI_WORDS if isinstance(env, RoomGridLevel) else MINIGRID_WORDS
 
 
 def _longest_episode(env: MiniGridEnv) -> int:
-    """Most BabyAI levels set their limit at reset, by the errands of the mission: they get the bound that no mission exceeds."""
+    """Most BabyAI levels set their step limit at reset, depending on the mission. For these, a bound for every mission."""
     if env.max_steps:
         return env.max_steps
     assert isinstance(env, RoomGridLevel)

@@ -1,8 +1,8 @@
-"""The expert: shortest plans to the goal for every state of a world at once, so that any state is labelled by a look-up.
+"""The expert: shortest plans to the goal from every state of a world at once, so labelling a state is a look-up.
 
-A state is (phase, direction, cell). Phases are what still has to happen: fetch the key, unlock its door, walk to the goal.
-Distances grow backwards from the goal, one level at a time. The states of a level are the bits of one Python integer, so that
-turning and walking backwards are shifts and a level costs some forty integer operations, whatever the size of the room.
+A state is (phase, direction, cell). The phases are: fetch the key, unlock its door, walk to the goal. The search runs backwards
+from the goal, one distance at a time. All states at one distance are the bits of one Python integer, so turning and walking
+backwards are shifts, and a level takes some forty integer operations for a room of any size.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from envs.minigrid.engine import Engine
 from envs.minigrid.vector import BatchedVector
 
 PHASES = 3
-LEFT, RIGHT, FORWARD, USE = 1, 2, 4, 8  # bits of a set of optimal actions; USE picks up or toggles, whichever fits
-ONLY = 16  # ONLY + action is the set of that action alone
+LEFT, RIGHT, FORWARD, USE = 1, 2, 4, 8  # bits of a set of optimal actions; USE means pick up or toggle, whichever applies
+ONLY = 16  # ONLY + action is the set that contains just that action
 
 
 class Planner:
-    """Labels the present state of every lane with an optimal action, whatever was executed before.
+    """Labels the current state of every lane with an optimal action, whichever actions led there.
 
-    Where several actions are optimal one is drawn by (seed, episode seed, step), so the number of lanes changes nothing; with
-    `straight`, walking on comes before turning. A state from which the goal cannot be reached is labelled `done`.
+    Among several optimal actions, one is drawn from (seed, episode seed, step), independent of the number of lanes; with
+    `straight`, walking on is preferred to turning. A state from which the goal cannot be reached is labelled `done`.
     """
 
     def __init__(self, seed: int, straight: bool = False) -> None:
@@ -34,7 +34,7 @@ class Planner:
         self.vector: BatchedVector | None = None
 
     def act(self, vector: VectorEnv) -> np.ndarray:
-        """The best action [N] in the present state of every lane."""
+        """The best action [N] in the current state of every lane."""
         vector = self._met(vector)
         engine = vector.engine
         for lane in np.flatnonzero(self.known != engine.changes).tolist():
@@ -51,7 +51,7 @@ class Planner:
         return np.where(picks_up, Actions.pickup, action)
 
     def _met(self, vector: VectorEnv) -> BatchedVector:
-        """The vector environment itself, and everything ready for it."""
+        """The unwrapped vector environment, after preparing for it if it is a new one."""
         vector = vector.unwrapped
         assert isinstance(vector, BatchedVector), "only the engine shows its state"
         if vector is not self.vector:
@@ -64,13 +64,13 @@ class Planner:
         self.vector = vector
         self.number = np.zeros(engine.size, np.intp)  # [S] the engine's cells, numbered without its rim
         self.number[engine.inside] = np.arange(cells)
-        self.known = np.full(num_envs, -1)  # [N] `engine.changes` that the plan has taken in
+        self.known = np.full(num_envs, -1)  # [N] the `engine.changes` for which each plan was made
         self.plans: list[Plan | None] = [None] * num_envs
         self.phase = np.zeros(num_envs, np.intp)  # [N]
         self.best = np.zeros((num_envs, PHASES, 4, cells), np.uint8)  # [N,phase,direction,cell] sets of optimal actions
 
     def _replan(self, engine: Engine, lane: int) -> None:
-        """The world has changed: as planned, then the plan goes on with its next phase; otherwise plan anew."""
+        """The world has changed. If the plan's current errand was done, go on to its next phase; otherwise make a new plan."""
         codes, carried, plan = self._world(engine, lane), int(engine.carried[lane]), self.plans[lane]
         one_change = engine.changes[lane] == self.known[lane] + 1
         if plan is not None and one_change and plan.fulfilled(int(self.phase[lane]), codes, carried):
@@ -81,14 +81,14 @@ class Planner:
         self.best[lane, : len(plan.best)] = plan.best
 
     def _world(self, engine: Engine, lane: int) -> np.ndarray:
-        """The codes of a lane's cells, the goal among them."""
+        """The codes of a lane's cells, with the goal."""
         return engine.codes[lane, engine.inside]
 
 
 class Plan:
     """The optimal actions in every state of one world: `best` [phases,4,cells].
 
-    Exact for worlds with at most one locked door and one thing to carry, with any number of closed doors.
+    Exact for worlds with at most one locked door and one portable object, and any number of closed doors.
     """
 
     def __init__(self, codes: np.ndarray, carried: int, width: int) -> None:
@@ -100,7 +100,7 @@ class Plan:
         for phase, errand in enumerate(self.errands):
             free[phase + 1 :, errand] = True  # the key is gone, the door is open
         if not self.errands and carried == EMPTY:
-            gate |= PORTABLE[codes]  # a key in the way; hands are empty and nothing else needs them
+            gate |= PORTABLE[codes]  # an object in the way can be picked up: the hands are empty and not needed for anything else
         goal = np.broadcast_to(GOAL[codes], (phases, 4, cells))
         self.best = backwards(free, gate, goal, self.errands, width)
 
@@ -112,7 +112,7 @@ class Plan:
 
 
 def _errands(codes: np.ndarray, carried: int) -> tuple[list[int], int]:
-    """The cells of what must be picked up or unlocked, in order, and the key (a code) that this is about."""
+    """The cells of the key and the door to be picked up and unlocked, in order, and the key's code."""
     for door in np.flatnonzero(LOCKED_DOOR[codes]).tolist():
         key = int(FITTING_KEY[codes[door]])
         if carried == key:
@@ -124,33 +124,33 @@ def _errands(codes: np.ndarray, carried: int) -> tuple[list[int], int]:
 
 
 def inner_cells(cells: int, width: int) -> np.ndarray:
-    """The cells [cells] that are not on the outer wall. Nobody walks there, so that no shift of states wraps around."""
+    """The cells [cells] that are not part of the outer wall. Agents never stand there, so shifts of states never wrap."""
     y, x = np.divmod(np.arange(cells), width)
     return (x > 0) & (x < width - 1) & (y > 0) & (y < cells // width - 1)
 
 
 def backwards(free: np.ndarray, gate: np.ndarray, goal: np.ndarray, errands: list[int], width: int) -> np.ndarray:
-    """Breadth-first from the states `goal` [phases,4,cells]; returns the sets of optimal actions [phases,4,cells].
+    """Breadth-first search from the states `goal` [phases,4,cells]; returns the sets of optimal actions [phases,4,cells].
 
-    Bit (phase * 4 + direction) * cells + cell of an integer is a state. A gate is entered two levels late: USE, then FORWARD.
+    Bit (phase * 4 + direction) * cells + cell of an integer is a state. Entering a gate takes two levels: USE, then FORWARD.
     """
     phases, cells = free.shape
     facing_right, facing_down, facing_left, facing_up = _facing(phases, cells)
     not_right, not_up = ~facing_right, ~facing_up
-    errand = 0  # states in which USE does the phase's errand
+    errand = 0  # states in which USE completes the phase's errand
     for phase, cell in enumerate(errands):
         for direction, step in enumerate((1, width, -1, -width)):
             errand |= 1 << ((phase * 4 + direction) * cells + cell - step)
 
     def behind(states: int) -> int:
-        """Where an agent came from that has just walked into these states."""
+        """The states from which walking forward leads into these states."""
         right, down = (states & facing_right) >> 1, (states & facing_down) >> width
         return right | down | (states & facing_left) << 1 | (states & facing_up) << width
 
     goal_bits = _bits(goal)
     free_bits, gate_bits, unseen = (_bits(np.repeat(cells[:, None], 4, axis=1)) for cells in (free, gate, free | gate))
     unseen &= ~goal_bits
-    level, before = goal_bits, 0  # states at this distance from the goal, and at one less
+    level, before = goal_bits, 0  # states at the current distance from the goal, and at one less
     found = [0, 0, 0, 0]  # states where each action is optimal
     wrap = 3 * cells
     while level or before:
@@ -190,7 +190,7 @@ MEMBERS = np.array([members + [0] * (4 - len(members)) for members in _SETS])  #
 
 
 def uniform(seed: int, episodes: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """A number in [0, 1) for each (seed, episode seed, step): SplitMix64's finaliser, the same for any number of lanes."""
+    """A number in [0, 1) for each (seed, episode seed, step), by SplitMix64's finaliser, independent of the number of lanes."""
     x = np.array([seed], np.uint64) * np.uint64(0xD6E8FEB86659FD93)
     x = (x + episodes.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15) + steps.astype(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F)
     x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)

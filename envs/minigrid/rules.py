@@ -1,7 +1,7 @@
-"""What an id adds to MiniGrid's core rules: when an episode is won, and when it is over.
+"""What an id adds to MiniGrid's core rules: when an episode is won, and when it ends.
 
-One subclass of the engine for each rule; RULES says which of MiniGrid's classes it stands for. A rule reads two numbers from each
-layout, its aims: the code of a thing, or a cell as the engine counts them.
+Each rule is a subclass of the engine; RULES maps MiniGrid's classes to them. A rule reads two numbers from each layout, its aims:
+the code of an object, or a cell in the engine's numbering.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from envs.minigrid.engine import RIM, VIEW, Engine
 
 
 def rules_of(env: MiniGridEnv) -> type[Engine] | None:
-    """The engine that plays by this environment's rules; None if there is none."""
+    """The engine that implements this environment's rules; None if there is none."""
     kind = type(env)
     core = all(getattr(kind, name) is getattr(MiniGridEnv, name) for name in ("gen_obs", "gen_obs_grid", "_reward"))
     author = next(parent for parent in kind.__mro__ if "step" in vars(parent))
@@ -27,7 +27,7 @@ def rules_of(env: MiniGridEnv) -> type[Engine] | None:
 
 
 class OpenTheDoor(Engine):
-    """Unlock: the one door is open."""
+    """Unlock: won when its only door is open."""
 
     @staticmethod
     def aims(env: Any) -> tuple[int, int]:
@@ -39,7 +39,7 @@ class OpenTheDoor(Engine):
 
 
 class PickUp(Engine):
-    """UnlockPickup, BlockedUnlockPickup, KeyCorridor, ObstructedMaze: one thing, of which there is no second."""
+    """UnlockPickup, BlockedUnlockPickup, KeyCorridor, ObstructedMaze: won when the target, which is unique, is carried."""
 
     @staticmethod
     def aims(env: Any) -> tuple[int, int]:
@@ -51,7 +51,7 @@ class PickUp(Engine):
 
 
 class Fetch(Engine):
-    """Fetch: a thing of this kind and colour; any other that is picked up ends the episode."""
+    """Fetch: won when an object of this kind and colour is carried; picking up any other ends the episode."""
 
     @staticmethod
     def aims(env: Any) -> tuple[int, int]:
@@ -62,7 +62,7 @@ class Fetch(Engine):
 
 
 class GoTo(Engine):
-    """GoToDoor, GoToObject: `done` beside the target; `done` elsewhere, or `toggle` anywhere, ends the episode."""
+    """GoToDoor, GoToObject: won by `done` beside the target; `done` elsewhere, or `toggle` anywhere, ends the episode."""
 
     @staticmethod
     def aims(env: Any) -> tuple[int, int]:
@@ -75,9 +75,9 @@ class GoTo(Engine):
 
 
 class PutNear(Engine):
-    """PutNear: the thing is dropped next to where another one was at first.
+    """PutNear: won when the object is dropped next to where another object was at the start.
 
-    Any other drop, and any other thing that is picked up, ends the episode.
+    Any other drop, and picking up any other object, ends the episode.
     """
 
     @staticmethod
@@ -94,7 +94,7 @@ class PutNear(Engine):
 
 
 class RedBlueDoors(Engine):
-    """RedBlueDoors: the blue door is opened while the red one is open; opened before it, it ends the episode."""
+    """RedBlueDoors: won when the blue door is opened while the red one is open; opening it earlier ends the episode."""
 
     @staticmethod
     def aims(env: Any) -> tuple[int, int]:
@@ -107,7 +107,7 @@ class RedBlueDoors(Engine):
 
 
 class Memory(Engine):
-    """Memory: one of two cells is right. There `pickup` is another `toggle`."""
+    """Memory: won in the right one of two cells; the wrong one ends the episode. `pickup` acts as `toggle` here."""
 
     @staticmethod
     def aims(env: Any) -> tuple[int, int]:
@@ -138,7 +138,7 @@ RULES: dict[type, type[Engine]] = {
 
 
 def _cell(env: MiniGridEnv, position: tuple[int, int]) -> int:
-    """A cell as the engine counts those of one world."""
+    """A cell in the engine's numbering of one world."""
     x, y = position
     return int((y + RIM) * (env.width + 2 * RIM) + x + RIM)
 

@@ -1,10 +1,10 @@
-"""An expert that has to search: it knows only what it has seen in this episode, and searches until it sees the goal.
+"""An expert that has to search: it knows only what it has seen in the current episode.
 
-It walks to where the most unseen cells would come into view for the fewest steps, and by a shortest way to the goal once that is
-seen. Its demonstrations show what to do when the goal is not in view. Those of a planner that knows the goal do not: from them
-a policy cannot learn where to look, only where goals often are.
+It walks to where the most unseen cells per step would come into view, and takes a shortest path to the goal once it has seen it.
+Its demonstrations show what to do when the goal is not in view. Those of a planner that knows the goal do not: from them a policy
+can learn only where goals often are, not where to look.
 
-For worlds in which nothing needs to be opened or carried. All lanes are searched at once, in NumPy.
+It works in worlds where nothing needs to be opened or carried. All lanes are searched at once, in NumPy.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from envs.minigrid.engine import FAR, HALF, LIT, ONWARD, VIEW, Engine, rows_acro
 from envs.minigrid.planner import FORWARD, LEFT, MEMBERS, RIGHT, SIZE, uniform
 from envs.minigrid.vector import BatchedVector
 
-TOGETHER = 128  # lanes whose ways are searched at once: few enough for the cache
+TOGETHER = 128  # lanes searched at once: few enough for the CPU's cache
 SEEN = np.packbits(LIT.view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")[:, 0]  # [16384] bit i: cell i of the row is seen
 COUNT = np.array([row.bit_count() for row in range(1 << VIEW)], np.uint8)  # [128]
 
 
 class Searcher:
-    """Where several actions are equally good one is drawn by (seed, episode seed, step); with `straight`, walking on comes first.
-    It must be called in every step of an episode, or it misses what is seen there."""
+    """Among several equally good actions, one is drawn from (seed, episode seed, step); with `straight`, walking on is preferred.
+    It must be called at every step of an episode, or it misses observations."""
 
     def __init__(self, seed: int, straight: bool = False) -> None:
         self.seed, self.straight = seed, straight
         self.vector: BatchedVector | None = None
 
     def act(self, vector: VectorEnv) -> np.ndarray:
-        """The next action [N] of every lane; `done` where nothing is left to look at."""
+        """The next action [N] of every lane; `done` where nothing is left to explore."""
         vector = vector.unwrapped
         assert isinstance(vector, BatchedVector), "only the engine shows its state"
         engine = vector.engine
@@ -53,7 +53,7 @@ class Searcher:
         return MEMBERS[best, (draw * SIZE[best]).astype(np.intp)]
 
     def _look(self, engine: Engine) -> None:
-        """Remember the cells that are in view now."""
+        """Remember the cells that are currently in view."""
         local, direction = engine.cell - engine.home, engine.direction
         ahead, right = engine.ahead[direction], engine.right[direction]  # [N]
         i, j = np.arange(VIEW) - HALF, np.arange(VIEW)
@@ -85,8 +85,8 @@ class Searcher:
 
 
 def _ways(free: np.ndarray, at: np.ndarray, direction: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Breadth-first from the agents' states: the distance [K,4,C] of every state, -1 out of reach, and the set of first actions
-    that lead there by a shortest way."""
+    """Breadth-first search from the agents' states. Returns the distance [K,4,C] of every state, -1 if unreachable, and the set
+    of first actions of the shortest paths to it."""
     lanes = np.arange(len(free))
     distance = np.full((len(free), 4, free.shape[1]), -1, np.int16)
     distance[lanes, direction, at] = 0
@@ -102,7 +102,7 @@ def _ways(free: np.ndarray, at: np.ndarray, direction: np.ndarray, width: int) -
         first |= level
         distance[level != 0] = number
         after = np.roll(level, 1, axis=1) | np.roll(level, -1, axis=1)
-        for side, step in enumerate(steps):  # nobody walks on the outer wall, so that no shift wraps around
+        for side, step in enumerate(steps):  # no agent walks on the outer wall, so shifts never wrap around
             after[:, side] |= np.roll(level[:, side], step, axis=1) & open_cells
         level = np.where(distance < 0, after, 0).astype(np.uint8)
     return distance, first
@@ -111,7 +111,7 @@ def _ways(free: np.ndarray, at: np.ndarray, direction: np.ndarray, width: int) -
 def _gain(
     engine: Engine, codes: np.ndarray, seen: np.ndarray, lane: np.ndarray, direction: np.ndarray, cell: np.ndarray
 ) -> np.ndarray:
-    """How many unseen cells [M] would come into view in these states, if all that is unseen were clear."""
+    """How many unseen cells [M] would come into view in these states, assuming that unseen cells are clear."""
     unseen = rows_across((~seen).view(np.uint8), engine.stride).reshape(-1)
     clear = rows_across((CLEAR[codes] | ~seen).view(np.uint8), engine.stride).reshape(-1)
     row = (lane * 4 + direction) * engine.size + cell

@@ -1,6 +1,6 @@
-"""Vector environments over MiniGrid ids: the batched engine where it knows the rules, real MiniGrid stepped in a loop elsewhere.
+"""Vector environments for MiniGrid ids: the batched engine where it knows the rules, else real MiniGrid stepped in a loop.
 
-Each fills in how to load, retire, play and observe lanes.
+Each implements how to load, retire, play and observe lanes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from envs.vector import DealtVector, Observation, Outcome
 
 
 class MiniGridVector(DealtVector):
-    """What both kinds share: layouts are dealt, and missions are shown as tokens."""
+    """Shared by both kinds: layouts are dealt, and missions are shown as tokens."""
 
     def __init__(self, deal: Deal, spaces: Spaces) -> None:
         super().__init__(deal, spaces)
@@ -45,7 +45,7 @@ class MiniGridVector(DealtVector):
         raise NotImplementedError
 
     def _retire(self, lanes: np.ndarray) -> None:
-        """These lanes will never be done again."""
+        """Make these lanes idle: they never end an episode again."""
         raise NotImplementedError
 
 
@@ -64,10 +64,10 @@ class BatchedVector(MiniGridVector):
             self.missions[lane] = self.bank.missions[mission]
 
     def _retire(self, lanes: np.ndarray) -> None:
-        self.engine.max_steps[lanes] = np.iinfo(np.int64).max  # the action `done` never ends an episode either
+        self.engine.max_steps[lanes] = np.iinfo(np.int64).max  # never truncated; `_play` hides how `done` ends them
 
     def _play(self, actions: np.ndarray) -> Outcome:
-        idle = self.episode < 0  # `done` ends an episode in some ids, and a lane that was solved last stays solved
+        idle = self.episode < 0  # their outcomes are hidden: `done` ends an episode in some ids, and a solved state stays solved
         reward, terminated, truncated = self.engine.step(np.where(idle, Actions.done, actions))
         return np.where(idle, 0.0, reward), terminated & ~idle, truncated
 
@@ -86,14 +86,14 @@ class LoopVector(MiniGridVector):
         self.envs = [simulator(id) for _ in range(self.num_envs)]
         self._grid = np.zeros((self.num_envs, *spaces.observation["grid"].shape), np.uint8)  # type: ignore[misc]
         self._direction = np.zeros(self.num_envs, np.int64)
-        self.actions = np.zeros(self.num_envs, np.intp)  # [N] those of the last step, which BabyAI's bot asks for
+        self.actions = np.zeros(self.num_envs, np.intp)  # [N] the last actions, which BabyAI's bot needs
 
     def _load(self, lanes: np.ndarray, layouts: np.ndarray) -> None:
         for lane, seed in zip(lanes.tolist(), layouts.tolist(), strict=True):
             self._see(lane, reset(self.envs[lane], seed, self.max_steps))
 
     def _retire(self, lanes: np.ndarray) -> None:
-        pass  # `_play` passes over lanes without an episode
+        pass  # `_play` skips lanes without an episode
 
     def _play(self, actions: np.ndarray) -> Outcome:
         reward = np.zeros(self.num_envs)

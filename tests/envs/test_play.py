@@ -15,9 +15,9 @@ from trainers.evaluate import episodes
 class Breaks(ExpertPlayer):
     """The expert, but for the third episode, in whose second step it has no answer."""
 
-    def act(self, observation, lanes, episode, moment):
-        action = super().act(observation, lanes, episode, moment).copy()
-        action[(episode == 2) & (moment == 1)] = np.nan
+    def act(self, observation, lanes, episode, step_index):
+        action = super().act(observation, lanes, episode, step_index).copy()
+        action[(episode == 2) & (step_index == 1)] = np.nan
         return action
 
 

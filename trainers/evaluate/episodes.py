@@ -92,7 +92,7 @@ def first_plans(
     vector = family.vector(len(seeds), seeds=seeds)
     observation = {name: torch.from_numpy(value).to(device) for name, value in vector.reset()[0].items()}
     vector.close()
-    noise = Noise(fold(seed, Purpose.ACTING), 0, torch.arange(len(seeds), device=device))  # as PolicyPlayer's at moment 0
+    noise = Noise(fold(seed, Purpose.ACTING), 0, torch.arange(len(seeds), device=device))  # as PolicyPlayer draws at step 0
     rounds = policy.rounds(observation, noise, config.decode[0] == "greedy")
     return None if rounds is None else rounds.cpu().numpy()
 

@@ -38,24 +38,24 @@ class PolicyPlayer:
         self.memory = {name: value.clone() for name, value in self.fresh.items()}
 
     @torch.inference_mode()
-    def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, step_index: np.ndarray) -> np.ndarray:
         if self.captured:
             size = max(SMALLEST, 1 << (len(lanes) - 1).bit_length())
-            numbers = {"lane": lanes, "episode": episode, "moment": moment}
+            numbers = {"lane": lanes, "episode": episode, "step_index": step_index}
             inputs = {name: torch.from_numpy(filled(value, size)) for name, value in numbers.items()}
             inputs["lane"][len(lanes) :] = self.lanes
             seen = {name: torch.from_numpy(filled(value, size)) for name, value in observation.items()}
             whole = {"observation": seen, **inputs}
             action = self.captured.run(size, pinned(whole) if self.device.type == "cuda" else whole)
             return action[: len(lanes)].cpu().numpy()
-        lane, row, when = (torch.from_numpy(x).to(self.device) for x in (lanes, episode, moment))
+        lane, row, when = (torch.from_numpy(x).to(self.device) for x in (lanes, episode, step_index))
         seen = {name: torch.from_numpy(value).to(self.device) for name, value in observation.items()}
         begins, everywhere = lane[when == 0], len(lane) == self.lanes
         for name, value in self.memory.items():
             value[begins] = self.fresh[name][begins]
         # Frames that a policy remembers are large: while every lane plays, nothing of the memory is copied.
         memory = dict(self.memory) if everywhere else {name: value[lane] for name, value in self.memory.items()}
-        # A draw belongs to an episode and a moment in it, not to the lane that happens to play it.
+        # A draw belongs to an episode and a step of it, not to the lane that happens to play it.
         action, memory = self.policy.act(seen, memory, Noise(self.seed, when, row), self.greedy)
         for name, value in memory.items():
             if everywhere:
@@ -67,12 +67,12 @@ class PolicyPlayer:
     @torch.inference_mode()
     def act_captured(self, inputs: Batch, number: int) -> torch.Tensor:
         """The same without a question to the device: every shape is that of the inputs, and memory stays where it is."""
-        lane, begins = inputs["lane"], inputs["moment"] == 0
+        lane, begins = inputs["lane"], inputs["step_index"] == 0
         memory = {}
         for name, value in self.memory.items():
             kept = value[lane]
             memory[name] = torch.where(begins.view(-1, *[1] * (kept.dim() - 1)), self.fresh[name][lane], kept)
-        noise = Noise(self.seed, inputs["moment"], inputs["episode"])
+        noise = Noise(self.seed, inputs["step_index"], inputs["episode"])
         action, memory = self.policy.act(inputs["observation"], memory, noise, self.greedy)
         for name, value in memory.items():
             self.memory[name].index_copy_(0, lane, value)
@@ -95,6 +95,6 @@ class RandomPlayer:
     def start(self, vector: VectorEnv) -> None:
         pass
 
-    def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, moment: np.ndarray) -> np.ndarray:
-        noise = Noise(self.seed, torch.from_numpy(moment), torch.from_numpy(episode))
+    def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, step_index: np.ndarray) -> np.ndarray:
+        noise = Noise(self.seed, torch.from_numpy(step_index), torch.from_numpy(episode))
         return random_actions(self.space, noise.uniform(*(self.space.shape or ())).numpy())

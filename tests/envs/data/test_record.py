@@ -21,7 +21,7 @@ BOX = spaces.Box(np.array([-1, 0], np.float32), np.array([1, 5], np.float32))
 
 
 class Walks(VectorEnv):
-    """An episode lasts 1 + seed mod 4 steps and shows its seed and its moment; solved if `info` says so."""
+    """An episode lasts 1 + seed mod 4 steps and shows its seed and its step; solved if `info` says so."""
 
     def __init__(self, deal: Deal, spaces: Spaces):
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -29,20 +29,20 @@ class Walks(VectorEnv):
         self.single_action_space, self.action_space = spaces.action, batch_space(spaces.action, deal.num_envs)
 
     def reset(self, *, seed=None, options=None):
-        self.moment = np.zeros(self.num_envs, np.int64)
+        self.step_index = np.zeros(self.num_envs, np.int64)
         self.hand = self.deal.next(np.arange(self.num_envs))
         self.alive = self.hand.episode >= 0
         return self.seen(), {"episode_index": self.hand.episode}
 
     def seen(self):
-        state = np.stack([self.hand.seed % 1000 / 7, self.moment / 3], 1).astype(np.float32)
-        image = np.broadcast_to((self.moment % 2)[:, None, None, None], (self.num_envs, 84, 84, 3)).astype(np.uint8)
+        state = np.stack([self.hand.seed % 1000 / 7, self.step_index / 3], 1).astype(np.float32)
+        image = np.broadcast_to((self.step_index % 2)[:, None, None, None], (self.num_envs, 84, 84, 3)).astype(np.uint8)
         return {"state": state, "image": image}
 
     def step(self, actions):
         assert all(action in self.single_action_space for action in actions[self.alive])
-        self.moment = self.moment + 1
-        terminated = self.alive & (self.moment > self.hand.seed % 4)
+        self.step_index = self.step_index + 1
+        terminated = self.alive & (self.step_index > self.hand.seed % 4)
         self.alive = self.alive & ~terminated
         episode = np.where(self.alive, self.hand.episode, -1)
         info = {"episode_index": episode, "is_success": terminated & (self.hand.seed % 2 == 0)}
@@ -55,8 +55,8 @@ class Expert:
 
     def act(self, vector):
         if isinstance(self.action, spaces.Discrete):
-            return vector.moment % 2
-        return np.stack([vector.moment / 8, vector.hand.seed % 4], 1)  # float64, as scripts like to
+            return vector.step_index % 2
+        return np.stack([vector.step_index / 8, vector.hand.seed % 4], 1)  # float64, as scripts like to
 
 
 class WalksFamily(Family):
@@ -97,10 +97,10 @@ def test_episodes_are_recorded_whole_and_in_order(tmp_path, action, noise):
     data = dataset(WalksFamily(action), replace(DATA, noise=noise), "train", tmp_path)
     lengths = 1 + np.arange(10) % 4
     assert np.array_equal(data.ends, np.cumsum(lengths))
-    seed, moment = np.repeat(np.arange(10), lengths), np.arange(len(data)) - np.repeat(data.starts, lengths)
-    assert np.array_equal(data.observations["state"], np.stack([seed / 7, moment / 3], 1).astype(np.float32))
-    assert np.array_equal(data.observations["image"][:, 0, 0, 0], moment % 2)
-    label = moment % 2 if isinstance(action, spaces.Discrete) else np.stack([moment / 8, seed % 4], 1)
+    seed, step_index = np.repeat(np.arange(10), lengths), np.arange(len(data)) - np.repeat(data.starts, lengths)
+    assert np.array_equal(data.observations["state"], np.stack([seed / 7, step_index / 3], 1).astype(np.float32))
+    assert np.array_equal(data.observations["image"][:, 0, 0, 0], step_index % 2)
+    label = step_index % 2 if isinstance(action, spaces.Discrete) else np.stack([step_index / 8, seed % 4], 1)
     assert np.array_equal(data.columns["action"], label) and data.columns["action"].dtype == action.dtype
     assert data.meta["expert"] == {"success": 0.5, "return": lengths.mean()}
     assert ("executed_action" in data.columns) == bool(noise)
@@ -137,7 +137,7 @@ def test_float_rows_are_told_apart(monkeypatch, block):
 
 
 def test_a_floor_counts_what_is_seen_of_a_window(tmp_path):
-    """The action is the moment modulo 2, and so is the image; the state tells every seed and moment apart, so it occurs once."""
+    """The action is the step modulo 2, and so is the image. Every state occurs once, since it shows the seed and the step."""
     windows = Windows(dataset(WalksFamily(spaces.Discrete(4)), DATA, "train", tmp_path), Window())
     image, whole = statistics.floor(windows, ["image"]), statistics.floor(windows)
     assert image.known and image.entropy == pytest.approx(0) and image.chance == pytest.approx(np.log(4))

@@ -51,7 +51,7 @@ def test_a_step_and_acting_ask_nothing(request_for: Callable, data_dir: Path, po
     player.fresh = made.start(9, CPU)
     player.memory = {name: value.clone() for name, value in player.fresh.items()}
     seen = {name: value[:, -1] for name, value in source.cut(inputs)["observation"].items()}
-    lanes = {"lane": torch.arange(8), "episode": torch.arange(8), "moment": torch.zeros(8, dtype=torch.long)}
+    lanes = {"lane": torch.arange(8), "episode": torch.arange(8), "step_index": torch.zeros(8, dtype=torch.long)}
     with NoQuestions():
         player.act_captured({"observation": seen, **lanes}, 0)
 
