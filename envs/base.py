@@ -56,6 +56,7 @@ class Family:
     max_lanes: int | None = None  # the most lanes that an evaluation plays at once, for simulators that need much time or memory
     record_batch: int = 1024  # episodes recorded at once; part of the dataset's address; fewer where a lane needs much memory
     task_period: int = 1  # episodes of a task after which its goals repeat
+    tasks_in_turn: int = 1  # neighbouring episode seeds that are of different tasks, in a family that plays several by turns
 
     @property
     def adapter(self) -> Adapter:
@@ -150,6 +151,10 @@ class Family:
     def random_return(self, seeds: np.ndarray, episode: int = 0) -> np.ndarray | None:
         """The exact expected return [E] of random play, if it can be computed. For tasks: on episode `episode` of each."""
         return None
+
+    def groups(self, seeds: np.ndarray) -> dict[str, list[str]]:
+        """Ways to divide these episodes [E] into groups whose success is reported too: {"task": [the task of each episode]}."""
+        return {}
 
     def task_names(self, seeds: np.ndarray) -> list[str]:
         """A name for the hidden part of each seed's task. Equal names mean equal tasks."""

@@ -10,12 +10,18 @@ import numpy as np
 
 VOCABULARY = 256  # a token is a byte: adding words to the list changes no space and no embedding
 BUCKETS = 8  # unknown words share the tokens 1..8, so that an unknown mission still differs from none; 0 is padding
-# Every word of a MiniGrid or BabyAI mission, from token 9 on. Datasets and checkpoints store these numbers: only ever append.
+# Every word of a mission, from token 9 on: of MiniGrid and BabyAI, of Push, and of Meta-World. Datasets and checkpoints store
+# these numbers: only ever append.
 _WORDS = (
     ", a after and at avoid ball behind blue box door end fetch find from front get go goal green grey hallway in key lava "
     "left matching maze must near next object of on open opening pick purple put reach red right room rooms square the then "
     "to traverse unlock up use yellow you your "
-    "cube target push move slide bring onto block"
+    "cube target push move slide bring onto block "
+    "above again around away back bar basket basketball bin bolt button by close coffee cup cylinder dial disc down drag drawer "
+    "drive drop edge faucet fit forward glass grasp gripper hammer hand handle hit hold hole hoop insert into it its kick knob "
+    "lever lid lift lock machine mug nail net now nut off one orange other out over peg place plate plug press puck pull raise "
+    "remove ring rotate run safe shelf shut side sideways soccer stick straight sweep switch table take tap thermos through "
+    "throw touch turn turning twist under unplug upwards using wall wide window with"
 )
 WORDS = _WORDS.split()
 TOKEN = {word: index for index, word in enumerate(WORDS, start=1 + BUCKETS)}

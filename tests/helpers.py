@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,19 @@ IN_CONTEXT = {
     "compressed_ad": ("policy.length=24", "policy.blocks=[8,12]", "policy.block=9", "policy.latents=4"),
 }
 NO_EXPERT = ("gym",)  # environments in which one learns from somebody's recorded episodes only
+PACKAGES = {"metaworld": "metaworld", "push": "pybullet"}  # what environments need that have an extra of their own
+
+
+def missing_extra(env: str) -> str | None:
+    """The reason to skip a test that needs this environment; None if it is there."""
+    there = env not in PACKAGES or importlib.util.find_spec(PACKAGES[env])
+    return None if there else f"needs pip install 'iolaus[{env}]'"
+
+
 HISTORIES = {
     "minigrid": ("env.data.source=annealed_expert", "env.max_steps=20"),
     "toy": ("env.data.source=annealed_expert",),
+    "metaworld": ("env.data.source=annealed_expert", "env.tasks=[push-v3,reach-v3]", "env.max_steps=20"),
     "push": ("env.data.source=annealed_expert", "env.image=false", "env.max_steps=20"),
 }
 # What a command line of tests/toy.py needs beside `env=toy`.

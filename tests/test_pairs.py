@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.util
 import json
 import os
 import signal
@@ -14,14 +13,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers import IN_CONTEXT, NO_EXPERT, ROOT, options, pair
+from helpers import IN_CONTEXT, NO_EXPERT, ROOT, missing_extra, options, pair
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TINY = (
     *("trainer.max_steps=2", "trainer.batch_size=16", "trainer.log_every=1", "trainer.eval_every=1", "trainer.eval_episodes=2"),
     *("eval.episodes=3", "eval.episodes_per_task=3", "eval.media=1", "env.data.episodes=20", "env.data.val_episodes=4"),
 )
-SHORT_EPISODES = {"minigrid": ("env.max_steps=20",), "push": ("env.max_steps=10", "env.image_size=32")}
+SHORT_EPISODES = {
+    "metaworld": ("env.max_steps=10", "env.tasks=[push-v3,reach-v3]"),
+    "minigrid": ("env.max_steps=20",),
+    "push": ("env.max_steps=10", "env.image_size=32"),
+}
 
 
 def run_folder(here: Path) -> Path:
@@ -33,7 +36,7 @@ def pairs() -> Iterator:
     """Every pair; every day only each policy where it belongs (tests/policies/test_contract.py makes and trains them all)."""
     for policy in options("policy"):
         for env in options("env"):
-            if env in NO_EXPERT or (env == "push" and importlib.util.find_spec("pybullet") is None):
+            if env in NO_EXPERT or missing_extra(env):
                 continue
             home = "darkroom" if policy in IN_CONTEXT else "minigrid"
             yield pytest.param(policy, env, marks=() if env == home else pytest.mark.slow)

@@ -7,8 +7,8 @@
     burst    dart in bursts of 2 to 5 steps that push to one side, 6 to 13 steps apart. Between bursts the expert's own actions
              lead back, which gives whole chunks of actions that were executed as labelled
 
-With several joined by +, the episode's seed chooses one for each episode. The noise is a function of the data's seed, the
-episode's seed and the step.
+With several joined by +, the episode's seed chooses one for each episode; where tasks take turns, so that every task has all
+of them. The noise is a function of the data's seed, the episode's seed and the step.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ LEAST = 1 / 7  # smallest standard deviation of a burst, as a share of the amoun
 class Noise:
     """Draws the noise of the episodes `seeds` [E], of up to `max_steps` steps each."""
 
-    def __init__(self, data: DataConfig, space: spaces.Space, seeds: np.ndarray, max_steps: int):
+    def __init__(self, data: DataConfig, space: spaces.Space, seeds: np.ndarray, max_steps: int, tasks_in_turn: int = 1):
         kinds, shape = data.noise_kind.split("+"), (max_steps, *(space.shape or ()))
         self.space = space
         self.kept = np.ones((len(seeds), max_steps), bool)  # where the label is kept; elsewhere `added` replaces it
         self.added = np.zeros((len(seeds), *shape), space.dtype)
         for episode, seed in enumerate(seeds.tolist()):
             random = np.random.Generator(np.random.Philox(key=[data.seed, seed]))
-            match kinds[seed % len(kinds)]:
+            match kinds[seed // tasks_in_turn % len(kinds)]:
                 case "uniform":
                     self.kept[episode] = random.random(max_steps) >= data.noise
                     drawn = random_actions(space, random.random(shape))

@@ -129,7 +129,7 @@ def _play(family: Family, data: DataConfig, seeds: np.ndarray, finished: Callabl
     lanes = min(len(seeds), family.max_lanes or len(seeds))
     vector, expert = family.vector(lanes, seeds=seeds), family.expert()
     wanderer = family.wanderer() if data.detours else None
-    noise = Noise(data, family.spaces.action, seeds, family.max_steps) if data.noise else None
+    noise = Noise(data, family.spaces.action, seeds, family.max_steps, family.tasks_in_turn) if data.noise else None
     columns: dict[str, list[np.ndarray]] = {}
     played: list[np.ndarray] = []
     success, returns = np.zeros(len(seeds), bool), np.zeros(len(seeds))

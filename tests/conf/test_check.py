@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import re
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 import pytest
 import yaml
+from helpers import missing_extra
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
@@ -66,14 +66,13 @@ def dotted(values: dict[str, Any], path: str = "") -> Iterator[str]:
 
 def beside(choice: str) -> list[str]:
     """What an option does not go without."""
-    if choice == "env=push":
-        needs_bullet("env=push")
+    needs_extra(choice)
     return ["env=darkroom"] if choice in ("policy=ad", "policy=compressed_ad") else []
 
 
-def needs_bullet(env: str) -> None:
-    if env == "env=push" and importlib.util.find_spec("pybullet") is None:
-        pytest.skip("needs pip install 'iolaus[push]'")
+def needs_extra(choice: str) -> None:
+    if sentence := missing_extra(choice.removeprefix("env=")):
+        pytest.skip(sentence)
 
 
 def section_of(choice: str) -> str:
@@ -111,7 +110,7 @@ def runs_of(recipe: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_run_of_a_recipe_is_typed(ask: Ask, recipe: str) -> None:
-    needs_bullet(f"env={compose('config', [recipe], return_hydra_config=True).hydra.runtime.choices.env}")
+    needs_extra(f"env={compose('config', [recipe], return_hydra_config=True).hydra.runtime.choices.env}")
     for overrides in runs_of(recipe):
         ask(*overrides)
 

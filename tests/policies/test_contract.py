@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from helpers import CONTINUOUS_TOY, NO_EXPERT, options, pair
+from helpers import CONTINUOUS_TOY, NO_EXPERT, PACKAGES, options, pair
 
 from conf.checkpoint import write_manifest
 from conf.errors import BadRequest
@@ -36,7 +36,7 @@ class Setting(NamedTuple):
 # (policy, environment) -> words of the sentence that refuses them. Any other refusal is a fault.
 REFUSED: dict[tuple[str, str], str] = {}
 # The toy is held to the same promises as what it stands for: images, a state vector and continuous actions.
-ENVIRONMENTS = ["toy", *(env for env in options("env") if env not in ("push", *NO_EXPERT))]
+ENVIRONMENTS = ["toy", *(env for env in options("env") if env not in (*PACKAGES, *NO_EXPERT))]
 PAIRS = [(policy, env) for policy in options("policy") for env in ENVIRONMENTS]
 
 

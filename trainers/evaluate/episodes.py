@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Group
 from rich.table import Table
 
 from envs.base import Family, Score
@@ -62,6 +63,7 @@ def evaluate(
         "scores": {name: summary(score, within) for name, score in scores.items()},
         # A mean over seen and unseen layouts could hide a policy that learned the seen ones by heart.
         "unseen_in_training": summary(select(scores[config.decode[0]], ~seen), within) if seen.any() and not seen.all() else None,
+        "groups": by_group(family.groups(seeds), scores),
         "per_episode": {
             "seen_in_training": seen,
             **{n: by_episode(score) for n, score in scores.items()},
@@ -142,8 +144,37 @@ def summary(score: Score, within: Sequence[int] = ()) -> dict[str, Any]:
     }
 
 
+def by_group(groups: dict[str, list[str]], scores: dict[str, Score]) -> dict[str, dict[str, Any]]:
+    """{way to divide the episodes: {group: {"episodes": ..., player: its success, or its return where no success is known}}}."""
+    found: dict[str, dict[str, Any]] = {}
+    for division, labels in groups.items():
+        for label in dict.fromkeys(labels):
+            mine = np.array(labels) == label
+            means = {
+                name: float((score.returns if score.success is None else score.success)[mine].mean())
+                for name, score in scores.items()
+            }
+            found.setdefault(division, {})[label] = {"episodes": int(mine.sum()), **means}
+    return found
+
+
 def solved_in(solved: np.ndarray, lengths: np.ndarray, within: Sequence[int]) -> dict[str, float]:
     return {str(steps): float((solved & (lengths <= steps)).mean()) for steps in within}
+
+
+def tables(record: dict[str, Any], headline: str) -> Group:
+    """The scores of all episodes, and then of every group of them."""
+    return Group(table(record, headline), *(_groups(name, found) for name, found in record["groups"].items()))
+
+
+def _groups(division: str, groups: dict[str, dict[str, Any]]) -> Table:
+    players = [name for name in next(iter(groups.values())) if name != "episodes"]
+    shown = Table(title=f"by {division}", title_justify="left")
+    for name in ("", "episodes", *players):
+        shown.add_column(name, justify="right" if name else "left")
+    for label, found in groups.items():
+        shown.add_row(label, str(found["episodes"]), *(f"{found[name]:.3f}" for name in players))
+    return shown
 
 
 def table(record: dict[str, Any], headline: str) -> Table:
@@ -173,4 +204,4 @@ def table(record: dict[str, Any], headline: str) -> Table:
     return shown
 
 
-EVALUATOR = Evaluator(("success", "return"), evaluate, validate, table)
+EVALUATOR = Evaluator(("success", "return"), evaluate, validate, tables)

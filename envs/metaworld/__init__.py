@@ -1,0 +1,3 @@
+from envs.metaworld.family import Config, MetaWorld
+
+__all__ = ["Config", "MetaWorld"]

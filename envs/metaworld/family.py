@@ -1,0 +1,109 @@
+"""Meta-World (Yu et al. 2019, arXiv 1910.10897): a robot arm on MuJoCo and fifty tasks, each with a scripted expert.
+
+An episode is one task with its own places of the object and the goal, and an instruction that says which task it is. It ends with
+success, as in the package's own evaluation. Places of val and test episodes never occur in training.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+
+from envs.base import Family, Needs
+from envs.deal import Deal
+from envs.metaworld.config import Config
+from envs.metaworld.language import WORDS
+from envs.metaworld.tasks import CLASS_OF
+from envs.processes import ProcessVector
+from envs.spaces import Spaces
+from envs.text import VOCABULARY
+
+VERSION = 1  # of how episodes begin and are worded; a change makes every dataset anew
+LANES = 16  # at least: more make nothing faster, because a core plays one at a time
+STATE = 39  # the gripper and up to two things now (18), the same a step earlier (18), and the goal (3)
+BLOCKS = 8  # episodes of each lane that are recorded at once
+
+
+class MetaWorld(Family):
+    def __init__(self, config: Config) -> None:
+        self.config, self.names = config, config.names
+        self.max_steps = config.max_steps
+        # Episode k is of task k modulo their number. With so many lanes a lane always plays the same task, and its environment
+        # is made once.
+        self.tasks_in_turn = len(self.names)
+        self.max_lanes = self.tasks_in_turn * -(-LANES // self.tasks_in_turn)
+        self.record_batch = BLOCKS * self.max_lanes
+        modalities: dict[str, spaces.Space] = {
+            "state": spaces.Box(-np.inf, np.inf, (STATE,), np.float32),
+            "mission": spaces.Box(0, VOCABULARY - 1, (WORDS,), np.uint8),
+        }
+        self.spaces = Spaces(spaces.Dict(modalities), spaces.Box(-1, 1, (4,), np.float32))
+
+    @classmethod
+    def accepts(cls, config: Config, needs: Needs = "play") -> str | None:
+        if importlib.util.find_spec("metaworld") is None:
+            return (
+                "env=metaworld needs Meta-World: pip install 'iolaus[metaworld]' (in a checkout: pip install -e '.[metaworld]')."
+            )
+        return super().accepts(config, needs)
+
+    def make_vector(self, deal: Deal) -> ProcessVector:
+        """A task is one of the fifty, and where its things lie."""
+        return ProcessVector(partial(simulator, self.config), deal, self.spaces, self.config.num_workers)
+
+    def unobserved(self) -> MetaWorld:
+        return MetaWorld(replace(self.config, image=False))
+
+    def expert(self) -> Expert:
+        return Expert()
+
+    def success(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+        return terminated
+
+    def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> np.ndarray:
+        """Places are real numbers: other seeds, other episodes."""
+        return np.isin(seeds, training)
+
+    def task_names(self, seeds: np.ndarray) -> list[str]:
+        return [f"{self.names[seed % len(self.names)]} {seed}" for seed in seeds.tolist()]
+
+    def groups(self, seeds: np.ndarray) -> dict[str, list[str]]:
+        names = [self.names[seed % len(self.names)] for seed in seeds.tolist()]
+        return {"difficulty": [CLASS_OF[name] for name in names], "task": names} if len(self.names) > 1 else {}
+
+    def signature(self) -> dict[str, Any]:
+        config = self.config
+        told = {"instruction": config.instruction} if config.instruction != "right" else {}
+        packages = {name: version(name) for name in ("metaworld", "mujoco")}
+        tasks = config.tasks if isinstance(config.tasks, str) else "some"
+        return {
+            "id": f"metaworld-{tasks}",
+            "tasks": self.names,
+            "max_steps": config.max_steps,
+            **told,
+            **packages,
+            "version": VERSION,
+        }
+
+
+class Expert:
+    """The package's scripted experts, asked where the simulators are."""
+
+    def act(self, vector: VectorEnv) -> np.ndarray:
+        assert isinstance(vector, ProcessVector)
+        idle = np.zeros(4, np.float32)
+        return np.stack([idle if action is None else action for action in vector.call("expert")])
+
+
+def simulator(config: Config) -> Any:
+    """Made where it plays, so that nothing but that needs MuJoCo."""
+    from envs.metaworld.simulator import Simulator
+
+    return Simulator(config)
