@@ -72,9 +72,9 @@ class CompressedAD(HistoryPolicy):
             self.place = nn.Parameter(torch.randn(longest, width))
             self.recall = Attention(width, config.heads)
 
-    def compress(self, latents: Tensor, block: Tensor) -> Tensor:
+    def compress(self, latents: Tensor, block: Tensor, turn: Tensor | None = None) -> Tensor:
         """The latents [B, L, d] after a block [B, b, d]."""
-        read = self.compressor(torch.cat([latents + self.slot, block], dim=1), None)
+        read = self.compressor(torch.cat([latents + self.slot, block], dim=1), None, turn)
         return read[:, : self.config.latents]
 
     def compressions(self, slot: np.ndarray) -> np.ndarray:
@@ -106,8 +106,9 @@ class CompressedAD(HistoryPolicy):
         count = blocks.shape[1]
         if not self.config.depth:
             latents = [self.blank.expand(len(blocks), -1, -1)]
+            turn = self.compressor.turn(self.config.latents + blocks.shape[2])
             for block in blocks[:, :-1].unbind(1):
-                latents.append(self.compress(latents[-1], block))
+                latents.append(self.compress(latents[-1], block, turn))
             return torch.stack(latents, dim=1)
         found = self.blank.expand(*blocks.shape[:2], -1, -1)
         for _ in range(min(self.config.depth, count - 1)):  # all blocks at once: each round adds one more block of the past

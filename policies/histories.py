@@ -21,6 +21,7 @@ from policies import encoders
 from policies.actions import Tokens, choose, refuse
 from policies.actions.tokens import check_bins
 from policies.base import Batch, Loss, Memory, Policy, Window, check_temperature
+from policies.nets import Table
 from policies.noise import Noise
 
 SPREAD = 0.5  # standard deviation of what is added to an observation's token, which has 1
@@ -72,9 +73,9 @@ class StepTokens(nn.Module):
         self.encoder = encoders.Encoder(config.encoder, spaces.observation, width)
         joined = self.encoder.tokens * self.encoder.width
         self.merge = nn.Identity() if joined == width else nn.Linear(joined, width)
-        self.action = nn.Embedding(actions.per_action * actions.values, width)  # a table for each token of an action
-        self.reward = nn.Embedding(3, width)  # the reward's sign, because every environment has its own units
-        self.first = nn.Embedding(2, width)
+        self.action = Table(actions.per_action * actions.values, width)  # a table for each token of an action
+        self.reward = Table(3, width)  # the reward's sign, because every environment has its own units
+        self.first = Table(2, width)
         for table in (self.action, self.reward, self.first):
             nn.init.normal_(table.weight, std=SPREAD)
 

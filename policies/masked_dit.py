@@ -171,11 +171,13 @@ class MaskedDiT(PlanningPolicy):
         ways, slots = self.config.corruptions, plan.shape[1]
         ended = batch["ended"].repeat_interleave(self.tokens.per_action, dim=1)
         plan, counted, ended = (x.repeat_interleave(ways, dim=0) for x in (plan, counted, ended))  # [B * ways, slots]
-        time = noise.uniform(ways).flatten()  # [B * ways]
-        hidden = noise.uniform(ways, slots).flatten(0, 1) < mask_ratio(time)[:, None]
+        # One draw for the time, the slots that it hides, and the choice of one slot: a GPU counts kernels.
+        drawn = noise.uniform(ways * (1 + 2 * slots)).split((ways, ways * slots, ways * slots), dim=1)
+        time, hides, chooses = drawn[0].flatten(), *(x.reshape(-1, slots) for x in drawn[1:])  # [B * ways], [B * ways, slots]
+        hidden = hides < mask_ratio(time)[:, None]
         # A plan with nothing hidden has no target (alone, its loss would be 0/0): hide one of its slots.
         idle = ~(hidden & counted).any(1)
-        one = torch.where(counted, noise.uniform(ways, slots).flatten(0, 1), -1.0).argmax(1, keepdim=True)
+        one = torch.where(counted, chooses, -1.0).argmax(1, keepdim=True)
         hidden = hidden.scatter(1, one, hidden.gather(1, one) | idle[:, None])
         # PAD reveals where the plan ends, so it is shown only together with END. Slots after a truncation are always hidden.
         shows_end = ((plan == self.END) & ~hidden).any(1, keepdim=True)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+MOST_ROWS = 512  # of a table whose gradient is a matrix product
+
 
 def sinusoidal_embedding(time: Tensor, width: int) -> Tensor:
     """`time` in [0, 1] -> [B, width]: sines and cosines at geometric frequencies, as a transformer's positions."""
@@ -17,6 +19,23 @@ def sinusoidal_embedding(time: Tensor, width: int) -> Tensor:
     frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=time.device) / half)  # [half]
     angle = 1000.0 * time[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+class Table(nn.Embedding):
+    """An embedding with few rows, each of which is read often. On a GPU its gradient is a matrix product: the kernels that add up
+    each row's gradients in a fixed order sort the indices first, which can take longer than the rest of the step."""
+
+    def forward(self, index: Tensor) -> Tensor:
+        if not index.is_cuda or self.num_embeddings > MOST_ROWS:
+            return super().forward(index)
+        with torch.autocast("cuda", enabled=False):  # a row is read as it is
+            return rows_by_product(self.weight, index)
+
+
+def rows_by_product(weight: Tensor, index: Tensor) -> Tensor:
+    """weight[index], as a product with a matrix of zeros and ones."""
+    chosen = index[..., None] == torch.arange(len(weight), device=index.device)
+    return chosen.to(weight.dtype) @ weight
 
 
 class Attention(nn.Module):

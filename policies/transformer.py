@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from policies.base import Memory
 
-CHUNK = 64  # queries per attention call, so that most of the masked keys are skipped
+CHUNK = 64  # queries per attention call on a CPU, so that most of the masked keys are skipped
 SLOWEST = 1000.0  # steps of the slowest rotation, so that positions hundreds of steps apart differ
 
 
@@ -78,14 +78,19 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, feedforward, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, reach: int | None) -> Tensor:
-        """x [B, T, d]; each step sees itself and the `reach` - 1 before it, or (None) all steps see each other."""
+    def forward(self, x: Tensor, reach: int | None, turn: Tensor | None = None) -> Tensor:
+        """x [B, T, d]; each step sees itself and the `reach` - 1 before it, or (None) all steps see each other. `turn` is
+        `self.turn(T)`, for callers that ask many times."""
         steps = x.shape[1]
-        turn = rotation(torch.arange(steps, device=x.device), self.rate)
+        turn = self.turn(steps) if turn is None else turn
         bands = None if reach is None else banded(steps, reach, x.device)
         for block in self.blocks:
             x, _, _ = block(x, turn, bands)
         return self.norm(x)
+
+    def turn(self, steps: int) -> Tensor:
+        """By how much each of the positions 0 ... steps - 1 is rotated."""
+        return rotation(torch.arange(steps, device=self.rate.device), self.rate)
 
     def start(self, lanes: int, capacity: int, device: torch.device) -> Memory:
         """An empty cache of the last `capacity` steps."""
@@ -100,7 +105,7 @@ class Transformer(nn.Module):
     def prefill(self, x: Tensor, memory: Memory, lanes: Tensor) -> None:
         """Start the caches of `lanes` with the steps x [len(lanes), T, d]."""
         steps = x.shape[1]
-        turn = rotation(torch.arange(steps, device=x.device), self.rate)
+        turn = self.turn(steps)
         bands = banded(steps, steps, x.device)
         memory["empty"][lanes] = torch.where(torch.arange(memory["empty"].shape[2], device=x.device) < steps, 0.0, -torch.inf)
         for layer, block in enumerate(self.blocks):
@@ -124,10 +129,11 @@ Band = tuple[slice, slice, Tensor]  # which queries, which keys, and what is add
 
 
 def banded(steps: int, reach: int, device: torch.device) -> list[Band]:
-    """Queries in chunks, each with the keys that any query of the chunk may see."""
-    bands = []
-    for begin in range(0, steps, CHUNK):
-        end, least = min(begin + CHUNK, steps), max(0, begin - reach + 1)
+    """Queries in chunks, each with the keys that any query of the chunk may see. On a GPU, one chunk: more kernels would take
+    longer than the masked keys do."""
+    bands, chunk = [], CHUNK if device.type == "cpu" else steps
+    for begin in range(0, steps, chunk):
+        end, least = min(begin + chunk, steps), max(0, begin - reach + 1)
         back = torch.arange(begin, end, device=device)[:, None] - torch.arange(least, end, device=device)
         mask = torch.zeros(back.shape, device=device).masked_fill((back < 0) | (back >= reach), -torch.inf)
         bands.append((slice(begin, end), slice(least, end), mask))

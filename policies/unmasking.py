@@ -82,7 +82,7 @@ class Unmasking:
     def _possible(self, tokens: Tensor, logits: Tensor) -> Tensor:
         """A plan is never empty, and never ends in the middle of an action or before a slot that has been committed."""
         never_ends = _any_behind(tokens <= self.end)
-        never_ends[:, 0] = True
+        never_ends[:, 0].fill_(True)
         never_ends |= torch.arange(logits.shape[1], device=logits.device) % self.per_action > 0
         is_end = torch.arange(logits.shape[-1], device=logits.device) >= self.end
         return logits.masked_fill(never_ends[..., None] & is_end, -torch.inf)
@@ -96,7 +96,7 @@ class Unmasking:
         # targets in training, would be committed first.
         ends_here = torch.where(tokens == self.mask, chance[..., self.end :].sum(-1), (tokens >= self.end).float())
         reached = (1 - ends_here).cumprod(1).roll(1, dims=1)
-        reached[:, 0] = 1
+        reached[:, 0].fill_(1)
         certainty = chance.gather(-1, proposal[..., None])[..., 0] * reached
         if self.order == "annealed" and not greedy:
             scale = ANNEALING * (1 - (index + 1) / len(self.left))

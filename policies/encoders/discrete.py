@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 from gymnasium import spaces
-from torch import Tensor, nn
+from torch import Tensor
 
 from policies.encoders.config import Config
 from policies.encoders.part import Part
+from policies.nets import Table
 
 
 class Choice(Part):
@@ -17,7 +18,7 @@ class Choice(Part):
 
     def __init__(self, config: Config, space: spaces.Discrete, width: int):
         super().__init__(config, space, width)
-        self.embedding = nn.Embedding(int(space.n), width)
+        self.embedding = Table(int(space.n), width)
 
     def forward(self, choice: Tensor) -> Tensor:  # [B]
         return self.embedding(choice.long())[:, None]
@@ -33,7 +34,7 @@ class Position(Part):
         super().__init__(config, space, width)
         sizes = torch.from_numpy(space.high.astype(int) + 1)
         self.register_buffer("first", sizes.cumsum(0) - sizes, persistent=False)  # first row of each coordinate in the table
-        self.coordinate = nn.Embedding(int(sizes.sum()), width)
+        self.coordinate = Table(int(sizes.sum()), width)
 
     def forward(self, position: Tensor) -> Tensor:  # [B, coordinates] uint8
         return self.coordinate(position.long() + self.first).sum(1, keepdim=True)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from policies.encoders.config import Config
 from policies.encoders.part import Part
+from policies.nets import Table
 
 
 class GridMLP(Part):
@@ -23,7 +24,7 @@ class GridMLP(Part):
         super().__init__(config, space, width)
         self.tokens, cells = config.grid_tokens, space.shape[0] * space.shape[1]
         self.sizes = [int(high) + 1 for high in space.high.max(axis=(0, 1))]  # values of each channel: object, colour, state
-        self.code = nn.Embedding(math.prod(self.sizes), config.grid_embedding)
+        self.code = Table(math.prod(self.sizes), config.grid_embedding)
         self.inward = nn.Linear(cells * config.grid_embedding, config.grid_hidden)
         self.mix = nn.Linear(config.grid_hidden, config.grid_hidden)
         self.outward = nn.Linear(config.grid_hidden, self.tokens * width)
@@ -33,8 +34,9 @@ class GridMLP(Part):
         number = grid[..., -1].int()  # [B, w, h]
         for channel in range(len(self.sizes) - 2, -1, -1):
             number = number * self.sizes[channel] + grid[..., channel]
-        # Not self.code(number): on a CPU the gradient of an embedding takes five times as long as that of a selection.
-        embedded = self.code.weight.index_select(0, number.flatten().long())  # [B * w * h, grid_embedding]
+        number = number.flatten().long()
+        # On a CPU the gradient of an embedding takes five times as long as that of a selection.
+        embedded = self.code(number) if number.is_cuda else self.code.weight.index_select(0, number)  # [B*w*h, grid_embedding]
         x = F.gelu(self.inward(embedded.view(len(grid), self.inward.in_features)))
         x = x + F.gelu(self.mix(x))
         return self.outward(x).unflatten(-1, (self.tokens, -1))  # [B, tokens, width]

@@ -21,7 +21,14 @@ from trainers.loop.source import Source
 from trainers.loop.step import Step
 
 CPU = torch.device("cpu")
-QUESTIONS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal.default")  # the host waits for their answers
+QUESTIONS = (
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "unique",
+    "equal.default",
+    "lift_fresh",
+)  # the host waits for their answers, or copies
 
 
 class NoQuestions(TorchDispatchMode):
@@ -52,8 +59,9 @@ def test_a_step_and_acting_ask_nothing(request_for: Callable, data_dir: Path, po
     player.memory = {name: value.clone() for name, value in player.fresh.items()}
     seen = {name: value[:, -1] for name, value in source.cut(inputs)["observation"].items()}
     lanes = {"lane": torch.arange(8), "episode": torch.arange(8), "step_index": torch.zeros(8, dtype=torch.long)}
-    with NoQuestions():
-        player.act_captured({"observation": seen, **lanes}, 0)
+    for player.greedy in (False, True):
+        with NoQuestions():
+            player.act_captured({"observation": seen, **lanes}, 0)
 
 
 def test_why_a_step_is_not_captured():
