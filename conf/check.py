@@ -243,6 +243,8 @@ def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: T
         if path is not None:
             fit.refuse_misfit(targets["policy"], Path(path), sections["policy"], spaces, made)
     if top.mode in ("train", "health"):
+        if sentence := targets["trainer"].accepts(sections["trainer"], made, targets["policy"]):
+            raise BadRequest(sentence)
         fit.refuse_too_large(targets["policy"], sections["policy"], spaces)
     learners = sections["env"].data.learners
     if sections["eval"].primed and all(made.lanes_per_learner(source) > 1 for source in learners):

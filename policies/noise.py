@@ -50,6 +50,7 @@ class Purpose(IntEnum):
     RANDOM_PLAY = 5
     HEALTH = 6
     SHARED = 7
+    CORRECTION = 8
 
 
 def shared_uniform(seed: int, step: int) -> float:

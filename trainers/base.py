@@ -13,11 +13,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from conf.errors import BadRequest
-from envs.base import Score
+from envs.base import Family, Score
 from envs.data.statistics import Floor
 from envs.data.windows import Windows
 from policies.base import Batch, Policy
@@ -63,6 +64,7 @@ class Run:
     play: Callable[[Policy], Score] | None = None  # the val episodes, played by a policy
     judged_by: tuple[str, ...] = ("success", "return")  # what of the played episodes chooses `best`, before the loss
     hopeless: Hopeless | None = None  # asked at each validation: a search may stop the run
+    family: Family | None = None  # for trainers that play
     floor: Floor | None = None  # entropy of the next action given a window, where it can be counted
 
 
@@ -84,6 +86,11 @@ class Trainer(ABC):
         self.state = State(self.source.fingerprint, torch.get_num_threads())
         self.saved = -1  # the step of the newest checkpoint
         self.pruned = False  # a search does not want the rest of it
+
+    @classmethod
+    def accepts(cls, config: Any, family: Family, policy: type[Policy]) -> str | None:
+        """A sentence if it cannot train such a policy in this environment, else None."""
+        return None
 
     @abstractmethod
     def make_source(self) -> Source:
@@ -139,8 +146,10 @@ class Trainer(ABC):
 
     def advance(self) -> None:
         """One step, and what is recorded of it."""
-        step, began = self.state.step, time.perf_counter()
-        self.source.prepare(step, self.step.acting)
+        step = self.state.step
+        if added := self.source.prepare(0 if self.config.overfit else step, self.step.acting):
+            self.journal.records.scalars(step, added)
+        began = time.perf_counter()
         self.step.take(self.source.inputs(0 if self.config.overfit else step), step)
         self.state.step_seconds += time.perf_counter() - began
         self.state.step = step + 1

@@ -50,6 +50,7 @@ def build_trainer(
         play=play if request.trainer.eval_episodes else None,
         judged_by=evaluator_of(policy).judged_by,
         hopeless=hopeless,
+        family=family,
         floor=floor,
     )
     return request.targets["trainer"](request.trainer, policy, windows, held_out, run)

@@ -33,7 +33,7 @@ def refuse_unfit(columns: dict[str, np.ndarray], known: Spaces, steps: int) -> N
     }
     action = known.action.shape or (), known.action.dtype
     expected |= {"action": action, "executed_action": action}
-    expected |= dict.fromkeys(("terminated", "truncated"), ((), np.dtype(bool)))
+    expected |= dict.fromkeys(("terminated", "truncated", "expert_drives"), ((), np.dtype(bool)))
     expected |= dict.fromkeys(("reward", "logp"), ((), np.dtype(np.float32)))
     expected |= dict.fromkeys(("episode_ends", "history_ends"), ((), np.dtype(np.int64)))
     expected["episode_hashes"] = (), np.dtype(np.uint64)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,10 +17,17 @@ from envs.data.config import DataConfig
 from envs.data.histories import record_histories
 from envs.data.noise import Noise
 from envs.data.store import OBSERVATION, Dataset, Writer
-from envs.play import Observation, Progress, steps, succeeded
+from envs.play import Observation, Player, Progress, steps, succeeded
 
 FORMAT = 3  # version of the folder's layout; raising it records every dataset again
 BLOCK = 1 << 29  # most bytes of episodes held in memory, if each is as long as allowed
+
+
+class Takeover(NamedTuple):
+    """A learner drives the first steps of each episode. Then the expert takes over, and drives to the episode's end."""
+
+    learner: Player  # `episode` is given as the episode's seed, so that its draws do not depend on how episodes are dealt
+    after: Callable[[np.ndarray], np.ndarray]  # episode seeds [E] -> how many steps [E] the learner drives
 
 
 def dataset(
@@ -40,7 +47,7 @@ def dataset(
         elif data.learners:
             record_histories(family, data, recipe, seeds, length, batch(family), folder, progress)
         else:
-            _record(family, data, recipe, seeds, folder, progress)
+            record_episodes(family, data, recipe, seeds, folder, progress)
 
     return Dataset(obtain(root, _name(family, split, recipe), make, waiting))
 
@@ -74,20 +81,28 @@ def _plan(family: Family, data: DataConfig, split: str) -> tuple[dict[str, Any],
     return recipe, seeds, length
 
 
-def _record(
-    family: Family, data: DataConfig, recipe: dict[str, Any], seeds: np.ndarray, folder: Path, progress: Progress
+def record_episodes(
+    family: Family,
+    data: DataConfig,
+    recipe: dict[str, Any],
+    seeds: np.ndarray,
+    folder: Path,
+    progress: Progress,
+    takeover: Takeover | None = None,
 ) -> None:
+    """Play the episodes `seeds` and write them, block by block. Each step is labelled with the expert's action."""
     began = time.perf_counter()
-    successes, returns = [], []
+    scores: list[dict[str, np.ndarray]] = []
     with Writer(folder) as writer:
         for start in range(0, len(seeds), batch(family)):
-            block = _play(family, data, seeds[start : start + batch(family)], partial(_advance, progress, start, len(seeds)))
+            advance = partial(_advance, progress, start, len(seeds))
+            block = _play(family, data, seeds[start : start + batch(family)], advance, takeover)
             lengths = block.pop("length")
-            successes.append(block.pop("success"))
-            returns.append(block.pop("return"))
+            scores.append({name: block.pop(name) for name in ("success", "return", "unaided")})
             writer.append_episodes(block, lengths)
         writer.close()
         seconds = time.perf_counter() - began
+        score = {name: np.concatenate([part[name] for part in scores]) for name in scores[0]}
         writer.finish(
             {
                 "recipe": recipe,
@@ -95,9 +110,10 @@ def _record(
                 "episodes": len(seeds),
                 "seconds": seconds,
                 "expert": {
-                    "success": float(np.concatenate(successes).mean()) if family.has_success else None,
-                    "return": float(np.concatenate(returns).mean()),
+                    "success": float(score["success"].mean()) if family.has_success else None,
+                    "return": float(score["return"].mean()),
                 },
+                **({"unaided": float(score["unaided"].mean())} if takeover else {}),
             }
         )
 
@@ -123,13 +139,19 @@ def _advance(progress: Progress, before: int, total: int, done: int) -> None:
     progress(before + done, total)
 
 
-def _play(family: Family, data: DataConfig, seeds: np.ndarray, finished: Callable[[int], None]) -> dict[str, np.ndarray]:
-    """Play the episodes `seeds`. Returns the columns, episode by episode, and each episode's length, return and success.
-    `finished` is told how many episodes are done."""
+def _play(
+    family: Family, data: DataConfig, seeds: np.ndarray, finished: Callable[[int], None], takeover: Takeover | None
+) -> dict[str, np.ndarray]:
+    """Play the episodes `seeds`. Returns the columns, episode by episode, and each episode's length, return, success, and whether
+    it was solved `unaided`, before the expert took over. `finished` is told how many episodes are done."""
     lanes = min(len(seeds), family.max_lanes or len(seeds))
     vector, expert = family.vector(lanes, seeds=seeds), family.expert()
     wanderer = family.wanderer() if data.detours else None
     noise = Noise(data, family.spaces.action, seeds, family.max_steps, family.tasks_in_turn) if data.noise else None
+    unaided = np.zeros(len(seeds), np.int64)  # [E] steps that the learner drives
+    if takeover:
+        takeover.learner.start(vector)
+        unaided = takeover.after(seeds)
     columns: dict[str, list[np.ndarray]] = {}
     played: list[np.ndarray] = []
     success, returns = np.zeros(len(seeds), bool), np.zeros(len(seeds))
@@ -149,13 +171,22 @@ def _play(family: Family, data: DataConfig, seeds: np.ndarray, finished: Callabl
             executed = np.where(astray >= 0, astray, label).astype(label.dtype)
         if noise:
             executed[playing] = noise.executed(executed[playing], episode[playing], step_index[playing])
+        if takeover:
+            by_learner = playing & (step_index < unaided[episode])
+            keep({"expert_drives": ~by_learner}, playing)
+            if by_learner.any():
+                lanes = np.flatnonzero(by_learner)
+                seen = {name: column[lanes] for name, column in observation.items()}
+                chosen = takeover.learner.act(seen, lanes, seeds[episode[lanes]], step_index[lanes])
+                finite = np.isfinite(chosen).reshape(len(lanes), -1).all(1)  # in place of one that is not, the expert's
+                executed[lanes[finite]] = chosen[finite]
         return executed
 
     for step in steps(vector, act):
         playing = step.episode >= 0
         keep({OBSERVATION + name: value for name, value in step.observation.items()}, playing)
         keep({"reward": step.reward.astype(np.float32), "terminated": step.terminated, "truncated": step.truncated}, playing)
-        if data.noise or data.detours:
+        if data.noise or data.detours or takeover:
             keep({"executed_action": step.action}, playing)
         played.append(step.episode[playing])
         success[played[-1]] |= succeeded(family, step)[playing]
@@ -167,4 +198,5 @@ def _play(family: Family, data: DataConfig, seeds: np.ndarray, finished: Callabl
     row = np.empty(len(episode), np.int64)  # the row of each of these steps once they are sorted by episode
     row[np.argsort(episode, kind="stable")] = np.arange(len(episode))
     block = {name: _ordered(columns.pop(name), row) for name in list(columns)}
-    return block | {"length": np.bincount(episode, minlength=len(seeds)), "return": returns, "success": success}
+    length = np.bincount(episode, minlength=len(seeds))
+    return block | {"length": length, "return": returns, "success": success, "unaided": success & (length <= unaided)}

@@ -2,6 +2,7 @@
 
     observation.<modality>.npy  action.npy  reward.npy  terminated.npy  truncated.npy    one row per step
     executed_action.npy         only where it can differ from the label `action`
+    expert_drives.npy           only where an expert took over from a learner: whether the expert acted in this step
     logp.npy                    only from learners: the log-probability of the action under its source, NaN where unknown
     episode_ends.npy            one row per episode: one past the index of its last step
     episode_hashes.npy          one row per episode: equal for equal episodes

@@ -13,7 +13,7 @@ from envs.darkroom import Config, DarkRoom
 from envs.darkroom.family import Data
 from envs.darkroom.rules import room_optimum, room_random
 from envs.play import ExpertPlayer, play
-from trainers.evaluate.final import recorded_seeds
+from trainers.evaluate.final import episode_seeds
 from trainers.evaluate.rollout import RandomPlayer
 
 GAMES = ["room", "key_to_door", "recall"]
@@ -155,7 +155,7 @@ def test_splits_share_no_goal(game: str):
 def test_tasks_that_a_short_training_never_showed_are_unseen():
     place = DarkRoom(Config(data=Data(episodes=120, episodes_per_history=40)))
     seeds = place.seeds("train", 65)
-    assert place.seen_in_training(seeds, recorded_seeds(place)).sum() == 3, "three histories are three goals"
+    assert place.seen_in_training(seeds, episode_seeds(place, {})).sum() == 3, "three histories are three goals"
 
 
 def test_returned_arrays_are_never_written_again():

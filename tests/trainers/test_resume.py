@@ -34,6 +34,7 @@ ARGUMENTS = (
 
 TOY = ("--config-dir", str(ROOT / "tests/toy_conf"), "trusted_packages=[toy]")
 WITH_IMAGES = ("act", "bc_gru", "bc_mlp")  # whose convolutions and continuous actions have a state of their own, in the toy
+DAGGER = ("trainer=dagger", "trainer.episodes=20")
 
 # The state that a resume could lose is not the same under every option.
 OPTIONS = {"bc_mlp": ("trainer.accumulate=2", "trainer.ema=0"), "masked_dit": ("logger=tensorboard",)}
@@ -76,10 +77,21 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("policy", "env"), [*((name, "minigrid") for name in options("policy")), *((name, "toy") for name in WITH_IMAGES)]
+    ("policy", "env", "trainer"),
+    [
+        *((name, "minigrid", ()) for name in options("policy")),
+        *((name, "toy", ()) for name in WITH_IMAGES),
+        *((name, env, DAGGER) for name, env in (("bc_gru", "minigrid"), ("act", "toy"))),
+    ],
 )
-def test_killed_and_resumed_is_the_run_that_was_not(here: Path, policy: str, env: str):
-    extra = (*pair(policy, env), "trainer.schedule.name=plateau", "trainer.schedule.patience=1", *OPTIONS.get(policy, ()))
+def test_killed_and_resumed_is_the_run_that_was_not(here: Path, policy: str, env: str, trainer: tuple[str, ...]):
+    extra = (
+        *trainer,
+        *pair(policy, env),
+        "trainer.schedule.name=plateau",
+        "trainer.schedule.patience=1",
+        *OPTIONS.get(policy, ()),
+    )
     finish(here, "whole", *extra)
     # Killed again and again: after the first checkpoint, then at moments that nobody chose, saving and validating included.
     kills, chance = 0, random.Random(policy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 from conf.build import build
 from conf.check import Request
 from envs.base import Family
+from envs.data.config import EPISODES_PER_DATA_SEED
 from policies.base import Policy
 from trainers.evaluate import episodes, in_context
 from trainers.evaluate.base import Evaluator
@@ -66,14 +68,19 @@ def evaluate_and_report(
 def training_seeds(request: Request, family: Family) -> np.ndarray | None:
     """The episodes (of histories: the tasks) that the policy was trained on, or None if that was in another environment."""
     if request.mode == "train":
-        return recorded_seeds(family)
-    trained = yaml.safe_load((Path(str(request.ckpt_path)) / "config.yaml").read_text())["env"]
+        return episode_seeds(family, request.config["trainer"])
+    config = yaml.safe_load((Path(str(request.ckpt_path)) / "config.yaml").read_text())
+    trained = config["env"]
     if trained.pop("_target_") != request.config["env"]["_target_"]:
         return None
     other = request.targets["env"](build(type(request.env), trained))
-    return recorded_seeds(other) if other.signature() == family.signature() else None
+    return episode_seeds(other, config["trainer"]) if other.signature() == family.signature() else None
 
 
-def recorded_seeds(family: Family) -> np.ndarray:
+def episode_seeds(family: Family, trainer: Mapping[str, Any]) -> np.ndarray:
+    """Those of the recorded episodes, and of the ones that `trainer` (its values) added."""
     data = family.config.data
-    return family.seeds("train", data.histories(data.episodes)[0] if data.learners else data.episodes)
+    if data.learners:
+        return family.seeds("train", data.histories(data.episodes)[0])
+    added = int(trainer.get("rounds", 0)) * int(trainer.get("episodes", 0))
+    return family.seeds("train", min(data.episodes + added, EPISODES_PER_DATA_SEED))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -54,6 +56,16 @@ def copy_into(batch: Batch, other: Batch) -> None:
 
 def rows_of(batch: Batch, rows: slice) -> Batch:
     return {name: rows_of(value, rows) if isinstance(value, dict) else value[rows] for name, value in batch.items()}
+
+
+def joined(parts: Sequence[Batch], order: Tensor) -> Batch:
+    """One batch of the rows of several, in another order."""
+    return {
+        name: joined([part[name] for part in parts], order)
+        if isinstance(value, dict)
+        else torch.cat([part[name] for part in parts])[order]
+        for name, value in parts[0].items()
+    }
 
 
 def flattened(batch: Batch) -> dict[str, Tensor]:

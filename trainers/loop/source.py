@@ -32,8 +32,10 @@ class Source:
         """Identifies the data: a run does not go on with others."""
         return self.windows.dataset.fingerprint
 
-    def prepare(self, step: int, acting: Policy) -> None:
-        """Called before each step, with the policy that acts. Recorded data are complete."""
+    def prepare(self, step: int, acting: Policy) -> dict[str, float]:
+        """Called before each step, with the policy that acts. Recorded data are complete. Where data are added, returns what a
+        row of metrics says of them."""
+        return {}
 
     def inputs(self, step: int) -> Batch:
         """On the host; pinned where the device is a GPU, so that the copy waits for nothing."""
