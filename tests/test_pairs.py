@@ -203,7 +203,7 @@ def test_two_processes_do_not_share_a_run_folder(launch: Callable, here: Path):
     with open(here / "run/.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = launch("policy=bc_mlp", *TINY, "hydra.run.dir=run", check=False)
-    assert done.returncode == 2 and "still going on" in done.stderr
+    assert done.returncode == 2 and "still running" in done.stderr
 
 
 def test_a_stopped_sweep_stops(here: Path, data_dir: Path):

@@ -1,8 +1,8 @@
-"""The contract of a trainer, and the loop that all of them share.
+"""The contract of a trainer, and the loop that all trainers share.
 
-A trainer is one file in `trainers/` with a dataclass `Config` (derived from `trainers.loop.config.Config`) and one subclass of
-`Trainer`, which says where its batches come from. A run that was killed and resumed is bit for bit the run that was not: all that
-a step does is a function of (seed, step) and of the state that a checkpoint holds.
+A trainer is one file in `trainers/` with a dataclass `Config` (derived from `trainers.loop.config.Config`) and a subclass of
+`Trainer` that makes the source of its batches. A run that was killed and resumed is bit for bit the run that was not, because a
+step depends only on (seed, step) and on state that is in the checkpoint.
 """
 
 from __future__ import annotations
@@ -38,38 +38,38 @@ from trainers.loop.stop import StopRequest
 from trainers.loop.validation import Validation
 from trainers.record.records import Records, bar, say
 
-Hopeless = Callable[[int, Mapping[str, float]], bool]  # (step, values of a validation) -> whether to stop there
+Hopeless = Callable[[int, Mapping[str, float]], bool]  # (step, values of a validation) -> whether to stop the run
 
-SMALLEST_CAP = 1024  # a batch up to this size may repeat the samples of a tiny dataset
-OVERFIT_TO = 0.3  # share of the chance loss under which one batch counts as learned
+SMALLEST_CAP = 1024  # a batch of up to this size may repeat the samples of a tiny dataset
+OVERFIT_TO = 0.3  # a batch counts as learned when its loss is below this share of the chance loss
 
 
 @dataclass
 class Outcome:
-    status: str  # done | preempted | diverged | pruned (of a search) | failed (debug=overfit alone)
+    status: str  # done | preempted | diverged | pruned (by a search) | failed (debug=overfit only)
     step: int
-    seconds: float  # of training, validations included, over all of the run's processes
-    step_seconds: float  # of those, in steps
+    seconds: float  # of training with validations, summed over the run's processes
+    step_seconds: float  # the part of `seconds` spent in training steps
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a trainer knows of the run that it belongs to."""
+    """What a trainer knows about its run."""
 
     folder: Path
     seed: int
     device: torch.device
-    save_policy: Callable[[Path, Policy], None]  # writes what acts, and its configuration, into a checkpoint's folder
+    save_policy: Callable[[Path, Policy], None]  # writes a policy and its configuration to a checkpoint's folder
     make_records: Callable[[int, int, str], Records]  # (offset into metrics.jsonl, step, hash up to there) -> records
-    play: Callable[[Policy], Score] | None = None  # the val episodes, played by a policy
-    judged_by: tuple[str, ...] = ("success", "return")  # what of the played episodes chooses `best`, before the loss
-    hopeless: Hopeless | None = None  # asked at each validation: a search may stop the run
+    play: Callable[[Policy], Score] | None = None  # lets a policy play the val episodes
+    judged_by: tuple[str, ...] = ("success", "return")  # the scores that choose `best`, the most important first; then the loss
+    hopeless: Hopeless | None = None  # called at each validation: lets a search stop the run
     family: Family | None = None  # for trainers that play
-    floor: Floor | None = None  # entropy of the next action given a window, where it can be counted
+    floor: Floor | None = None  # entropy of the next action given a window, where it is known
 
 
 class Trainer(ABC):
-    """`fit()` trains from wherever the run folder's newest checkpoint is."""
+    """`fit()` trains, starting from the newest checkpoint in the run folder if there is one."""
 
     def __init__(self, config: Config, policy: Policy, data: Windows, held_out: Windows, run: Run):
         self.config, self.policy, self.data, self.run = config, policy, data, run
@@ -79,13 +79,13 @@ class Trainer(ABC):
             self.max_steps = math.ceil(config.max_epochs * len(data) / config.batch_size)
         self.source = self.make_source()
         self.step = Step(config, policy, self.source, self.max_steps, run.seed, run.device)
-        size = config.batch_size // config.accumulate  # what is known to fit into memory
+        size = config.batch_size // config.accumulate  # a batch of this size is known to fit into memory
         self.validation = Validation(held_out, run.play, run.judged_by, size, fold(run.seed, Purpose.VALIDATION), run.device)
         self.bounds = Bounds(policy.window, run.floor)
-        self.report = Report()  # what was found before the first step; findings of the training are added
+        self.report = Report()  # findings from before the first step; those during training are added
         self.state = State(self.source.fingerprint, torch.get_num_threads())
         self.saved = -1  # the step of the newest checkpoint
-        self.pruned = False  # a search does not want the rest of it
+        self.pruned = False  # whether a search stopped the run
 
     @classmethod
     def accepts(cls, config: Any, family: Family, policy: type[Policy]) -> str | None:
@@ -94,7 +94,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def make_source(self) -> Source:
-        """Where the batches come from."""
+        """The source of the batches."""
 
     def _refuse(self) -> None:
         config, samples = self.config, len(self.data)
@@ -104,11 +104,11 @@ class Trainer(ABC):
                 "env.data.episodes"
             )
         if config.capture == "on" and (why := obstacle(config, self.run.device)):
-            raise BadRequest(f"trainer.capture=on cannot be: {why}; leave it out")
+            raise BadRequest(f"trainer.capture=on is not possible: {why}; leave it out")
         if config.compile and config.precision == "bf16" and self.run.device.type == "cpu":
             raise BadRequest(
-                "trainer.compile=true with trainer.precision=bf16 needs a GPU: what PyTorch writes for it on a CPU does not "
-                "compile. Leave out one of them"
+                "trainer.compile=true with trainer.precision=bf16 needs a GPU: the code that PyTorch generates for a CPU does "
+                "not compile. Leave out one of them"
             )
 
     # --- the loop ----------------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class Trainer(ABC):
             self.journal.records.close()
 
     def begin(self) -> None:
-        """Takes up the newest checkpoint, if there is one, and opens the records."""
+        """Load the newest checkpoint, if there is one, and open the records."""
         if found := saving.resume(self.checkpoints, self.state.data, self.step):
             self.state, self.saved = found, found.step
             say(f"resumed from step-{found.step}, {self.max_steps - found.step} steps to go")
@@ -145,7 +145,7 @@ class Trainer(ABC):
         self.policy.train()
 
     def advance(self) -> None:
-        """One step, and what is recorded of it."""
+        """Take one step and record it."""
         step = self.state.step
         if added := self.source.prepare(0 if self.config.overfit else step, self.step.acting):
             self.journal.records.scalars(step, added)
@@ -160,7 +160,7 @@ class Trainer(ABC):
             self.journal.log(self.state.step)
 
     def catch_up(self) -> None:
-        """Learns from the device what the last steps did. Those after a divergence did nothing, so they are not counted."""
+        """Fetch the results of the last steps from the device. Steps after a divergence changed nothing, so they do not count."""
         first, began = self.state.step - len(self.step.rates), time.perf_counter()
         fetched = self.step.fetch()  # waits for the device
         self.state.step_seconds += time.perf_counter() - began
@@ -182,7 +182,7 @@ class Trainer(ABC):
         return self.source.batch(0 if self.config.overfit else step)
 
     def validate_and_save(self) -> None:
-        """Where the step that was just taken asks for it."""
+        """Validate and save if they are due after the step that was just taken."""
         config, step = self.config, self.state.step
         last = step == self.max_steps or self.overfitted
         validates = (last or (config.eval_every and step % config.eval_every == 0)) and not config.overfit
@@ -197,7 +197,7 @@ class Trainer(ABC):
             self.save()
 
     def validate(self) -> None:
-        """Measures the acting weights, tells the schedule, and remembers the best."""
+        """Measure the acting weights, tell the schedule, and remember the best step."""
         self.policy.eval()
         values = self.validation.measure(self.step.acting)
         self.policy.train()
@@ -216,18 +216,18 @@ class Trainer(ABC):
 
     @property
     def overfitted(self) -> bool:
-        """`overfit`: whether the one batch is learned, as far as the last row of metrics tells."""
+        """With `overfit`: whether the batch is learned, by the last row of metrics."""
         return self.config.overfit and self.state.loss is not None and self.state.loss < OVERFIT_TO * self.bounds.chance
 
     def learned(self) -> bool:
-        """Says whether the one batch was learned, and in how many steps."""
+        """Report whether the batch was learned, and in how many steps."""
         limit, learned = OVERFIT_TO * self.bounds.chance, self.overfitted
-        verdict = "learned" if learned else "NOT learned: the policy, its loss or the learning rate is at fault, not the data"
+        verdict = "learned" if learned else "NOT learned: look at the policy, its loss and the learning rate, not at the data"
         loss = math.nan if self.state.loss is None else self.state.loss
-        say(f"one batch, {self.state.step} steps: loss {loss:.4f}, to be below {limit:.4f}; {verdict}")
+        say(f"one batch, {self.state.step} steps: loss {loss:.4f}, must be below {limit:.4f}; {verdict}")
         return learned
 
-    # --- what stays on disc ------------------------------------------------------------------------------------------
+    # --- files -------------------------------------------------------------------------------------------------------
 
     @property
     def checkpoints(self) -> Path:
@@ -243,7 +243,7 @@ class Trainer(ABC):
         saving.save(self.checkpoints, self.state, self.step, self.run.save_policy)
 
     def keep_evidence(self, step: int) -> None:
-        """What a diverged run leaves behind: the batch that broke it and the weights it broke on."""
+        """Keep the batch on which the run diverged, and the weights that it had."""
         folder = self.run.folder / "diverged"
         folder.mkdir(exist_ok=True)
         write_tensors(folder / "batch.safetensors", flattened(self.batch(step)))

@@ -1,4 +1,4 @@
-"""Training on recorded episodes or learning histories: all data are there before the first step."""
+"""Training on recorded episodes or learning histories. All data exist before the first step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainers.loop.source import Source
 
 @dataclass
 class Config(config.Config):
-    """`trainer.*`: what every trainer has, and no more."""
+    """`trainer.*`: the values that every trainer has; none are added."""
 
 
 class Offline(Trainer):

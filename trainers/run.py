@@ -1,4 +1,4 @@
-"""One run from beginning to end: `mode=train`, `mode=eval`, `mode=collect`, `mode=health` and `mode=export`."""
+"""A whole run: `mode=train`, `mode=eval`, `mode=collect`, `mode=health` and `mode=export`."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ EXIT = {
     "preempted": Exit.PREEMPTED,
     "interrupted": Exit.FAILED,
 }
-EXAMINED = 1000  # episodes that `mode=health` records where there are none: seconds, in any environment
-THREADS = torch.get_num_threads()  # PyTorch's choice, before any run of this process asked for another
+EXAMINED = 1000  # episodes that `mode=health` records if there are none: takes seconds in any environment
+THREADS = torch.get_num_threads()  # PyTorch's choice, before any run in this process changes it
 
 
 def main(request: Request, folder: Path, hopeless: Hopeless | None = None) -> Exit:
-    """Carry out a checked request in its run folder; returns the exit code, or exits with it where a sweep has to stop too.
+    """Carry out a checked request in its run folder. Returns the exit code, or exits with it if a sweep has to stop too.
 
-    `hopeless` belongs to a search: asked at each validation, it may stop a training that is not worth its time.
+    `hopeless` comes from a search: it is called at each validation and may stop a training that will not be among the best.
     """
     device = torch.device(pick(request.device))
-    if device.type == "cuda":  # CPU kernels are deterministic as they are; asking costs them a second of imports
+    if device.type == "cuda":  # CPU kernels are deterministic anyway, and asking would import for a second
         choose_kernels(request.trainer.deterministic)
     torch.set_num_threads(request.trainer.threads or THREADS)
     family = request.targets["env"](request.env)
@@ -73,26 +73,26 @@ def main(request: Request, folder: Path, hopeless: Hopeless | None = None) -> Ex
         heartbeat.become(status, exit_code=int(EXIT[status]))
     if status == "preempted":
         command, where = (folder / "command.txt").read_text().strip(), shlex.quote(f"hydra.run.dir={quoted(folder)}")
-        say(f"stopped with a checkpoint; to go on:\n  {command} resume=true {where}")
+        say(f"stopped with a checkpoint; this command goes on from it:\n  {command} resume=true {where}")
         sys.exit(Exit.PREEMPTED)
     if status == "interrupted":
-        say("stopped; there is no checkpoint to go on from, so run it again")
+        say("stopped before the first checkpoint; run the same command to start again")
         sys.exit(Exit.FAILED)
     return EXIT[status]
 
 
 def choose_kernels(deterministic: bool) -> None:
-    """On CUDA: those that compute the same every time, or the fastest."""
+    """On CUDA, choose the kernels that give the same result every time, or the fastest."""
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    # The backward pass of these two adds in whatever order their blocks finish; what is left (flash, plain products) does not.
+    # The backward pass of these two adds in the order in which blocks finish; the others (flash, math) are deterministic.
     torch.backends.cuda.enable_mem_efficient_sdp(not deterministic)
     torch.backends.cuda.enable_cudnn_sdp(not deterministic)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process in a run folder at a time. The lock goes with the process, however it ends."""
+    """Let one process at a time use a run folder. The lock is released when the process ends, even by a kill."""
     with open(folder / ".lock", "w") as lock:
         for left in reversed(range(5)):
             try:
@@ -101,9 +101,9 @@ def locked(folder: Path) -> Iterator[None]:
             except BlockingIOError:
                 if not left:
                     raise BadRequest(
-                        f"the run in {folder} is still going on in another process; wait for it, or stop it"
+                        f"the run in {folder} is still running in another process; wait for it, or stop it"
                     ) from None
-                time.sleep(0.1)  # `sweeps report` looks at the lock for a moment
+                time.sleep(0.1)  # `sweeps report` holds the lock briefly to look whether a run is alive
         yield
 
 
@@ -119,8 +119,8 @@ def train(request: Request, family: Family, folder: Path, device: torch.device, 
     outcome = trainer.fit()
     if outcome.status == "diverged":
         say(
-            f"diverged at step {outcome.step}: {request.trainer.bad_steps} steps in a row were not finite. The batch and the "
-            f"weights are in {folder / 'diverged'}; try a lower trainer.optimizer.lr"
+            f"diverged at step {outcome.step}: {request.trainer.bad_steps} steps in a row had a loss or gradient that was not "
+            f"finite. The batch and the weights are in {folder / 'diverged'}; try a lower trainer.optimizer.lr"
         )
     if outcome.status == "pruned":
         say(f"stopped at step {outcome.step}: the search's other trials were better there")
@@ -140,11 +140,11 @@ def train(request: Request, family: Family, folder: Path, device: torch.device, 
 
 
 def health(request: Request, family: Family, folder: Path, device: torch.device) -> str:
-    """`mode=health`: what training would be told before its first step, and no training."""
+    """`mode=health`: the checks that come before training, without training."""
     data = request.env.data
-    fewer = data.episodes > EXAMINED and not data.learners and not request.trainer.max_epochs  # epochs are counted in all of them
+    fewer = data.episodes > EXAMINED and not data.learners and not request.trainer.max_epochs  # epochs depend on the number
     if fewer and not record.recorded(family, data, "train", Path(request.data_dir)):
-        say(f"recording {EXAMINED} of the {data.episodes} episodes that training would record: enough to look at")
+        say(f"recording {EXAMINED} of the {data.episodes} episodes that training would record: enough for the checks")
         request = replace(request, env=replace(request.env, data=replace(data, episodes=EXAMINED)))
     report = check_health(build_trainer(request, family, folder, device), request)
     console.print(report.table())
@@ -168,7 +168,7 @@ def collect(request: Request, family: Family, folder: Path, device: torch.device
         meta = data.meta
         expert = meta["expert"]
         discrete = isinstance(family.spaces.action, spaces.Discrete)
-        counted = discrete and not request.env.data.learners  # learners' own floors are told by `describe`
+        counted = discrete and not request.env.data.learners  # `describe` prints the floor of learners
         floor = statistics.floor(Windows(data, Window())) if counted else None
         say(
             f"{split}: {meta['episodes']} episodes, {meta['steps']:,} steps in {meta['seconds']:.1f} s "
@@ -196,7 +196,7 @@ MODES = {"eval": evaluate, "collect": collect, "health": health, "export": expor
 
 
 def entropies(data: Dataset, floor: statistics.Floor | None) -> str:
-    """How much of the labels could be predicted at all, where they are classes."""
+    """The entropies of discrete labels, as words: how far the labels can be predicted at all."""
     if not floor:
         return ""
     return f"; the entropy of the actions is {statistics.label_entropy(data.columns['action']):.3f}, and {floor}"

@@ -1,4 +1,4 @@
-"""What a run needs before it can begin: recorded data, and a trainer with its policy."""
+"""What a run needs before it starts: recorded data, and a trainer with its policy."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def warm_start(policy: Policy, folder: Path, request: Request, family: Family) -
         return
     taken = store.load_parts(policy, folder, request.policy, family.spaces)
     new = [name for name, _ in policy.named_children() if name not in taken]
-    say(f"weights of {', '.join(taken)} are those of {folder}; {', '.join(new)} start anew")
+    say(f"the weights of {', '.join(taken)} come from {folder}; {', '.join(new)} start untrained")
 
 
 def load_or_record(request: Request, family: Family, split: str) -> Dataset:
@@ -74,5 +74,5 @@ def load_or_record(request: Request, family: Family, split: str) -> Dataset:
             split,
             Path(request.data_dir),
             progress,
-            waiting=lambda: say(f"another run is making the {split} data; waiting for it"),
+            waiting=lambda: say(f"another run is recording the {split} data; waiting for it"),
         )

@@ -328,5 +328,5 @@ def test_half_precision_that_does_not_compile_on_a_cpu_is_refused(trainer):
 
 
 def test_a_captured_step_needs_a_gpu(trainer):
-    with pytest.raises(BadRequest, match=r"trainer\.capture=on cannot be: CUDA graphs need device=cuda"):
+    with pytest.raises(BadRequest, match=r"trainer\.capture=on is not possible: CUDA graphs need device=cuda"):
         trainer("trainer.capture=on")

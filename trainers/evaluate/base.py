@@ -1,4 +1,4 @@
-"""The contract of an evaluation: its values `eval.*`, what it returns, and what every kind of evaluation can do."""
+"""The contract of an evaluation: its config `eval.*`, its result, and what every kind of evaluation provides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from envs.base import SPLITS, Family, Score
 from policies.base import Policy
 from trainers.evaluate.pictures import Picture
 
-MOST_LANES = 100_000  # each of them takes memory at once
+MOST_LANES = 100_000  # each lane takes memory at once
 MOST_FILMED = 100  # episodes in one picture
 
 
@@ -23,8 +23,8 @@ class Config:
     """`eval.*`: the final evaluation, and all of `mode=eval`."""
 
     episodes: int = 500  # ten episodes cannot tell .60 from .98; five hundred give +-1 to 4 points
-    episodes_per_task: int = 50  # of policies that learn in context: they play `episodes` tasks, each so many times in a row
-    primed: int = 0  # of these, so many at first are played by the source of the histories, and the policy only watches
+    episodes_per_task: int = 50  # for policies that learn in context: they play each of `episodes` tasks this many times in a row
+    primed: int = 0  # the source of the histories plays the first ones of these, and the policy only watches
     num_envs: int = 512  # lanes played at once
     split: str = "test"  # test | val | train
     decode: list[str] = field(default_factory=lambda: ["sampled", "greedy"])  # the first is the headline
@@ -50,7 +50,7 @@ class Config:
 
 @dataclass
 class Evaluation:
-    """Everybody's score on the same episodes; `record` is what evaluation.json holds."""
+    """The scores of all players on the same episodes. `record` is the content of evaluation.json."""
 
     record: dict[str, Any]
     pictures: list[Picture]
@@ -58,10 +58,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """One way to evaluate policies. `evaluate/episodes.py` and `evaluate/in_context.py` have one each."""
+    """One kind of evaluation. `evaluate/episodes.py` and `evaluate/in_context.py` define one each."""
 
-    judged_by: tuple[str, ...]  # what chooses the best checkpoint, the most important first
-    # (policy, family, config, episode seeds that it was trained on or None if trained elsewhere, seed, device)
+    judged_by: tuple[str, ...]  # the scores that choose the best checkpoint, the most important first
+    # (policy, family, config, episode seeds of its training or None if it was trained elsewhere, seed, device)
     evaluate: Callable[[Policy, Family, Config, np.ndarray | None, int, torch.device], Evaluation]
     validate: Callable[[Policy, Family, int, int, torch.device], Score]  # (policy, family, val episodes, seed, device)
     table: Callable[[dict[str, Any], str], RenderableType]  # (an evaluation's record, the policy's name)

@@ -1,4 +1,4 @@
-"""`mode=collect` shows what was recorded: a film of the first training episodes, played by the expert."""
+"""For `mode=collect`: a film of the first training episodes, played by the expert."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainers.evaluate.pictures import film
 
 
 def film_expert(family: Family, episodes: int, folder: Path) -> Path | None:
-    """The film in `folder`; None where there is no expert, nothing is rendered, or no episode is asked for."""
+    """Write the film to `folder`. None if there is no expert, the family does not render, or no episode is asked for."""
     if not episodes or family.accepts(family.config, needs="expert") is not None:
         return None
     seeds = family.seeds("train", episodes)

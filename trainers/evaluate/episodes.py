@@ -1,5 +1,5 @@
-"""How good is a policy: success and return on held-out episodes, with intervals, beside what random play, the expert and
-the optimum score on exactly the same episodes."""
+"""Evaluate a policy: success and return on held-out episodes, with intervals, beside the scores of random play, the expert and
+the optimum on exactly the same episodes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from trainers.evaluate.rollout import PolicyPlayer, RandomPlayer
 from trainers.record.records import bar, say
 
 COVERS = "95 %: over these episodes, for this one training seed"
-FILMED = 200  # steps of an episode in the film; whoever wanders longer has been seen wandering
+FILMED = 200  # most steps of an episode in the film
 
 
 def evaluate(
     policy: Policy, family: Family, config: Config, training: np.ndarray | None, seed: int, device: torch.device
 ) -> Evaluation:
-    """`training` are the episode seeds that the policy was trained on, if it was in this very environment: a test that repeats
-    them is called what it is."""
+    """`training` are the episode seeds that the policy was trained on, if that was in this environment. The result says how many
+    of the test episodes are among them."""
     seeds = family.seeds(config.split, config.episodes)
     scores: dict[str, Score] = {}
     kept: dict[int, np.ndarray] = {}
@@ -61,7 +61,7 @@ def evaluate(
         "trained_here": training is not None,
         "seen_in_training": float(seen.mean()),
         "scores": {name: summary(score, within) for name, score in scores.items()},
-        # A mean over seen and unseen layouts could hide a policy that learned the seen ones by heart.
+        # A mean over seen and unseen layouts could hide that a policy memorised the seen ones.
         "unseen_in_training": summary(select(scores[config.decode[0]], ~seen), within) if seen.any() and not seen.all() else None,
         "groups": by_group(family.groups(seeds), scores),
         "per_episode": {
@@ -72,7 +72,7 @@ def evaluate(
     if any(stopped.values()):
         record["stopped_episodes"] = stopped
     if not family.has_success:
-        record["headline"] = "return"  # what a table of many runs shows
+        record["headline"] = "return"  # the score that a table of many runs shows
     if not kept:
         return Evaluation(record, [])
     shown = seeds[: len(kept)]
@@ -90,7 +90,7 @@ def evaluate(
 def first_plans(
     policy: Policy, family: Family, config: Config, seeds: np.ndarray, seed: int, device: torch.device
 ) -> np.ndarray | None:
-    """The plans [K+1, N, H] with which the headline's player began the episodes `seeds`, after each round of their making."""
+    """The plans [K+1, N, H] that the first of `config.decode` made at the start of the episodes `seeds`, after each round."""
     vector = family.vector(len(seeds), seeds=seeds)
     observation = {name: torch.from_numpy(value).to(device) for name, value in vector.reset()[0].items()}
     vector.close()
@@ -100,7 +100,7 @@ def first_plans(
 
 
 def validate(policy: Policy, family: Family, episodes: int, seed: int, device: torch.device) -> Score:
-    """What chooses `best` during training: the val split, sampled acting, no references."""
+    """The scores that choose `best` during training: the val split, sampled acting, no references."""
     policy.eval()
     seeds = family.seeds("val", episodes)
     return counted(play(PolicyPlayer(policy, False, seed, device), family, seeds, episodes), "validation")
@@ -110,9 +110,9 @@ def counted(played: Played, name: str) -> Score:
     """The score, and a warning if episodes had to be stopped."""
     if count := int(played.stopped.sum()):
         say(
-            f"warning: {count} of {len(played.stopped)} episodes ({name}) were stopped, because the policy's action was not "
-            "finite; they count as not solved. Its weights or what it saw are not finite either: look at train/skipped, or lower "
-            "trainer.optimizer.lr"
+            f"warning: {count} of {len(played.stopped)} episodes ({name}) were stopped because the policy's action was not "
+            "finite; they count as not solved. Its weights or its inputs are probably not finite: look at train/skipped, or "
+            "lower trainer.optimizer.lr"
         )
     return played.score
 
@@ -128,8 +128,8 @@ def by_episode(score: Score) -> dict[str, Any]:
 
 
 def summary(score: Score, within: Sequence[int] = ()) -> dict[str, Any]:
-    """With intervals over the episodes alone: another training seed may lie outside of them. `within` are numbers of steps, for
-    each of which the share of episodes that were solved in so many is told too."""
+    """Means with intervals over episodes alone; another training seed may lie outside them. For each number of steps in `within`,
+    also the share of episodes solved within it."""
     solved = score.success
     success = None if solved is None else interval(solved, share=True)
     returned = interval(score.returns)
@@ -178,11 +178,11 @@ def _groups(division: str, groups: dict[str, dict[str, Any]]) -> Table:
 
 
 def table(record: dict[str, Any], headline: str) -> Table:
-    """The scores as people read them: the policy first, then what it should be compared with."""
+    """The table that the console shows: the policy first, then its references."""
     share = record["seen_in_training"]
-    held_out = "all seen in training: nothing is held out" if share == 1 else f"{share:.1%} seen in training"
+    held_out = "all of them seen in training: none is held out" if share == 1 else f"{share:.1%} seen in training"
     if not record["trained_here"]:
-        held_out = "of an environment that the policy was not trained in"
+        held_out = "in an environment that the policy was not trained in"
     title = f"{record['episodes']} {record['split']} episodes ({held_out})"
     shown = Table(title=title, title_justify="left", caption=COVERS, caption_justify="left")
     within = list(next(iter(record["scores"].values())).get("success_within", ()))

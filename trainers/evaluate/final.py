@@ -1,4 +1,4 @@
-"""The final evaluation of a run, and all of `mode=eval`: play, write down, show."""
+"""The final evaluation of a run, and all of `mode=eval`: play, record, show."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from trainers.record.records import Records, console, say, write_json
 
 
 def evaluator_of(policy: Policy) -> Evaluator:
-    """By single episodes, or, for a policy that remembers earlier ones, by many episodes of one task."""
+    """The evaluation by single episodes; for a policy that remembers earlier episodes, the one by many episodes of one task."""
     return in_context.EVALUATOR if policy.memory_scope == "history" else episodes.EVALUATOR
 
 
 def evaluate_and_report(
     request: Request, family: Family, folder: Path, device: torch.device, policy: Policy, facts: dict[str, Any]
 ) -> None:
-    """Evaluate on the held-out episodes, write it down, and show it."""
+    """Evaluate on the held-out episodes, write the results to files, and show them."""
     began = time.perf_counter()
     training = training_seeds(request, family)
     evaluator = evaluator_of(policy)
@@ -66,7 +66,7 @@ def evaluate_and_report(
 
 
 def training_seeds(request: Request, family: Family) -> np.ndarray | None:
-    """The episodes (of histories: the tasks) that the policy was trained on, or None if that was in another environment."""
+    """The seeds of the episodes (for histories: of the tasks) that the policy was trained on; None if in another environment."""
     if request.mode == "train":
         return episode_seeds(family, request.config["trainer"])
     config = yaml.safe_load((Path(str(request.ckpt_path)) / "config.yaml").read_text())

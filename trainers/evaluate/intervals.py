@@ -1,21 +1,21 @@
-"""How far a score can be trusted: 95 % intervals over episodes and training seeds. Needs no PyTorch, so a report can use it.
+"""95 % intervals of scores over episodes and training seeds. Imports no PyTorch, so a report can use it quickly.
 
-**The method.** Scores form a table [seeds, episodes], since every seed plays the same episodes. Two samples were drawn: the
-training seeds and the episodes. Their errors are found apart and joined as the roots of the sum of their squares (MOVER, Zou and
-Donner 2008), below and above the mean by themselves:
+**The method.** Scores form a table [seeds, episodes], because every seed plays the same episodes. Two samples were drawn: the
+training seeds and the episodes. Each has an interval around the mean. Their half-widths are combined as the root of the sum of
+squares, separately below and above the mean (MOVER, Zou and Donner 2008):
 
-- seeds: Student's t-interval on the seeds' means. With three seeds t is 4.3, not 1.96: three numbers tell little about a spread.
-- episodes: Student's t on the means over seeds of each episode. For success it is Wilson's interval instead, which keeps a
-  width at 0 and 1. The number of episodes in it lies between the episodes played once and all that were played: as many as have
-  the same variance. Three seeds that fail on the same layouts have seen as many layouts as one seed.
+- seeds: Student's t-interval on the seeds' means. With three seeds t is 4.3, not 1.96: three numbers say little about a spread.
+- episodes: Student's t-interval on each episode's mean over seeds. For success it is Wilson's interval, which has a width even at
+  0 and 1. Its number of episodes is the number of independent episodes with the same variance: at least one seed's episodes, at
+  most those of all seeds. Three seeds that fail on the same layouts give no more information than one seed.
 
 One seed has no spread, so its interval covers its episodes alone. Where episodes come in strata (streams of one task or goal),
-the tasks are what they are and only the streams within each count as drawn.
+the tasks are taken as given, and only the streams within each task count as a sample.
 
 Coverage by simulation (tests/trainers/evaluate/test_intervals.py): 95 to 98 % for 3, 5 and 10 seeds whose success differs, where
-one Wilson interval over all episodes covers 53 to 78 %. It falls to 91-93 % where seeds scatter very unevenly (logits with a
-standard deviation of 1 around a success of .8 to .95). If one seed in ten fails entirely, three seeds mostly do not show it,
-and no interval made of them can.
+one Wilson interval over all episodes covers 53 to 78 %. It falls to 91-93 % where seeds differ very unevenly (logits with a
+standard deviation of 1 around a success of .8 to .95). If one seed in ten fails entirely, three seeds mostly do not include it,
+and no interval made from them can cover it.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class Interval:
     low: float
     high: float
     seeds: int
-    seeds_differ: bool = False  # more than the episodes' scatter explains (5 % test)
+    seeds_differ: bool = False  # more than episodes alone would explain (5 % test)
 
 
 def interval(scores: Any, share: bool = False, strata: Sequence[Any] | None = None) -> Interval:
-    """The mean of `scores` [seeds, episodes] (or [episodes] of one seed) with its 95 % interval; `share`: of 0 and 1 alone."""
+    """The mean of `scores` [seeds, episodes] (or [episodes], of one seed) and its 95 % interval. `share`: all are 0 or 1."""
     table = np.atleast_2d(np.asarray(scores, float))
     seeds, episodes = table.shape
     by_seed, by_episode = table.mean(1), table.mean(0)
     mean = float(by_seed.mean())
     error, freedom = standard_error(by_episode, strata)
     if share:
-        same = mean * (1 - mean) / error**2 if error else 0.0  # independent episodes that would have this error
+        same = mean * (1 - mean) / error**2 if error else 0.0  # number of independent episodes with the same error
         low, high = wilson(mean, min(max(same, episodes), seeds * episodes))
     else:
         low, high = mean - student(freedom) * error, mean + student(freedom) * error
@@ -60,7 +60,7 @@ def interval(scores: Any, share: bool = False, strata: Sequence[Any] | None = No
 
 
 def over_seeds(by_seed: np.ndarray, low: float, high: float) -> tuple[float, float]:
-    """Widen the episodes' interval of the seeds' mean by what the seeds differ."""
+    """Widen the interval over episodes by the spread of the seeds' means."""
     if len(by_seed) < 2:
         return low, high
     mean = float(by_seed.mean())
@@ -83,11 +83,11 @@ class Difference:
 def difference(
     one: Any, other: Any, share: bool = False, strata: Sequence[Any] | None = None, same_weights: bool = False
 ) -> Difference:
-    """How much higher `one` [seeds, episodes] scores than `other` on the same episodes, with the 95 % interval.
+    """How much higher `one` [seeds, episodes] scores than `other` on the same episodes, with its 95 % interval.
 
-    Where both have several seeds: Welch's t over seeds, or Student's t on the seeds' differences if both play the `same_weights`
-    in the same order, joined with the error over episodes, which are paired. Otherwise the episodes alone, paired; for success
-    with half a success and half a failure added to each side (Agresti and Min 2005).
+    If both have several seeds: Welch's t over seeds, or Student's t on the seeds' differences if both play the `same_weights` in
+    the same order, combined with the error over paired episodes. Otherwise over paired episodes alone; for success, half a
+    success and half a failure are added to each side (Agresti and Min 2005).
     """
     a, b = (np.atleast_2d(np.asarray(scores, float)) for scores in (one, other))
     paired = a.mean(0) - b.mean(0)
@@ -107,7 +107,7 @@ def difference(
             half = student(freedom) * error
         return Difference(mean, mean - half, mean + half, "Welch's t over seeds, joined with paired episodes")
     if share and len(a) == len(b) == 1:
-        padded = np.concatenate([paired, [1.0, -1.0]])  # one of each where they disagree: two halves on each side
+        padded = np.concatenate([paired, [1.0, -1.0]])  # the added halves, as one disagreement in each direction
         error, mean_padded = float(padded.std()) / math.sqrt(len(padded)), float(padded.mean())
         return Difference(mean, mean_padded - Z * error, mean_padded + Z * error, "paired episodes of one seed each")
     half = student(freedom) * error
@@ -115,10 +115,10 @@ def difference(
 
 
 def standard_error(values: np.ndarray, strata: Sequence[Any] | None = None) -> tuple[float, float]:
-    """Of the mean of `values`, and its degrees of freedom; within strata where each of them has several values."""
+    """The standard error of the mean of `values` and its degrees of freedom; within strata, if each has several values."""
     episodes = len(values)
     if episodes < 2:
-        return 0.0, 1.0  # one episode shows no spread
+        return 0.0, 1.0  # one episode has no spread
     groups = [values]
     if strata is not None:
         _, index, count = np.unique(np.asarray(strata), return_inverse=True, return_counts=True)
@@ -129,7 +129,7 @@ def standard_error(values: np.ndarray, strata: Sequence[Any] | None = None) -> t
 
 
 def differ(table: np.ndarray) -> bool:
-    """Whether the seeds' means scatter more than episodes alone would make them: an F test at 5 %, with many episodes."""
+    """Whether the seeds' means differ more than episodes alone would explain: an F test at 5 %, assuming many episodes."""
     seeds, episodes = table.shape
     if seeds < 2 or episodes < 2:
         return False
@@ -140,7 +140,7 @@ def differ(table: np.ndarray) -> bool:
 
 
 def wilson(share: float, episodes: float) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927): honest near 0 and 1, where the usual one has no width."""
+    """The 95 % interval of a share (Wilson 1927). It is valid near 0 and 1, where the usual interval has no width."""
     z2n = Z * Z / episodes
     middle = (share + z2n / 2) / (1 + z2n)
     half = Z / (1 + z2n) * math.sqrt(share * (1 - share) / episodes + z2n / (4 * episodes))
@@ -148,7 +148,7 @@ def wilson(share: float, episodes: float) -> tuple[float, float]:
 
 
 def student(freedom: float) -> float:
-    """The two-sided 95 % point of Student's t, from a table (between its lines: linear in 1/df) or an expansion."""
+    """The two-sided 95 % point of Student's t: from a table, interpolated in 1/df, or from an expansion."""
     if freedom <= len(STUDENT):
         places = 1 / np.arange(len(STUDENT), 0, -1)
         return float(np.interp(1 / max(freedom, 1.0), places, STUDENT[::-1]))

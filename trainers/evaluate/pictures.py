@@ -1,4 +1,4 @@
-"""What an evaluation shows: a film of episodes and, of policies that make a plan in rounds, how their first plans came about."""
+"""Pictures of an evaluation: a film of episodes; for policies that plan in rounds, how a plan was made; curves."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 GAP = 6  # white pixels between the episodes of a film
 STEP, ROUND, LAST = 150, 700, 4000  # milliseconds: a step of an episode, a round of unmasking, its end
 STATE, ROW, MARGIN = 234, 26, 16  # pixels: the side of a state's picture, the height of a table's row, around everything
-ROUNDS, SLOTS = 10, 64  # the most that is drawn of a plan's making, and in all plans together: it is there to be looked at
+ROUNDS, SLOTS = 10, 64  # the most rounds drawn of each plan, and the most slots drawn in all plans together
 FONT = ImageFont.load_default(14)
 INK, FAINT = "#222222", "#999999"
 LINES = ("#0077bb", "#ee7733", "#009988", "#cc3311", "#ee3377", "#555555")  # Paul Tol's vibrant scheme
 MASK, HATCH, NEW = "#ececec", "#d2d2d2", "#cc3311"
-# Paul Tol's light scheme: colours to write on in black, which the colour-blind can tell apart. More actions share them.
+# Paul Tol's light scheme: backgrounds for black text that colour-blind people can tell apart. They repeat for more actions.
 COLOURS = ("#77aadd", "#ee8866", "#44bb99", "#eedd88", "#ffaabb", "#bbcc33", "#99ddff", "#aaaa00")
 
 
@@ -38,7 +38,7 @@ class Picture:
 
 
 def film(episodes: list[np.ndarray]) -> Picture:
-    """Several episodes' frames [T,H,W,3] side by side; the shorter ones hold their last frame."""
+    """Several episodes' frames [T,H,W,3] side by side. Shorter episodes keep showing their last frame."""
     longest = max(len(frames) for frames in episodes)
     held = [np.concatenate([frames, np.repeat(frames[-1:], longest - len(frames), axis=0)]) for frames in episodes]
     gap = ((0, 0), (0, 0), (0, GAP), (0, 0))
@@ -47,10 +47,10 @@ def film(episodes: list[np.ndarray]) -> Picture:
 
 
 def unmasking(states: Sequence[np.ndarray], rounds: np.ndarray, names: list[str]) -> list[Picture]:
-    """The plans made in `states` [H,W,3], as they were after each round: `rounds` [K+1, N, slots].
+    """Draw the plans made in `states` [H,W,3] as they were after each round: `rounds` [K+1, N, slots].
 
-    Tokens are the actions called `names`, then END, PAD and MASK. A round is a row, so that one look shows the order; the GIF
-    adds them one by one, and the PNG is its end. Of many rounds some are drawn, evenly spaced, and of long plans fewer.
+    Tokens are the actions called `names`, then END, PAD and MASK. Each round is a row, so the order is visible at a glance. The
+    GIF adds the rows one by one; the PNG is its last frame. Of many rounds, evenly spaced ones are drawn; of long plans, fewer.
     """
     numbers = np.linspace(0, len(rounds) - 1, min(len(rounds), ROUNDS)).round().astype(int)
     slots = rounds.shape[2]
@@ -93,11 +93,11 @@ def unmasking(states: Sequence[np.ndarray], rounds: np.ndarray, names: list[str]
                 sheet.paste(cell(*looks[int(token)], width, new), (left + slot * width, y))
     strip = io.BytesIO()
     sheet.save(strip, format="png")
-    last = sheet.quantize(dither=Image.Dither.NONE)  # once for all frames: a byte a pixel, and colours that do not flicker
-    white = int(np.asarray(last)[0, 0])  # its number
+    last = sheet.quantize(dither=Image.Dither.NONE)  # one palette for all frames: one byte per pixel, and colours do not flicker
+    white = int(np.asarray(last)[0, 0])  # white's index in the palette
 
     def frames() -> Iterator[Image.Image]:
-        """The sheet without the rows that are still to come."""
+        """The sheet with its later rows hidden, then with one more row in each frame."""
         for shown in range(1, len(rounds)):
             frame = last.copy()
             for index in range(len(states)):
@@ -123,7 +123,7 @@ class Curve:
 
 
 def curves(lines: dict[str, Curve], title: str) -> Picture:
-    """Lines with the band of their intervals, over episodes from 1; a line of a single value goes all the way."""
+    """Lines with bands for their intervals, over episodes counted from 1. A line with a single value is drawn to the end."""
     width, height, left, top, right, bottom = 760, 440, 60, 44, 150, 50  # pixels of the sheet, and of its margins
     episodes = max(2, *(len(line.mean) for line in lines.values()))
     values = [value for line in lines.values() for value in (*line.low, *line.high)]
@@ -143,7 +143,7 @@ def curves(lines: dict[str, Curve], title: str) -> Picture:
     for episode in sorted({1, *(round(tick) for tick in _ticks(0, episodes) if tick >= 1)}):
         draw.text((at(episode, low)[0], height - bottom + 14), str(episode), FAINT, FONT, "mm")
     draw.text((at((1 + episodes) / 2, low)[0], height - 16), "episode", FAINT, FONT, "mm")
-    free = top * 1.0  # so that names at the right do not stand on each other
+    free = top * 1.0  # where the next name at the right can stand without overlapping
     for (name, line), colour in sorted(zip(lines.items(), LINES * len(lines), strict=False), key=lambda x: -x[0][1].mean[-1]):
         mean, below, above = ([*x] * (episodes if len(x) == 1 else 1) for x in (line.mean, line.low, line.high))
         numbers = range(1, len(mean) + 1)
@@ -162,14 +162,14 @@ def curves(lines: dict[str, Curve], title: str) -> Picture:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers, about five of them."""
+    """About five round numbers."""
     size = 10 ** np.floor(np.log10((high - low) / 5))
     step = next(s * size for s in (1, 2, 5, 10) if (high - low) / (s * size) <= 6)
     return [float(x) + 0.0 for x in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step]  # + 0.0: no -0
 
 
 def cell(text: str, ground: str, ink: str, width: int, new: bool) -> Image.Image:
-    """One slot of a plan; hatched where it is masked, outlined where it is new."""
+    """Draw one slot of a plan: hatched if it is masked, outlined if it is new."""
     image = Image.new("RGB", (width, ROW), ground)
     draw = ImageDraw.Draw(image)
     if ground == MASK:
@@ -178,12 +178,12 @@ def cell(text: str, ground: str, ink: str, width: int, new: bool) -> Image.Image
     draw.text((width / 2, ROW / 2), text, ink, FONT, "mm")
     if new:
         draw.rectangle((0, 0, width - 1, ROW - 1), outline=NEW, width=4)
-    draw.rectangle((0, 0, width - 1, ROW - 1), outline="white")  # a gap to its neighbours
+    draw.rectangle((0, 0, width - 1, ROW - 1), outline="white")  # a gap between cells
     return image
 
 
 def encode_gif(frames: Iterable[Image.Image], milliseconds: int | list[int]) -> bytes:
-    """Each frame is asked for when the one before it is reduced to the GIF's 256 colours, so that few are held in full."""
+    """Encode frames as a GIF. Each is fetched after the previous one was reduced to 256 colours, so few are in memory at once."""
     buffer, frames = io.BytesIO(), iter(frames)
     next(frames).save(buffer, format="gif", save_all=True, append_images=frames, duration=milliseconds, loop=0)
     return buffer.getvalue()

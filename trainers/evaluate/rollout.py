@@ -18,10 +18,10 @@ SMALLEST = 16  # lanes of the smallest graph: fewer take a GPU as long
 
 
 class PolicyPlayer:
-    """A policy as a player: it holds the lanes' memory and clears it where a new episode begins (one whose memory outlives
-    episodes is played by `trainers/evaluate/streams.py`).
+    """A policy as a player. It holds the lanes' memory and clears it where a new episode starts. (A policy whose memory spans
+    episodes is played by `trainers/evaluate/streams.py`.)
 
-    On a GPU acting is captured. A graph has a fixed size, so lanes are filled up to a power of two with one that nobody plays.
+    On a GPU, acting is captured in CUDA graphs. A graph has a fixed size, so lanes are padded to a power of two by a spare one.
     """
 
     def __init__(self, policy: Policy, greedy: bool, seed: int, device: torch.device, capture: bool = True):
@@ -53,9 +53,9 @@ class PolicyPlayer:
         begins, everywhere = lane[when == 0], len(lane) == self.lanes
         for name, value in self.memory.items():
             value[begins] = self.fresh[name][begins]
-        # Frames that a policy remembers are large: while every lane plays, nothing of the memory is copied.
+        # Remembered frames are large, so the memory is not copied while every lane plays.
         memory = dict(self.memory) if everywhere else {name: value[lane] for name, value in self.memory.items()}
-        # A draw belongs to an episode and a step of it, not to the lane that happens to play it.
+        # Random numbers depend on the episode and the step, not on the lane.
         action, memory = self.policy.act(seen, memory, Noise(self.seed, when, row), self.greedy)
         for name, value in memory.items():
             if everywhere:
@@ -66,7 +66,7 @@ class PolicyPlayer:
 
     @torch.inference_mode()
     def act_captured(self, inputs: Batch, number: int) -> torch.Tensor:
-        """The same without a question to the device: every shape is that of the inputs, and memory stays where it is."""
+        """`act` without waiting for the device: all shapes depend on the inputs alone, and memory is updated in place."""
         lane, begins = inputs["lane"], inputs["step_index"] == 0
         memory = {}
         for name, value in self.memory.items():
@@ -80,14 +80,14 @@ class PolicyPlayer:
 
 
 def filled(values: np.ndarray, size: int) -> np.ndarray:
-    """`size` rows, the last of them zeros."""
+    """`values` padded with zeros to `size` rows."""
     rows = np.zeros((size, *values.shape[1:]), values.dtype)
     rows[: len(values)] = values
     return rows
 
 
 class RandomPlayer:
-    """Uniformly random actions: the reference that every score is shown beside."""
+    """Uniformly random actions: a reference beside every score."""
 
     def __init__(self, family: Family, seed: int):
         self.space, self.seed = family.spaces.action, fold(seed, Purpose.RANDOM_PLAY)

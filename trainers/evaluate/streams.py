@@ -1,4 +1,4 @@
-"""Streams: a policy with frozen weights plays many episodes of one task in a row, and keeps its memory between them."""
+"""Streams: a policy with frozen weights plays many episodes of one task in a row and keeps its memory between them."""
 
 from __future__ import annotations
 
@@ -15,57 +15,57 @@ from policies.base import Policy
 from policies.noise import Noise, Purpose, fold
 
 LAST = 10  # episodes whose mean return is the headline
-FOUND = 5  # a stream that solved one of so many last episodes has found out
+FOUND = 5  # a stream counts as found if it solved one of this many last episodes
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass
 class Streams:
-    """What happened, stream by stream [S] and episode by episode [E]. References that do not change have one episode."""
+    """Results by stream [S] and episode [E]. References that do not change over episodes have one episode."""
 
     returns: np.ndarray  # [S, E]
     success: np.ndarray  # [S, E] bool
     lengths: np.ndarray  # [S, E]
-    actions: dict[tuple[int, int], np.ndarray]  # of (stream, episode): of those that were to be kept
-    own: int = 1 << 30  # episodes at the end that the player played itself
-    expected: bool = False  # an exact expectation of returns: nothing was played, and nothing else is known
+    actions: dict[tuple[int, int], np.ndarray]  # (stream, episode) -> actions, for the kept ones
+    policy_episodes: int = 1 << 30  # number of episodes at the end that the policy played itself
+    expected: bool = False  # the returns are exact expectations: nothing was played, and the rest is unknown
 
     @property
     def last(self) -> np.ndarray:
         """Mean return [S] of the last episodes."""
-        return self.returns[:, -min(LAST, self.own) :].mean(1)
+        return self.returns[:, -min(LAST, self.policy_episodes) :].mean(1)
 
     @property
     def last_lengths(self) -> np.ndarray:
-        return self.lengths[:, -min(LAST, self.own) :].mean(1)
+        return self.lengths[:, -min(LAST, self.policy_episodes) :].mean(1)
 
     @property
     def found(self) -> np.ndarray:
-        return self.success[:, -min(FOUND, self.own) :].sum(1) > 0
+        return self.success[:, -min(FOUND, self.policy_episodes) :].sum(1) > 0
 
 
 @dataclass(frozen=True)
-class Course:
-    """What is played: so many episodes of each task, one lane a task, `num_envs` of them at a time."""
+class StreamSpec:
+    """What is played: `episodes` episodes of each task, one lane per task, `num_envs` lanes at a time."""
 
     family: Family
     split: str
     tasks: np.ndarray  # [S]
     episodes: int
     num_envs: int
-    primed: int = 0  # episodes at first that the source of the histories plays, and the policy watches
+    primed: int = 0  # first episodes, which the source of the histories plays and the policy watches
 
     @property
-    def own(self) -> int:
-        """Episodes that the policy plays."""
+    def policy_episodes(self) -> int:
+        """The number of episodes that the policy plays."""
         return self.episodes - self.primed
 
     def vector(self, rows: np.ndarray) -> VectorEnv:
         return self.family.vector(len(rows), self.split, tasks=self.tasks[rows], episodes_per_task=self.episodes)
 
     def source(self, vector: VectorEnv, seed: int) -> Learner:
-        """Whom the policy watches first. It draws for all lanes at once, so what it shows a stream depends on `num_envs`."""
+        """The learner that the policy watches first. It draws for all lanes at once, so its episodes depend on `num_envs`."""
         alone = [source for source in self.family.config.data.learners if self.family.lanes_per_learner(source) == 1]
         random = np.random.Generator(np.random.Philox(key=[seed & 0xFFFFFFFF, Purpose.ACTING]))
         return self.family.learner(alone[0], vector, self.episodes, random)
@@ -73,50 +73,52 @@ class Course:
 
 def play(
     policy: Policy,
-    course: Course,
+    spec: StreamSpec,
     greedy: bool,
     seed: int,
     device: torch.device,
     keep: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> Streams:
-    """The whole course. Of the first `keep` streams, the actions of their first and last episodes are kept."""
-    parts, streams = [], len(course.tasks)
-    num_envs = min(course.num_envs, course.family.max_lanes or course.num_envs)
+    """Play everything that `spec` lists. Keep the actions of the first and the last episode of the first `keep` streams."""
+    parts, streams = [], len(spec.tasks)
+    num_envs = min(spec.num_envs, spec.family.max_lanes or spec.num_envs)
     for start in range(0, streams, num_envs):
         rows = np.arange(start, min(start + num_envs, streams))
-        before = start * course.episodes
-        parts.append(_play(policy, course, rows, greedy, fold(seed, Purpose.ACTING), device, keep))
-        progress(before + len(rows) * course.episodes, streams * course.episodes)
+        before = start * spec.episodes
+        parts.append(_play(policy, spec, rows, greedy, fold(seed, Purpose.ACTING), device, keep))
+        progress(before + len(rows) * spec.episodes, streams * spec.episodes)
     returns, success, lengths = (np.concatenate([getattr(part, x) for part in parts]) for x in ("returns", "success", "lengths"))
     kept = {key: taken for part in parts for key, taken in part.actions.items()}
-    return Streams(returns, success, lengths, kept, course.own)
+    return Streams(returns, success, lengths, kept, spec.policy_episodes)
 
 
 @torch.inference_mode()
-def _play(policy: Policy, course: Course, rows: np.ndarray, greedy: bool, seed: int, device: torch.device, keep: int) -> Streams:
-    """The streams `rows`, side by side. A policy's draw belongs to a stream and a step of it, not to the lane that plays it."""
-    shape = (len(rows), course.episodes)
+def _play(
+    policy: Policy, spec: StreamSpec, rows: np.ndarray, greedy: bool, seed: int, device: torch.device, keep: int
+) -> Streams:
+    """Play the streams `rows` side by side. A policy's random numbers depend on the stream and its step, not on the lane."""
+    shape = (len(rows), spec.episodes)
     found = Streams(np.zeros(shape), np.zeros(shape, bool), np.zeros(shape), {})
     taken: dict[tuple[int, int], list[np.ndarray]] = {
-        (int(row), turn): [] for row in rows[rows < keep] for turn in sorted({0, course.episodes - 1})
+        (int(row), index): [] for row in rows[rows < keep] for index in sorted({0, spec.episodes - 1})
     }
-    vector = course.vector(rows)
+    vector = spec.vector(rows)
     observation, info = vector.reset()
     memory = policy.start(len(rows), device)
-    source = course.source(vector, seed + int(rows[0])) if course.primed else None
+    source = spec.source(vector, seed + int(rows[0])) if spec.primed else None
     first = np.ones(len(rows), bool)
-    space = course.family.spaces.action
+    space = spec.family.spaces.action
     idle = np.zeros((len(rows), *(space.shape or ())), space.dtype)  # [N, *A]
     told: dict[str, np.ndarray] = {
         "previous_action": idle.copy(),
         "previous_reward": np.zeros(len(rows), np.float32),
     }
-    lanes, step = np.arange(len(rows)), 0  # those that still play; whoever is done never comes back
+    lanes, step = np.arange(len(rows)), 0  # the lanes that still play; a lane that is done stays done
     while len(lanes):
-        turn = info["episode_index"][lanes] % course.episodes
-        # Of what is shown to it, it watches every k-th episode and the last one, as in training.
-        watches = (turn >= course.primed) | ((course.primed - 1 - turn) % policy.window.every == 0)
+        index = info["episode_index"][lanes] % spec.episodes
+        # Of the episodes shown, the policy watches every k-th and the last, as in training.
+        watches = (index >= spec.primed) | ((spec.primed - 1 - index) % policy.window.every == 0)
         awake = lanes[watches]
         action = idle.copy()
         if len(awake):
@@ -129,20 +131,20 @@ def _play(policy: Policy, course: Course, rows: np.ndarray, greedy: bool, seed: 
             action[awake] = chosen.cpu().numpy()
             memory = part if watches.all() else {name: value.index_put((kept,), part[name]) for name, value in memory.items()}
         if source:
-            now_playing = np.where(info["episode_index"] >= 0, info["episode_index"] % course.episodes, -1)
+            now_playing = np.where(info["episode_index"] >= 0, info["episode_index"] % spec.episodes, -1)
             shown, _ = source.act(observation, now_playing)
-            watched = (now_playing < course.primed).reshape(-1, *[1] * (action.ndim - 1))
+            watched = (now_playing < spec.primed).reshape(-1, *[1] * (action.ndim - 1))
             action = np.where(watched, shown, action)
         for row, episode in taken:
-            if info["episode_index"][row - rows[0]] == (row - rows[0]) * course.episodes + episode:
+            if info["episode_index"][row - rows[0]] == (row - rows[0]) * spec.episodes + episode:
                 taken[row, episode].append(action[row - rows[0]])
         observation, reward, terminated, truncated, info = vector.step(action)
         if source:
             source.learn(ended_in(observation, info), reward, terminated, truncated)
-        found.returns[lanes, turn] += reward[lanes]
-        found.lengths[lanes, turn] += 1
-        if course.family.has_success:
-            found.success[lanes, turn] |= course.family.success(reward, terminated, truncated, info)[lanes]
+        found.returns[lanes, index] += reward[lanes]
+        found.lengths[lanes, index] += 1
+        if spec.family.has_success:
+            found.success[lanes, index] |= spec.family.success(reward, terminated, truncated, info)[lanes]
         told["previous_action"][awake], told["previous_reward"][awake] = action[awake], reward[awake]
         first, step = terminated | truncated, step + 1
         plays = info["episode_index"][lanes] >= 0

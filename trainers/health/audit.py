@@ -1,6 +1,6 @@
-"""What is asked of whoever learns from learning histories, found out before the first step.
+"""Checks before the first step for policies that learn from learning histories.
 
-Write-up 003 trained for 150,000 steps at a loss that could not fall: all its targets lay where the source was still random.
+Write-up 003 trained for 150,000 steps on a loss that could not fall: all its targets lay where the source was still random.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from envs.data.windows import HistoryCut, Windows
 from policies.histories import HistoryPolicy
 from trainers.health.report import Report
 
-AUDITED = 512  # samples whose targets are looked at
-FEW = 30  # histories below which there is little to generalise from; recipes have thousands
-EARLY = 0.5  # share of the histories below which targets have only seen their beginning
-MOSTLY = 0.5  # share of the targets whose past is not compressed at all, above which there is little to learn about compression
-NEAR_CHANCE = 0.95  # of chance: a floor above it leaves nothing to learn
+AUDITED = 512  # samples whose targets are checked
+FEW = 30  # fewer histories than this are too few to generalise from; recipes have thousands
+EARLY = 0.5  # targets that end before this share of the histories cover only their beginning
+MOSTLY = 0.5  # warn if more than this share of the targets has no compressed past: then compression is hardly trained
+NEAR_CHANCE = 0.95  # a floor above this share of chance leaves nothing to learn
 
 
 def histories(report: Report, data: Windows) -> None:
-    """Whoever saw few tasks learns these by heart, and not how they are learned."""
+    """Too few histories: the model memorises their tasks."""
     dataset = data.dataset
     count, episodes, wanted = len(dataset.history_ends), len(dataset.ends), dataset.meta["recipe"].get("episodes_per_history", 1)
     sources = dataset.meta["recipe"]["source"]
@@ -30,22 +30,22 @@ def histories(report: Report, data: Windows) -> None:
     warning = None
     if count < FEW:
         warning = (
-            f"there {'is one history' if count == 1 else f'are {count} histories'}, each of one task: too few to learn from what "
-            f"they have in common; env.data.episodes counts the episodes of all of them, and each has {wanted}: raise it"
+            f"there {'is one history' if count == 1 else f'are {count} histories'}, each of one task: too few to learn what they "
+            f"have in common. env.data.episodes counts the episodes of all histories, and each history has {wanted}: raise it"
         )
     report.add("histories", f"{count:,} of {episodes / count:.0f} episodes, by {sources}", warning)
 
 
 def targets(report: Report, data: Windows, cut: HistoryCut, floor: Floor) -> None:
-    """Which parts of the histories training asks about, and what the source itself knew there."""
+    """Which parts of the histories the training targets cover, and how predictable the source is there."""
     step, length = cut.ages(data.fixed_subset(AUDITED))
     chance = report.facts["action_chance"]
     reach, whole = int(step.max()) + 1, int(length.max())
     tenths = np.bincount(step * 10 // length, minlength=10) / len(step)
     report.facts |= {"target_floor": floor.entropy, "target_floor_known": floor.repeated, "target_tenths": tenths.tolist()}
     coverage = " ".join(f"{share:.0%}" for share in tenths)
-    told = f" on the {floor.repeated:.0%} whose probability the source told" if floor.repeated < 1 else ""
-    known = f"floor {floor.entropy:.3f}{told}" if floor.repeated else "floor unknown: the source does not tell its probabilities"
+    told = f" on the {floor.repeated:.0%} whose probability the source reports" if floor.repeated < 1 else ""
+    known = f"floor {floor.entropy:.3f}{told}" if floor.repeated else "floor unknown: the source reports no probabilities"
     warning = None
     if floor.known and floor.entropy > NEAR_CHANCE * chance:
         if reach < EARLY * whole:
@@ -65,7 +65,7 @@ def targets(report: Report, data: Windows, cut: HistoryCut, floor: Floor) -> Non
 
 
 def compressions(report: Report, policy: HistoryPolicy, data: Windows, cut: HistoryCut) -> None:
-    """How deep the recurrence is that training teaches."""
+    """How many times the past of the training targets is compressed."""
     slot = np.nonzero(cut.places(data.fixed_subset(AUDITED))[2])[1]
     depth = policy.compressions(slot)  # [ways, targets]
     if not depth.any():
@@ -77,8 +77,8 @@ def compressions(report: Report, policy: HistoryPolicy, data: Windows, cut: Hist
     warning = None
     if shares[0] > MOSTLY:
         warning = (
-            f"{shares[0]:.0%} of the training targets have no compressed past, so there is little to learn compression from: a "
-            "larger policy.length, or shorter policy.blocks"
+            f"{shares[0]:.0%} of the training targets have no compressed past, so compression is hardly trained: use a larger "
+            "policy.length, or shorter policy.blocks"
         )
     report.add("compressions", measured, warning)
 
@@ -88,8 +88,8 @@ def dropout(report: Report, policy: HistoryPolicy) -> None:
         report.add(
             "dropout",
             f"{share:g} of what each block adds",
-            f"policy.dropout={share:g} makes learning slower, and where histories are recorded in seconds there is nothing to "
-            "gain from it: set it to 0, and record more histories (env.data.episodes) should val/loss rise above the training's",
+            f"policy.dropout={share:g} slows learning down, and it gains nothing where more histories can be recorded in "
+            "seconds: set it to 0, and record more histories (env.data.episodes) if val/loss rises above the training loss",
         )
 
 
@@ -97,14 +97,14 @@ def smoothing_floor(report: Report, policy: HistoryPolicy) -> None:
     smoothing = policy.config.label_smoothing
     if not smoothing:
         return
-    rest = smoothing / policy.actions.values  # what each of the tokens is given
+    rest = smoothing / policy.actions.values  # the probability that smoothing gives to each token
     sure = 1 - smoothing + rest
     floor = policy.actions.per_action * (-sure * math.log(sure) - (smoothing - rest) * math.log(rest))
     report.facts["smoothing_floor"] = floor
     report.add(
         "label smoothing",
-        f"{smoothing:g}: the smoothed loss cannot go below {floor:.3f}, however sure the source is",
-        f"policy.label_smoothing={smoothing:g} puts a floor of its own, {floor:.3f}, under the loss even where the source is "
-        f"certain, and the policy that it asks for acts at random in {smoothing:.0%} of the steps for ever; judge by "
-        "cross_entropy, which is not smoothed, or set it to 0",
+        f"{smoothing:g}: the smoothed loss cannot fall below {floor:.3f}, even where the source is certain",
+        f"policy.label_smoothing={smoothing:g} puts a floor of {floor:.3f} under the loss even where the source is certain, and "
+        f"it trains the policy to act at random in {smoothing:.0%} of the steps; judge by cross_entropy, which is not smoothed, "
+        "or set it to 0",
     )

@@ -1,4 +1,4 @@
-"""All health checks that come before the first step: run, shown and written down."""
+"""Run, show and record all health checks that come before the first step."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from trainers.health.report import Report
 from trainers.loop.batches import rows_of
 from trainers.record.records import Records, console, say, write_json
 
-PROBED = 4096  # action slots of the batch that the checks run the policy on
+PROBED = 4096  # the checks run the policy on a batch with about this many action slots
 
 
 def check_health(trainer: Trainer, request: Request) -> Report:
-    """What is to be said before the first step: shown, written down, and handed to the trainer, which adds to it."""
+    """The report from before the first step: shown, written to health.json, and given to the trainer, which adds to it."""
     rows = min(request.trainer.batch_size // request.trainer.accumulate, max(2, PROBED // trainer.policy.window.actions))
     sample = rows_of(trainer.source.batch(0), slice(rows))
     report = trainer.report = checks.before_training(
@@ -28,7 +28,7 @@ def check_health(trainer: Trainer, request: Request) -> Report:
     checks.schedule(report, request.trainer.schedule, trainer.max_steps, request.trainer.eval_every)
     console.print(checks.parameter_table(trainer.policy))
     for finding in report.findings:
-        if finding.check == "training targets":  # whoever learns from histories sees what is asked, whether it is fine or not
+        if finding.check == "training targets":  # for learning histories this is shown even if nothing is wrong
             say(f"training targets: {finding.measured}")
     for warning in report.warnings:
         say(f"warning: {warning}")

@@ -1,5 +1,5 @@
-"""Is this run worth its time? Checks before the first step; each finding is a sentence that names the likely cause and the
-override to try. (`watch` looks on during training, `audit` at learning histories, `probes` measure.)
+"""Checks before the first step. Each warning is a sentence that names the likely cause and an override to try. (`watch` checks
+during training, `audit` checks learning histories, `probes` measures.)
 
 The project grew out of post-mortems of failed trainings; every check here would have ended one of them in its first minute.
 `debug=health` runs the checks alone.
@@ -23,15 +23,15 @@ from trainers.health.probes import FirstPass, Probe, not_finite
 from trainers.health.report import Report
 from trainers.loop.optim import ScheduleConfig
 
-LARGEST_LAYER = 0.5  # share of all parameters above which one layer is worth a sentence
-SMALL_MODEL = 5_000_000  # parameters below which nobody minds; write-up 000 had 20 to 41 million
-OUTPUT_SPREAD = 3.0  # standard deviation of untrained outputs: above it a policy is sure of nonsense
-INNER_SPREAD = 10.0  # of any layer on the way: normalised ones stay near 1
-OFF_CHANCE = 0.1  # relative distance of the first loss from chance
-COUNTED_SAMPLES = 4096  # windows whose slots are looked at
-BEHIND_THE_END = 0.6  # share of plan slots after their episode's end; expert plans at horizon 8 have .2 to .4
-ONE_LABEL = 0.95  # share of the most frequent action, above which always answering it looks like success
-NOT_HELD_OUT = 0.5  # share of val episodes that are training episodes
+LARGEST_LAYER = 0.5  # warn if one layer has more than this share of all parameters,
+SMALL_MODEL = 5_000_000  # unless there are fewer parameters than this; write-up 000 had 20 to 41 million
+OUTPUT_SPREAD = 3.0  # largest healthy standard deviation of untrained outputs
+INNER_SPREAD = 10.0  # the same for inner layers; normalised ones stay near 1
+OFF_CHANCE = 0.1  # largest relative distance of the first loss from chance
+COUNTED_SAMPLES = 4096  # windows whose slots are counted
+BEHIND_THE_END = 0.6  # warn above this share of plan slots after the episode's end; expert plans of 8 actions have .2 to .4
+ONE_LABEL = 0.95  # warn if one action has more than this share: then always choosing it looks like success
+NOT_HELD_OUT = 0.5  # warn if more than this share of val episodes are training episodes
 NAMES = 8  # of parameters in one sentence
 
 
@@ -51,8 +51,8 @@ def parameter_table(policy: nn.Module) -> Table:
 def before_training(
     policy: Policy, batch: Batch, data: Windows, validation: Windows, floor: Floor | None, seed: int, trained: bool = False
 ) -> Report:
-    """On one batch and what the data say of themselves, without changing the policy. `floor` is None for continuous actions;
-    `trained`: the weights come from another run, so that what holds for a policy that knows nothing need not hold for it."""
+    """Run all checks on one batch and on the data, without changing the policy. `floor` is None for continuous actions.
+    `trained`: the weights come from another run, so checks for an untrained policy do not apply."""
     report = Report({"chance_loss": policy.chance_loss(batch)})
     action = data.dataset.spaces.action
     num_actions = int(action.n) if isinstance(action, spaces.Discrete) else None
@@ -98,15 +98,15 @@ def _batch(report: Report, batch: Batch) -> None:
     bad, warning = ", ".join(not_finite(batch)), None
     if bad:
         warning = (
-            f"the first batch holds values that are not finite in {bad}: every step on such a batch is skipped; the episodes "
-            "were recorded that way, so record others (env.data.seed), or do without that part (policy.encoder.ignore)"
+            f"the first batch holds values that are not finite in {bad}, and every step on such a batch is skipped; the episodes "
+            "were recorded that way, so record others (env.data.seed), or leave that part out (policy.encoder.ignore)"
         )
     report.add("finite data", bad or "every value of the first batch is finite", warning)
 
 
 def _spread(report: Report, first: FirstPass, trained: bool) -> None:
     if not first.spreads:
-        report.add("spread of outputs", "not measured: no layer puts out a tensor of its own")
+        report.add("spread of outputs", "not measured: no layer returns a single tensor")
         return
     output = first.spreads[-1]
     report.facts |= {"output_layer": output.layer, "output_spread": output.deviation}
@@ -120,10 +120,10 @@ def _spread(report: Report, first: FirstPass, trained: bool) -> None:
     elif wide or output.deviation > OUTPUT_SPREAD:
         begins = f" (it begins in {wide.layer})" if wide and wide != shown else ""
         warning = (
-            f"untrained, the {'output' if shown == output else 'inner'} layer {shown.layer} puts out a standard deviation of "
-            f"{shown.deviation:.1f}{begins}, where about 1 is healthy: inputs or conditioning are not normalised, or the output "
-            "layer does not start near zero; encoder=mlp embeds codes instead of reading them as numbers, and "
-            "policy.encoder.ignore finds the input that does it"
+            f"untrained, the {'output' if shown == output else 'inner'} layer {shown.layer} has outputs with a standard "
+            f"deviation of {shown.deviation:.1f}{begins}; about 1 is healthy. Inputs or conditioning are not normalised, or the "
+            "output layer does not start near zero; encoder=mlp embeds codes instead of reading them as numbers, and "
+            "policy.encoder.ignore helps to find the input that causes it"
         )
     report.add("spread of outputs", measured, warning)
 
@@ -141,8 +141,8 @@ def _first_loss(report: Report, loss: float, trained: bool) -> None:
         measured += ", with the weights of init_from"
     elif abs(loss - chance) > OFF_CHANCE * chance:
         warning = (
-            f"the first loss is {loss:.3f}, a policy that knows nothing has {chance:.3f}: an output layer that does not start "
-            "near zero, or a loss that counts padding (policy.padding=end); debug=overfit tells whether it learns all the same"
+            f"the first loss is {loss:.3f}, but a policy that knows nothing has {chance:.3f}: the output layer does not start "
+            "near zero, or the loss counts padding (policy.padding=end); debug=overfit shows whether it learns anyway"
         )
     report.add("first loss", measured, warning)
 
@@ -156,24 +156,24 @@ def _padding(report: Report, data: Windows, counted: bool) -> None:
     measured += ", and the loss counts such slots" if counted else ", none counted"
     if counted:
         warning = (
-            f"{behind + cut:.0%} of the action slots hold no label, yet the loss changes with what stands in them: repeating one "
-            "action then looks like success (write-up 001 had a low loss and solved nothing); try policy.padding=end"
+            f"{behind + cut:.0%} of the action slots hold no label, but the loss depends on their contents: repeating one action "
+            "then looks like success (write-up 001 had a low loss and solved nothing); try policy.padding=end"
         )
     elif behind > BEHIND_THE_END and isinstance(data.cut, HistoryCut):
         warning = (
             f"{behind:.0%} of the slots lie behind the end of their history: the samples are longer than the histories, and most "
-            "of the computation is spent on nothing; try a smaller policy.length, or a larger env.data.episodes_per_history"
+            "of the computation is wasted; try a smaller policy.length, or a larger env.data.episodes_per_history"
         )
     elif behind > BEHIND_THE_END:
         warning = (
             f"{behind:.0%} of the action slots lie behind their episode's end: the plans are longer than the episodes, and most "
-            "of the computation is spent on nothing; try a smaller policy.horizon (policy.chunk_size)"
+            "of the computation is wasted; try a smaller policy.horizon (policy.chunk_size)"
         )
     report.add("padding", measured, warning)
 
 
 def _empty_slots(data: Windows) -> tuple[float, float]:
-    """The shares of action slots behind the end of their episode, and behind a step that deviated from the plan before it."""
+    """The shares of action slots behind the end of their episode, and behind an earlier step that deviated from the plan."""
     now = data.fixed_subset(COUNTED_SAMPLES)
     if isinstance(data.cut, HistoryCut):
         return 1 - data.batch(now)["action_mask"].float().mean().item(), 0.0
@@ -189,7 +189,7 @@ def _gradients(report: Report, policy: Policy, silent: list[str]) -> None:
         measured = f"none reaches {_few(silent)}"
         warning = (
             f"no gradient reaches {_few(silent)}: these parameters are unused with this configuration (policy.encoder.ignore, "
-            "policy.frames), or cut off by a detach or a mask; debug=overfit tells whether the others suffice"
+            "policy.frames), or cut off by a detach or a mask; debug=overfit shows whether the others are enough"
         )
     if frozen := [name for name, parameter in policy.named_parameters() if not parameter.requires_grad]:
         measured += f"; frozen, as they do not require any: {_few(frozen)}"
@@ -214,18 +214,18 @@ def _labels(report: Report, data: Windows, floor: Floor) -> None:
     warning = None
     if common > ONE_LABEL:
         warning = (
-            f"{common:.1%} of the labels are action {shares.index(common)}: always answering it looks like success; judge by the "
+            f"{common:.1%} of the labels are action {shares.index(common)}: always choosing it looks like success; judge by the "
             "return, and record episodes that need the other actions (env.data.noise, another env.id)"
         )
     report.add("label balance", f"the most frequent action, {shares.index(common)}, is {common:.0%} of the labels", warning)
     if isinstance(data.cut, HistoryCut):
-        return  # their floor is the source's own: `audit`
+        return  # their floor is the entropy of the source, which `audit` checks
     warning = None
     if floor.known and floor.entropy > audit.NEAR_CHANCE * floor.chance:
         warning = (
-            f"what the policy sees says nearly nothing about the actions: the best possible loss of an action is "
-            f"{floor.entropy:.3f}, chance is {floor.chance:.3f}, and no hyper-parameter can go below that; let the policy see "
-            "more (policy.encoder.ignore, policy.frames), and look at how the episodes were recorded (env.id, env.data.seed)"
+            f"the policy's observations say almost nothing about the actions: the best possible loss of an action is "
+            f"{floor.entropy:.3f}, chance is {floor.chance:.3f}, and no hyper-parameter can get below that; let the policy see "
+            "more (policy.encoder.ignore, policy.frames), and check how the episodes were recorded (env.id, env.data.seed)"
         )
     report.add("entropy floor", f"the next action's is {floor} (chance {floor.chance:.3f})", warning)
 
@@ -235,15 +235,15 @@ def _held_out(report: Report, data: Windows, validation: Windows) -> None:
     measured, warning = f"{share:.0%} of the val episodes are training episodes, step for step", None
     if share > NOT_HELD_OUT:
         warning = (
-            f"{measured}: this environment has too few layouts to hold any out, so val and test scores show memory, not skill; "
-            "try an env.id with more of them"
+            f"{measured}: this environment has too few layouts to hold some out, so val and test scores show memory, not skill; "
+            "try an env.id with more layouts"
         )
     report.add("held-out data", measured, warning)
 
 
 def schedule(report: Report, config: ScheduleConfig, max_steps: int, eval_every: int) -> None:
-    """A learning-rate schedule that cannot act within the budget."""
-    usable = (max_steps - 1) // eval_every if eval_every else 0  # validations with steps behind them, whose rate they can change
+    """Check that the learning-rate schedule can take effect within the budget."""
+    usable = (max_steps - 1) // eval_every if eval_every else 0  # validations that are followed by further steps
     warning = None
     if config.warmup >= max_steps:
         warning = (

@@ -1,4 +1,4 @@
-"""Measurements on an untrained policy, made with one batch on a copy of it: what `health` draws its conclusions from."""
+"""Measurements for the health checks, made with one batch on a copy of the policy."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from policies.noise import Noise, Purpose, fold
 
 class Spread(NamedTuple):
     layer: str
-    deviation: float  # standard deviation of what the layer puts out
+    deviation: float  # standard deviation of the layer's output
 
 
 class FirstPass(NamedTuple):
-    loss: float  # mean over the counted targets, of the part that chance is known of (`cross_entropy`) where there are others
+    loss: float  # mean over the counted targets; of `cross_entropy`, whose chance is known, where the loss has other terms
     spreads: list[Spread]  # of every layer, in the order in which they run
 
 
 class Probe:
-    """One policy, one batch, always the same draws: what changes from one pass to the next is what was changed in between."""
+    """One policy and one batch with the same random numbers in every pass, so passes differ only by deliberate changes."""
 
     def __init__(self, policy: Policy, batch: Batch, seed: int, num_actions: int | None = None):
         self.policy = copy.deepcopy(policy).train()
@@ -49,22 +49,22 @@ class Probe:
 
     @torch.no_grad()
     def counts_padding(self) -> bool:
-        """Whether the loss changes with labels of slots that hold none."""
+        """Whether the loss depends on the contents of slots that hold no label."""
         action, padding = self.batch["action"], ~self.batch["action_mask"]
         padding = padding.view(*padding.shape, *[1] * (action.dim() - padding.dim())).expand_as(action)
         if not padding.any():
             return False
-        self._nudge()  # an output that starts at zero says the same of every label
+        self._nudge()  # an output layer that starts at zero gives every label the same loss
         before = self.loss(self.batch).total
-        if not before.isfinite():  # then no two passes are equal, whatever is counted
+        if not before.isfinite():  # then passes cannot be compared
             return False
         other = action + 1 if self.num_actions is None else (action + 1) % self.num_actions
         after = self.loss({**self.batch, "action": torch.where(padding, other, action)}).total
         return not torch.equal(before, after)
 
     def without_gradient(self) -> list[str]:
-        """Parameters that learning was meant to change and never can."""
-        self._nudge()  # layers that start at zero rightly hold back all gradients in front of them in the very first step
+        """Trainable parameters that get no gradient."""
+        self._nudge()  # layers that start at zero block all gradients before them in the first step, which is intended
         self.policy.zero_grad(set_to_none=True)
         self.loss(self.batch).total.backward()
         return [
@@ -81,7 +81,7 @@ class Probe:
 
 
 def not_finite(batch: Batch) -> list[str]:
-    """What in a batch holds NaN or infinity, and how much of it; NaN is how `floor` says that it does not know."""
+    """The entries of a batch with NaN or infinity, and how much of each. In `floor`, NaN means unknown and is fine."""
     found = []
     for name, value in batch.items():
         if isinstance(value, dict):
@@ -95,7 +95,7 @@ def not_finite(batch: Batch) -> list[str]:
 def _watched(policy: Policy, spreads: list[Spread]) -> Iterator[None]:
     def watch(name: str) -> Any:
         def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-            first = output[0] if isinstance(output, tuple) and output else output  # a GRU puts out (output, state)
+            first = output[0] if isinstance(output, tuple) and output else output  # a GRU returns (output, state)
             if isinstance(first, Tensor) and first.is_floating_point():
                 deviation = first.detach().float().std().item() if first.numel() > 1 else 0.0
                 spreads.append(Spread(name, deviation if math.isfinite(deviation) else math.inf))

@@ -1,4 +1,4 @@
-"""What was found out about a run, in the forms in which it is kept and shown."""
+"""The findings about a run, and the forms in which they are stored and shown."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rich.table import Table
 class Finding:
     check: str
     measured: str
-    warning: str | None = None  # what is wrong, why most often, and the override to try
+    warning: str | None = None  # what is wrong, the likely cause, and the override to try
 
 
 @dataclass
 class Report:
     facts: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
-    during_training: dict[str, str] = field(default_factory=dict)  # what Watch said
+    during_training: dict[str, str] = field(default_factory=dict)  # the findings of Watch
 
     @property
     def warnings(self) -> list[str]:
@@ -33,7 +33,7 @@ class Report:
         return {"facts": self.facts, "checks": checks, "warnings": self.warnings, "during_training": self.during_training}
 
     def numbers(self) -> dict[str, float]:
-        """Those facts that are a number."""
+        """The facts that are numbers."""
         return {name: value for name, value in self.facts.items() if isinstance(value, (int, float))} | {
             "warnings": len(self.warnings)
         }

@@ -1,4 +1,4 @@
-"""Findings during training: one sentence each, said once, that names the likely cause and the override to try."""
+"""Findings during training. Each is a sentence, shown once, that names the likely cause and the override to try."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 STILL_AT_CHANCE = 0.98
-CHANCE_AFTER = (200, 1000)  # steps after which a loss at chance is no longer a slow start: a tenth of the run, within these
+CHANCE_AFTER = (200, 1000)  # a loss at chance is reported after a tenth of the run, but within these limits, in steps
 VANISHED = 1e-6  # gradient norm
-EXPLODED = 100.0  # times trainer.grad_clip; without clipping: the gradient norm itself
+EXPLODED = 100.0  # in units of trainer.grad_clip; without clipping: gradient norm
 
 
 @dataclass
 class Watch:
-    """Looks at every row of training metrics. `said` holds what was said already; it belongs into the checkpoint."""
+    """Checks every row of training metrics. `said` holds the findings that were shown already; checkpoints store it."""
 
     chance: float
-    floor: float | None  # of the loss, where it is that of the next action alone and can be counted
+    floor: float | None  # floor of the loss, where it is known
     max_steps: int
     grad_clip: float
     said: dict[str, str] = field(default_factory=dict)  # finding -> sentence
 
     def look(self, step: int, values: dict[str, float]) -> Iterator[str]:
-        """New findings in the row `values` of means since the row before."""
-        if "train/loss" not in values:  # every step since then was skipped
+        """New findings in a row of metrics, which are means since the previous row."""
+        if "train/loss" not in values:  # every step since the previous row was skipped
             return
         for name, sentence in (
             ("chance", self._still_at_chance(step, values.get("train/cross_entropy", values["train/loss"]))),
@@ -35,12 +35,12 @@ class Watch:
                 yield sentence
 
     def skipped(self, step: int, what: str) -> str | None:
-        """The first step whose loss or gradient is not finite; each of them is counted in `train/skipped`."""
+        """A finding for the first step whose loss or gradient is not finite. `train/skipped` counts all of them."""
         if "skipped" in self.said:
             return None
         self.said["skipped"] = (
-            f"at step {step} the {what} was not finite, and the step was skipped: the steps before it were too large "
-            "(trainer.optimizer.lr, trainer.schedule.warmup), or the data have holes (debug=health looks for them)"
+            f"at step {step} the {what} was not finite, and the step was skipped: earlier steps were too large "
+            "(trainer.optimizer.lr, trainer.schedule.warmup), or the data hold values that are not finite (debug=health checks)"
         )
         return self.said["skipped"]
 
@@ -49,19 +49,19 @@ class Watch:
         if step < min(max(least, self.max_steps // 10), most) or loss < STILL_AT_CHANCE * self.chance:
             return None
         if self.floor is not None and self.floor > STILL_AT_CHANCE * self.chance:
-            return None  # nothing is there to be learned, and that was said before training
-        known = "" if self.floor is None else f", while the data's own floor is about {self.floor:.3f}"
+            return None  # there is nothing to learn, as a check before training has reported
+        known = "" if self.floor is None else f", while the floor of the data is about {self.floor:.3f}"
         return (
             f"after {step} steps the loss is {loss:.3f}, still at chance ({self.chance:.3f}){known}: the learning rate is too "
-            "low or too high (trainer.optimizer.lr), or the policy does not see what the actions depend on; debug=overfit tells"
+            "low or too high (trainer.optimizer.lr), or the policy does not see what the actions depend on; try debug=overfit"
         )
 
     def _vanished(self, step: int, norm: float) -> str | None:
         if not norm < VANISHED:
             return None
         return (
-            f"at step {step} the gradient's norm is {norm:.1e}: nothing is being learned any more; either everything is learned "
-            "(trainer.max_steps is more than enough), or a saturated layer holds the gradients back (trainer.optimizer.lr)"
+            f"at step {step} the gradient norm is {norm:.1e}, so learning has stopped: either everything is learned "
+            "(trainer.max_steps is more than enough), or a saturated layer blocks the gradients (trainer.optimizer.lr)"
         )
 
     def _exploded(self, step: int, norm: float) -> str | None:
@@ -69,10 +69,10 @@ class Watch:
             return None
         if not self.grad_clip:
             return (
-                f"at step {step} the gradient's norm is {norm:.1e}, and nothing clips it: one such step can undo all before it; "
-                "set trainer.grad_clip=1, or lower trainer.optimizer.lr"
+                f"at step {step} the gradient norm is {norm:.1e}, and it is not clipped: one such step can undo all earlier "
+                "ones; set trainer.grad_clip=1, or lower trainer.optimizer.lr"
             )
         return (
-            f"at step {step} the gradient's norm is {norm:.1e}, {norm / self.grad_clip:.0f} times trainer.grad_clip: each step "
-            "keeps its direction alone; lower trainer.optimizer.lr, or look for inputs that are not normalised (debug=health)"
+            f"at step {step} the gradient norm is {norm:.1e}, {norm / self.grad_clip:.0f} times trainer.grad_clip, so clipping "
+            "sets the size of every step; lower trainer.optimizer.lr, or look for inputs that are not normalised (debug=health)"
         )

@@ -1,4 +1,4 @@
-"""The order of the data, a pure function of (seed, step), so that a resumed run has nothing to restore; and batches' tensors."""
+"""The order of the data, a function of (seed, step), so that a resumed run has nothing to restore; and helpers for batches."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from policies.base import Batch
 
 
 class Batches:
-    """Sample indices for each step. The epochs' permutations follow each other without a gap, so every batch is full."""
+    """The sample indices of each step. One epoch's permutation continues into the next, so every batch is full."""
 
     def __init__(self, count: int, batch_size: int, seed: int):
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def order(self, epoch: int) -> np.ndarray:
-        """The permutation of one epoch; the present one is kept, since most batches lie within it."""
+        """The permutation of one epoch. The last one is cached, since most batches lie within one epoch."""
         if epoch != self._epoch:
             self._epoch = epoch
             self._order = np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(self.count)
@@ -46,7 +46,7 @@ def pinned(batch: Batch) -> Batch:
 
 
 def copy_into(batch: Batch, other: Batch) -> None:
-    """The values of `other` into the tensors of `batch`, without waiting."""
+    """Copy the values of `other` into the tensors of `batch`, without waiting."""
     for name, value in batch.items():
         if isinstance(value, dict):
             copy_into(value, other[name])

@@ -1,8 +1,8 @@
-"""Work that is done again and again as one CUDA graph: training steps, and acting. A GPU computes small networks sooner than
-Python can ask for them; a graph asks once.
+"""Repeated work as a CUDA graph: training steps, and acting. A GPU computes small networks faster than Python can launch their
+kernels; a graph launches all of them at once.
 
-The first calls of each variant run as they are, on a stream of their own as PyTorch wants it; then the work is captured, and
-replayed from there on. All of them count, and all compute the same.
+The first calls of each variant run uncaptured, on a separate stream as PyTorch requires. Then the work is captured, and replayed
+from then on. All calls take effect and compute the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trainers.loop.batches import copy_into, to_device
 from trainers.loop.config import Config
 from trainers.record.records import say
 
-WARM_UP = 3  # calls of each variant before it is captured: kernels are chosen, the optimiser makes its tensors
+WARM_UP = 3  # calls of each variant before its capture, in which kernels are chosen and the optimiser makes its tensors
 
 
 def obstacle(config: Config, device: torch.device) -> str | None:
@@ -30,26 +30,26 @@ def obstacle(config: Config, device: torch.device) -> str | None:
     if device.type != "cuda":
         return "CUDA graphs need device=cuda"
     if config.profile:
-        return "a profile times the parts of a step, and a captured one has none"
+        return "a profile times the parts of a step, and a captured step runs as a whole"
     return None
 
 
 class Graph(NamedTuple):
     graph: Any
-    inputs: Batch  # what it reads: written before each replay
-    output: Tensor  # what it writes
+    inputs: Batch  # read by the graph; written before each replay
+    output: Tensor  # written by the graph
 
 
 class Captured:
-    """`work(inputs on the device, number)`, captured: once for each variant, which decides all shapes. Replays do not see the
-    number."""
+    """`work(inputs on the device, number)`, captured once for each variant. The variant must decide all shapes. Replays do not
+    see the number."""
 
     def __init__(self, work: Callable[[Batch, int], Tensor], name: str, required: bool = False):
         self.work, self.name, self.required = work, name, required
         self.stream = torch.cuda.Stream()
         self.done: Counter[int] = Counter()  # calls of each variant before its capture
         self.graphs: dict[int, Graph] = {}
-        self.pool: Any = None  # of memory, which all graphs share: no two run at once
+        self.pool: Any = None  # memory that all graphs share, since they never run at the same time
         self.failed = False
 
     def run(self, variant: int, inputs: Batch, number: int = 0) -> Tensor:
@@ -68,7 +68,7 @@ class Captured:
         return output
 
     def _capture(self, variant: int, inputs: Batch, number: int) -> None:
-        """Records the work without doing it."""
+        """Record the work without running it."""
         held = to_device(inputs, self.stream.device)
         graph = torch.cuda.CUDAGraph()
         try:
@@ -79,7 +79,7 @@ class Captured:
             sentence = f"{self.name} cannot be captured in a CUDA graph ({str(error).splitlines()[0]})"
             if self.required:
                 raise BadRequest(f"{sentence}; leave out trainer.capture=on") from error
-            say(f"{sentence}; it goes on without, which is slower and computes the same")
+            say(f"{sentence}; it runs uncaptured, which is slower and computes the same")
             return
         self.pool = graph.pool()
         self.graphs[variant] = Graph(graph, held, output)

@@ -1,13 +1,13 @@
 """Checkpoints that survive a kill at any moment: `checkpoints/step-N/`, and the links `last` and `best`.
 
-    policy.safetensors, policy.json   what acts: the averaged weights where there is an average (policies/store.py)
+    policy.safetensors, policy.json   the policy that acts: the averaged weights, if there is an average (policies/store.py)
     training.safetensors              the weights being trained and the optimiser's tensors
-    state.json                        step, schedule, best score, and everything else that is a number
+        state.json                        step, schedule, best score, and all other numbers
     config.yaml                       the run's resolved configuration
     manifest.json                     hashes of all the above
 
-A folder is written under another name, reaches the disc, and is renamed: half a checkpoint is never seen. Nothing is
-deleted before its successor is complete, and nothing is ever unpickled.
+A folder is written under a temporary name, synced to disc, and renamed, so nobody sees half a checkpoint. Nothing is deleted
+before its successor is complete, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from conf.files import Damaged, read_json
 from policies.store import read_tensors, write_tensors
 
 STEP = re.compile(r"step-\d{1,12}")
-KEPT = 2  # newest checkpoints, beside the best
+KEPT = 2  # number of newest checkpoints that are kept, besides the best
 
 
 @dataclass
@@ -45,9 +45,9 @@ def step_of(folder: Path) -> int:
 
 
 def save(root: Path, step: int, write_policy: Callable[[Path], None], tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
-    """Write `root/step-N`, move the links, and drop what is neither among the newest nor the best.
+    """Write `root/step-N`, move the links, and delete checkpoints that are neither among the newest nor the best.
 
-    `write_policy(folder)` puts what acts, and its configuration, into the folder. `state["best_step"]` says which is best.
+    `write_policy(folder)` writes the policy that acts and its configuration. `state["best_step"]` is the best step.
     """
     root.mkdir(parents=True, exist_ok=True)
     final, folder = root / f"step-{step}", root / f".step-{step}.tmp"
@@ -76,7 +76,7 @@ def save(root: Path, step: int, write_policy: Callable[[Path], None], tensors: d
 
 
 def newest(root: Path, say: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint that is whole. Damaged ones are put aside, with a message, and the one before is used."""
+    """The newest intact checkpoint. Newer damaged ones are renamed, with a message."""
     folders = _by_step(root)
     faults = {folder: fault for folder in folders if (fault := _fault(folder))}
     whole = next((folder for folder in folders if folder not in faults), None)
@@ -86,11 +86,11 @@ def newest(root: Path, say: Callable[[str], None]) -> Checkpoint | None:
         return None
     for folder in folders[: folders.index(whole)]:
         aside = _put_aside(folder)
-        say(f"{folder.name} is damaged ({faults[folder]}); it is put aside as {aside.name} and the one before it is used")
+        say(f"{folder.name} is damaged ({faults[folder]}); it is renamed to {aside.name}, and the one before it is used")
     for place in _strangers(root):
-        say(f"{place.name} is no checkpoint; it is put aside as {_put_aside(place).name}")
+        say(f"{place.name} is not a checkpoint; it is renamed to {_put_aside(place).name}")
     state = read_json(whole / "state.json")
-    _link(root / "last", whole.name)  # a kill may have come between the folder and its links
+    _link(root / "last", whole.name)  # the run may have been killed after writing the folder and before the links
     if (root / f"step-{state['best_step']}").exists():
         _link(root / "best", f"step-{state['best_step']}")
     return Checkpoint(whole, read_tensors(whole / "training.safetensors"), state)
@@ -101,7 +101,7 @@ def acting_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _fault(folder: Path) -> str | None:
-    """What keeps a run from going on from this checkpoint, if anything."""
+    """What is wrong with this checkpoint, so that a run cannot go on from it; None if nothing is."""
     if fault := damage(folder, TO_GO_ON):
         return fault
     try:
@@ -119,7 +119,7 @@ def _fault(folder: Path) -> str | None:
 
 
 def _check_state(state: dict[str, Any], step: int) -> None:
-    """That the numbers which every trainer keeps there are such numbers."""
+    """Check the entries that every trainer stores."""
     whole = {name: state.get(name) for name in ("step", "metrics_offset", "threads")}
     if state.get("best_step") is not None:
         whole["best_step"] = state["best_step"]
@@ -141,7 +141,7 @@ def _by_step(root: Path) -> list[Path]:
 
 
 def _strangers(root: Path) -> list[Path]:
-    """What lies where a checkpoint or a link to one belongs."""
+    """Files and folders that have the name of a checkpoint or of a link, but are not one."""
     links = [root / name for name in ("last", "best")]
     named = [path for path in root.glob("step-*") if not (STEP.fullmatch(path.name) and path.is_dir())]
     return [*named, *(link for link in links if link.exists() and not link.is_symlink())]

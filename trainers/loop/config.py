@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from trainers.loop.optim import OptimizerConfig, ScheduleConfig
 
-MOST_THREADS = 1024  # no machine has more cores, and each thread takes memory before it does anything
-PROFILED_WARM_UP = 5  # steps of a profile that do not count: memory is laid out, kernels are chosen, a model may be compiled
-PROFILED_TRACE = 5  # steps in its trace: enough to see what repeats, few enough to open quickly
+MOST_THREADS = 1024  # more than the cores of any machine; each thread takes memory
+PROFILED_WARM_UP = 5  # first steps of a profile, not counted: they allocate memory, choose kernels, and may compile
+PROFILED_TRACE = 5  # steps in a profile's trace: enough to see what repeats, few enough to open quickly
 PROFILED_LEAST = PROFILED_WARM_UP + 1 + 1 + PROFILED_TRACE  # steps of a whole profile
 
 
@@ -17,24 +17,24 @@ class Config:
     max_steps: int = 2000  # the budget in optimiser steps
     max_epochs: int = 0  # if above 0: the budget in passes over the data, instead of max_steps
     batch_size: int = 256  # samples of one optimiser step
-    accumulate: int = 1  # parts the batch is cut into, for memory; the result is the same but for rounding
+    accumulate: int = 1  # split the batch into this many parts to save memory; the result is the same except for rounding
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     grad_clip: float = 1.0  # largest gradient norm; 0 for no clipping. Losses are never clipped
     ema: float = 0.999  # decay of the averaged weights, which are the ones that act; 0 for none
     precision: str = "fp32"  # fp32 | bf16 (autocast)
-    compile: bool = False  # torch.compile; on a CPU a minute of it, for steps some 15 % faster
-    capture: str = "auto"  # a step as one CUDA graph, computing the same: auto (where it can be) | on (or fail) | off
-    data_on: str = "auto"  # where the columns lie that batches are cut from: auto (a GPU, if they fit) | host | device
-    deterministic: bool = True  # on a GPU: kernels that give the same result twice; false buys speed with that
-    threads: int = 0  # CPU threads; 0 leaves PyTorch's choice. Recorded: the last bits depend on it
+    compile: bool = False  # torch.compile; on a CPU it takes about a minute and makes steps some 15 % faster
+    capture: str = "auto"  # run a step as one CUDA graph, with the same results: auto (if possible) | on (fail if not) | off
+    data_on: str = "auto"  # where the dataset lies in memory: auto (on a GPU, if it fits) | host | device
+    deterministic: bool = True  # on a GPU: use kernels that always give the same result; false is faster
+    threads: int = 0  # CPU threads; 0 leaves PyTorch's choice. It is recorded, because the last bits of results depend on it
     log_every: int = 50  # steps between rows of metrics.jsonl
     eval_every: int = 500  # steps between validations (loss, and success on the val split); 0: only at the end
     eval_episodes: int = 100  # episodes of a validation; 0: loss only
-    save_every: int = 500  # steps between checkpoints, beside those at every validation; 0: only those
+    save_every: int = 500  # steps between checkpoints, besides the one at every validation; 0: only those
     bad_steps: int = 5  # non-finite steps in a row that end the run
     overfit: bool = False  # train on one fixed batch and fail unless it is learned (debug=overfit)
-    profile: bool = False  # train for max_steps to see where their time goes, and stop (debug=profile)
+    profile: bool = False  # train for max_steps, show where the time goes, and stop (debug=profile)
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulate", "log_every", "bad_steps"):
@@ -44,7 +44,7 @@ class Config:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if not self.max_steps and not self.max_epochs:
-            raise ValueError("max_steps and max_epochs are both 0: give one of them a budget")
+            raise ValueError("max_steps and max_epochs are both 0: set one of them")
         if self.threads > MOST_THREADS:
             raise ValueError(f"threads must be at most {MOST_THREADS}, got {self.threads}")
         if self.eval_episodes > 100_000:

@@ -1,4 +1,4 @@
-"""What is recorded and said of a training while it goes on: rows of metrics, speeds, and findings."""
+"""Records and messages during training: rows of metrics, speeds, and findings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainers.loop.state import State
 from trainers.loop.step import Taken
 from trainers.record.records import Records, means, say, write_json
 
-# Of a validation, in the console:
+# The results of a validation that the console shows:
 SHOWN = ("val/loss", "val/cross_entropy", "val/first_action_loss", "val/excess", "val/success", "val/return")
 
 
@@ -33,11 +33,11 @@ class Journal:
 
     @property
     def seconds(self) -> float:
-        """Of training, validations included, over all of the run's processes."""
+        """The time of training with validations, summed over the run's processes."""
         return time.perf_counter() - self.began
 
     def add(self, step: int, taken: Taken) -> None:
-        """Counts what step `step` (from 1) did."""
+        """Add the result of step `step` (from 1)."""
         if taken.not_finite is None:
             self.state.bad_in_row = 0
             for name, (total, count) in taken.metrics.items():
@@ -84,6 +84,6 @@ class Journal:
             self.write_health()
 
     def write_health(self) -> None:
-        """At once: a run that was warned is the one most likely to be killed."""
+        """Write the report at once, because a run with a warning may soon be killed."""
         write_json(self.folder / "health.json", self.report.to_json())
         self.records.health(self.report.to_markdown(), self.report.numbers())

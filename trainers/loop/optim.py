@@ -1,4 +1,4 @@
-"""Optimiser, learning-rate schedule and weight averaging: what turns gradients into weights."""
+"""Optimiser, learning-rate schedule and weight averaging."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class ScheduleConfig:
     warmup: int = 50  # steps of linear warm-up from 0, under any schedule
     final: float = 0.02  # cosine: share of the learning rate left at the last step
     patience: int = 5  # plateau: evaluations without improvement before the rate is cut
-    threshold: float = 0.0  # plateau: share of the best loss by which another has to be below it to count as better
-    factor: float = 0.5  # plateau: the cut
+    threshold: float = 0.0  # plateau: an improvement must be more than this share of the best loss
+    factor: float = 0.5  # plateau: the rate is multiplied by this
 
     def __post_init__(self) -> None:
         if self.name not in ("cosine", "constant", "plateau"):
@@ -60,10 +60,10 @@ class ScheduleConfig:
 
 
 def make_optimizer(config: OptimizerConfig, policy: Policy) -> torch.optim.Optimizer:
-    """With its learning rate in a tensor on the policy's device, and `found_inf`: a step with 1 in it changes nothing."""
+    """The optimiser. Its learning rate is a tensor on the policy's device; with 1 in `found_inf`, a step changes nothing."""
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.name]
     betas, device = (config.betas[0], config.betas[1]), next(policy.parameters()).device
-    # A GPU's kernel reads a float32; on a CPU the rate is as precise as a number.
+    # A GPU's kernel needs a float32; on a CPU the rate keeps the full precision of a Python number.
     rate = torch.tensor(config.lr, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
     optimizer = kind(
         policy.parameters(),
@@ -79,7 +79,7 @@ def make_optimizer(config: OptimizerConfig, policy: Policy) -> torch.optim.Optim
 
 
 class Schedule:
-    """A factor on the learning rate. Cosine and constant are functions of the step; only plateau has a memory."""
+    """A factor on the learning rate. Cosine and constant depend on the step alone; only plateau has a state."""
 
     def __init__(self, config: ScheduleConfig, max_steps: int):
         self.config, self.max_steps = config, max_steps
@@ -96,7 +96,7 @@ class Schedule:
         return self.state["cut"]
 
     def observe(self, loss: float) -> None:
-        """Plateau: the validation loss of one evaluation."""
+        """Tell the plateau schedule the loss of a validation."""
         if self.config.name != "plateau":
             return
         best = self.state["best"]
@@ -109,10 +109,10 @@ class Schedule:
 
 
 class Average:
-    """An exponential moving average of a policy's weights: a policy itself, and the one that acts.
+    """An exponential moving average of a policy's weights. It is a policy itself, and the one that acts.
 
-    The decay grows with the count of updates, so that the weights of the first steps are soon forgotten. The count is a tensor,
-    because only the device knows whether a step was finite.
+    The decay grows with the number of updates, so the first weights are soon forgotten. The number is a tensor, because only the
+    device knows whether a step was finite.
     """
 
     def __init__(self, policy: Policy, decay: float):
@@ -126,7 +126,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, counts: Tensor) -> None:
-        """`counts` []: 1, or 0 after a step that was left out, which changes nothing."""
+        """`counts` []: 1, or 0 after a skipped step, which changes nothing."""
         self.count += counts
         decay = ((1 + self.count) / (10 + self.count)).clamp(max=self.decay)
         weight = ((1 - decay) * counts).float()
@@ -134,5 +134,5 @@ class Average:
 
 
 def precise(device: torch.device) -> torch.dtype:
-    """The type for single numbers that are computed on a device; MPS has no float64."""
+    """The most precise float type of a device: MPS has no float64."""
     return torch.float32 if device.type == "mps" else torch.float64

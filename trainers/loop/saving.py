@@ -1,4 +1,4 @@
-"""What of a training goes into a checkpoint, and comes back out of one."""
+"""Save the state of a training to a checkpoint, and load it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainers.record.records import say
 
 
 def save(root: Path, state: State, step: Step, save_policy: Callable[[Path, Policy], None]) -> None:
-    """`save_policy` writes what acts, and its configuration, into the checkpoint's folder."""
+    """`save_policy` writes the policy that acts and its configuration to the checkpoint's folder."""
     tensors = {f"weight/{name}": value for name, value in step.policy.state_dict().items()}
     names = [name for name, _ in step.policy.named_parameters()]
     for index, moments in step.optimizer.state_dict()["state"].items():
@@ -29,7 +29,7 @@ def save(root: Path, state: State, step: Step, save_policy: Callable[[Path, Poli
 
 
 def resume(root: Path, data: str, step: Step) -> State | None:
-    """Puts the tensors of the newest whole checkpoint into `step`, and returns its state; None if there is no checkpoint.
+    """Load the tensors of the newest intact checkpoint into `step` and return its state; None if there is no checkpoint.
     `data` is the fingerprint of the data to train on."""
     found = checkpoint.newest(root, say)
     if found is None:
@@ -37,7 +37,7 @@ def resume(root: Path, data: str, step: Step) -> State | None:
     numbers = dict(found.state)
     if numbers["data"] != data:
         raise BadRequest(
-            "the data is not the data that this run was trained on so far (another version of the environment?); "
+            "the data differ from those that this run was trained on so far (another version of the environment?); "
             "start again with another hydra.run.dir, and init_from=... to keep the weights"
         )
     step.schedule.state, count = numbers.pop("schedule"), numbers.pop("average_count")

@@ -1,4 +1,4 @@
-"""Where a trainer's batches come from, and where their columns lie."""
+"""The source of a trainer's batches, from data on the host or on the device."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from envs.data.windows import Windows
 from policies.base import Batch, Policy
 from trainers.loop.batches import Batches, pinned, to_device
 
-SHARE = 0.4  # of a GPU's free memory that `data_on=auto` may take for the data
+SHARE = 0.4  # share of a GPU's free memory that `data_on=auto` may use for the data
 
 
 class Source:
-    """Batches of recorded samples. A batch is a pure function of the step, so a resumed run has nothing to restore.
+    """Batches of recorded samples. A batch depends on the step alone, so a resumed run has nothing to restore.
 
-    A batch comes in two parts: `inputs` is what the host makes of a step, and `cut` turns it, once it is on the device, into the
-    batch. Where the data lie on the device, the inputs are sample indices alone.
+    A batch is made in two parts: the host makes its `inputs`, and `cut` turns them into the batch on the device. If the data lie
+    on the device, the inputs are just sample indices.
 
-    A trainer whose data grow derives its own: `prepare` makes the data that step `step` needs (or finds them on disc).
+    A trainer whose data grow derives its own class, whose `prepare` makes the data that a step needs, or finds them on disc.
     """
 
     def __init__(self, windows: Windows, batch_size: int, seed: int, device: torch.device, data_on: str = "host"):
@@ -29,22 +29,22 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the data: a run does not go on with others."""
+        """Identifies the data: a run cannot be resumed with other data."""
         return self.windows.dataset.fingerprint
 
     def prepare(self, step: int, acting: Policy) -> dict[str, float]:
-        """Called before each step, with the policy that acts. Recorded data are complete. Where data are added, returns what a
-        row of metrics says of them."""
+        """Called before each step, with the policy that acts. Recorded data are complete. A trainer that adds data here returns
+        metrics about them, which become a row of metrics.jsonl."""
         return {}
 
     def inputs(self, step: int) -> Batch:
-        """On the host; pinned where the device is a GPU, so that the copy waits for nothing."""
+        """The inputs on the host; pinned if the device is a GPU, so that copying them does not block."""
         samples = self.batches.samples(step)
         inputs = {"samples": torch.from_numpy(samples)} if self.placed else self.windows.batch(samples)
         return pinned(inputs) if self.device.type == "cuda" else inputs
 
     def cut(self, inputs: Batch) -> Batch:
-        """Inputs that are on the device -> the batch. Static shapes, and no waiting: it may be captured."""
+        """Turn inputs on the device into the batch. Shapes are static and nothing waits, so this can be captured."""
         return self.placed.batch(inputs["samples"]) if self.placed else inputs
 
     def batch(self, step: int) -> Batch:

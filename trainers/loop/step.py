@@ -1,9 +1,9 @@
-"""One optimiser step: forward, backward, clipping, optimiser and averaging. The loss lives in the policy; nothing here knows
-which policy it drives.
+"""One optimiser step: forward, backward, clipping, optimiser and averaging. The policy computes the loss, so this works for
+every policy.
 
-All that a step does is a function of (seed, step), of its batch, and of tensors that a checkpoint holds. It never waits for the
-device: metrics are kept there and fetched many steps at a time, and whether a step was finite is decided there. The host learns
-of it later, so a run that has to end (`bad_steps` in a row) stands still from that step on: no later step changes anything.
+A step depends only on (seed, step), its batch, and tensors that a checkpoint holds. It never waits for the device: metrics stay
+there and are fetched many steps at a time, and the device decides whether a step was finite. The host learns of that later, so
+once `bad_steps` in a row were not finite, the device lets no further step change anything.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ MOST_PENDING = 1000  # steps whose metrics are kept on the device
 
 class Taken(NamedTuple):
     metrics: dict[str, tuple[float, float]]  # name -> (sum, count)
-    not_finite: str | None  # "loss" or "gradient": the step was left out
+    not_finite: str | None  # "loss" or "gradient" if the step was skipped because of it
 
 
 class Step:
-    """The weights that are trained, and what changes them."""
+    """The trained weights, and everything that changes them."""
 
     def __init__(self, config: Config, policy: Policy, source: Source, max_steps: int, seed: int, device: torch.device):
         self.config, self.policy, self.source, self.device = config, policy, source, device
@@ -41,20 +41,20 @@ class Step:
         self.schedule = Schedule(config.schedule, max_steps)
         self.average = Average(policy, config.ema) if config.ema else None
         self.seed, self.noise_seed = seed, fold(seed, Purpose.TRAINING)
-        # Asked once: torch.manual_seed in every step would cost, and without a GPU it keeps a stack trace of each call.
+        # Fetched once: torch.manual_seed in every step would be slow, and without a GPU it keeps a stack trace of each call.
         self.generator = default_generator(device)
         self.captured = None if obstacle(config, device) else Captured(self.update, "the training step", config.capture == "on")
-        # On the device, because only it knows how a step went:
-        self.number = torch.zeros((), dtype=torch.int64, device=device)  # of the step
-        self.bad_in_row = torch.zeros((), dtype=torch.int64, device=device)  # steps at the end that were not finite
-        # What the host has not fetched yet: a row of numbers for each step, and the learning rates.
-        self.names: list[str] = []  # of the metrics: two numbers each in a row
+        # On the device, since only the device knows whether a step was finite:
+        self.number = torch.zeros((), dtype=torch.int64, device=device)  # the step's number
+        self.bad_in_row = torch.zeros((), dtype=torch.int64, device=device)  # number of last steps that were not finite
+        # Not fetched by the host yet: a row of numbers for each step, and the learning rates.
+        self.names: list[str] = []  # of the metrics, which have two numbers each in a row
         self.rows: Tensor | None = None  # [most, 2 * metrics + 1 + parameters]
         self.rates: list[float] = []
 
     @property
     def acting(self) -> Policy:
-        """The policy that is validated and kept: the average where there is one."""
+        """The policy that is validated and saved: the average, if there is one."""
         return self.average.policy if self.average else self.policy
 
     @property
@@ -62,7 +62,7 @@ class Step:
         return min(self.config.log_every, MOST_PENDING)
 
     def take(self, inputs: Batch, step: int) -> None:
-        """One optimiser step, or none where the loss or the gradient is not finite."""
+        """Take one optimiser step. It changes nothing if the loss or the gradient is not finite."""
         self.generator.manual_seed(fold(self.seed, Purpose.DROPOUT, step))  # dropout draws from PyTorch's own generator
         rate = self.config.optimizer.lr * self.schedule.factor(step)
         self.optimizer.param_groups[0]["lr"].fill_(rate)
@@ -77,7 +77,7 @@ class Step:
         self.rates.append(rate)
 
     def fetch(self) -> list[Taken]:
-        """What the steps since the last fetch did. Waits for the device."""
+        """The results of the steps since the last fetch. Waits for the device."""
         if self.rows is None or not self.rates:
             return []
         rows, self_rates = self.rows[: len(self.rates)].tolist(), self.rates
@@ -97,12 +97,12 @@ class Step:
         return to_device(inputs, self.device)
 
     def update(self, inputs: Batch, step: int) -> Tensor:
-        """The whole step from inputs on the device; returns its row of numbers. `step` is what `self.number` holds: it decides
-        shapes (`policy.variant`) and nothing else, so one captured graph serves all steps of a variant."""
+        """The whole step, from inputs on the device; returns its row of numbers. `step` equals `self.number`. It decides only
+        shapes (`policy.variant`), so one captured graph serves all steps of a variant."""
         self.optimizer.zero_grad(set_to_none=True)
         sums = self.backward(self.source.cut(inputs), step)
         row, finite = self.clip(sums)
-        # Decided by this step, unless the run has come to its end already.
+        # Once `bad_steps` in a row were not finite, the count stays and no step takes effect.
         goes_on = self.bad_in_row < self.config.bad_steps
         counts = finite & goes_on
         self.bad_in_row.copy_(torch.where(goes_on, torch.where(finite, 0, self.bad_in_row + 1), self.bad_in_row))
@@ -113,9 +113,9 @@ class Step:
         return row
 
     def backward(self, batch: Batch, step: int) -> dict[str, tuple[Tensor, Tensor]]:
-        """Gradients of the mean loss (of its sum, where the batch comes in parts), and the sums and counts of all metrics."""
+        """Compute gradients of the mean loss (of its sum, if the batch is split), and the sums and counts of all metrics."""
         rows = torch.arange(self.config.batch_size, device=self.device)
-        if self.config.accumulate == 1:  # its count is known before its gradient: no pass over the gradients is needed to scale
+        if self.config.accumulate == 1:  # the count is known before the backward pass, so gradients need no scaling afterwards
             loss = self.loss(batch, rows, step)
             (loss.total / loss.count.clamp(min=1)).backward()
             return loss.metrics | {"loss": (loss.total.detach(), loss.count)}
@@ -135,18 +135,18 @@ class Step:
             return self.model(batch, Noise(self.noise_seed, self.number, rows, step))
 
     def clip(self, sums: dict[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Brings the gradients to their final length; returns the step's row of numbers (metrics, whether it is finite, and the
-        length of each parameter's gradient before clipping), and whether it is finite [] bool."""
+        """Scale and clip the gradients. Returns the step's row of numbers (metrics, whether it is finite, and each parameter's
+        gradient norm before clipping), and whether it is finite [] bool."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         if self.config.accumulate > 1:
             torch._foreach_div_(gradients, sums["loss"][1].clamp(min=1))
         found = torch._foreach_norm(gradients)
-        length = torch.stack(found).to(precise(self.device)).square().sum().sqrt()  # of the whole gradient
+        length = torch.stack(found).to(precise(self.device)).square().sum().sqrt()  # norm of the whole gradient
         finite = sums["loss"][0].isfinite() & length.isfinite()
         if self.config.grad_clip:
             torch._foreach_mul_(gradients, (self.config.grad_clip / length).clamp(max=1).float())
         self.names = list(sums)
-        if len(found) < len(self.parameters):  # rows are as long in the steps of every variant
+        if len(found) < len(self.parameters):  # so that rows have the same length in every variant
             found = (*found, *[torch.zeros_like(found[0])] * (len(self.parameters) - len(found)))
         return torch.stack([*(x.float() for pair in sums.values() for x in pair), finite.float(), *found]), finite
 

@@ -1,7 +1,7 @@
-"""Signals ask a run to stop: in the training loop it finishes its step, saves, and says how to go on.
+"""Signals that ask a run to stop. In the training loop it finishes its step, saves, and prints how to go on.
 
-SLURM sends its signals to every process of a job, and the job's own process passes them on: a run gets each of them two or
-three times. So only Ctrl-C, which a person presses again on purpose, means more the second time.
+SLURM sends a signal to every process of a job, and the job's first process passes it on, so a run gets each signal two or three
+times. Only a second Ctrl-C therefore has a meaning of its own, since a person presses it on purpose.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class StopRequest:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Outside the training loop there is nothing to save: the first signal raises KeyboardInterrupt."""
+    """Outside the training loop there is nothing to save, so the first signal raises KeyboardInterrupt."""
     stopped = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Loss and scores of the acting weights on the val split, by which the best of a run are kept."""
+"""Loss and scores of the acting weights on the val split. They choose the best checkpoint."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from policies.noise import Noise
 from trainers.loop.batches import to_device
 from trainers.record.records import means
 
-SAMPLES = 4096  # windows behind each validation loss,
-TARGETS = 65_536  # and no more targets than these, where a window has one at each step
+SAMPLES = 4096  # windows used for a validation loss
+TARGETS = 65_536  # if a window has a target at each step: as many windows as have this many targets
 
 
 @dataclass
 class Validation:
     windows: Windows
-    play: Callable[[Policy], Score] | None  # the val episodes, played by a policy
-    judged_by: tuple[str, ...]  # what of the played episodes chooses the best, before the loss
+    play: Callable[[Policy], Score] | None  # lets a policy play the val episodes
+    judged_by: tuple[str, ...]  # the scores that choose the best, the most important first; then the loss
     batch_size: int
-    seed: int  # the same draws at every validation: a change of the loss is a change of the weights
+    seed: int  # the random numbers are the same at every validation, so the loss changes only with the weights
     device: torch.device
 
     @torch.no_grad()
@@ -52,7 +52,7 @@ class Validation:
         return values
 
     def score(self, values: Mapping[str, float]) -> list[float]:
-        """The higher the better, the first that differs counts."""
+        """What is compared to find the best: higher is better, and the first number that differs decides."""
         loss = values["val/loss"]
         return [
             *(values.get(f"val/{name}", 0.0) for name in self.judged_by),

@@ -1,4 +1,4 @@
-"""Where a run can be watched while it goes on, beside its metrics.jsonl: TensorBoard, or Weights & Biases."""
+"""Dashboards for a running training, besides its metrics.jsonl: TensorBoard, and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Config:
     """`logger.*`"""
 
     name: Literal["tensorboard", "wandb", "both", "none"] = "tensorboard"  # metrics.jsonl is always written
-    project: str = "iolaus"  # this and the rest: of W&B alone
-    entity: str | None = None  # the team or user that owns the project; null for the default of whoever is logged in
+    project: str = "iolaus"  # this and the following are for W&B
+    entity: str | None = None  # the team or user that owns the project; null: the default of the user who is logged in
     mode: Literal["online", "offline"] = "online"  # offline: upload later with `wandb sync`
 
     @property
@@ -38,7 +38,7 @@ class Config:
         if not self.uses_wandb:
             return
         package = importlib.util.find_spec("wandb")
-        if package is None or package.origin is None:  # without an origin, it is just some folder of that name
+        if package is None or package.origin is None:  # without an origin, it is only a folder with that name
             raise ValueError(f"name is {self.name}, which needs an extra package: pip install -e '.[wandb]'")
         if not 1 <= len(self.project) <= LONGEST_NAME or set(self.project) & set("/\\#?%:"):
             raise ValueError(
@@ -46,7 +46,7 @@ class Config:
             )
 
     def refuse_unready(self, tags: Sequence[str]) -> None:
-        """What W&B would refuse only once the run has its folder; without a key it would even ask for one, and wait."""
+        """Check what W&B would refuse only after the run has a folder. Without a key it would even prompt for one, and wait."""
         if not self.uses_wandb:
             return
         for tag in tags:
@@ -66,14 +66,14 @@ class Config:
 
 
 class Board:
-    """What every board can show; this one shows nothing."""
+    """The interface of a board. This one shows nothing."""
 
     def scalars(self, step: int, values: dict[str, float]) -> None: ...
 
     def text(self, name: str, markdown: str) -> None: ...
 
     def hyperparameters(self, values: dict[str, Any], scores: dict[str, float], step: int) -> None:
-        """What the run came to at its last step, beside what it was made with: one row in a table of runs."""
+        """The run's final scores and its configuration: one row in a table of runs."""
 
     def media(self, name: str, encoded: bytes, shape: tuple[int, int], step: int) -> None:
         """An encoded GIF or PNG."""
@@ -121,10 +121,10 @@ class TensorBoard(Board):
 
 
 class Wandb(Board):
-    """Into the W&B run that `session` keeps open.
+    """Writes to the W&B run that `session` keeps open.
 
-    W&B's own step only ever grows. A resumed run goes back to its checkpoint, so our step is a value like the others, and the
-    x-axis of all of them; rows that a killed process had already sent come again with the same values, at the same place.
+    W&B's own step can only grow, but a resumed run goes back to its checkpoint. So our step is logged as a value, and is the
+    x-axis of all others. Rows that a killed process had already sent are sent again, with the same values at the same step.
     """
 
     def __init__(self) -> None:
@@ -142,19 +142,19 @@ class Wandb(Board):
         self.run.summary[name] = markdown
 
     def hyperparameters(self, values: dict[str, Any], scores: dict[str, float], step: int) -> None:
-        self.run.summary.update(scores)  # the configuration has been there from the start
+        self.run.summary.update(scores)  # `session` has already sent the configuration
 
     def media(self, name: str, encoded: bytes, shape: tuple[int, int], step: int) -> None:
         import wandb
         from PIL import Image
 
         file = io.BytesIO(encoded)
-        gif = encoded.startswith(b"GIF")  # as an image it would stand still
+        gif = encoded.startswith(b"GIF")  # W&B does not animate images
         self.run.log({name: wandb.Video(file, format="gif") if gif else wandb.Image(Image.open(file)), "step": step})
 
 
 class Boards(Board):
-    """Several at once (`logger=both`), or none (`logger=none`)."""
+    """Several boards (`logger=both`), or none (`logger=none`)."""
 
     def __init__(self, boards: Sequence[Board]):
         self.boards = boards
@@ -185,7 +185,7 @@ class Boards(Board):
 
 
 def opened(config: Config, folder: Path, purge_step: int | None) -> Board:
-    """`purge_step`: what a killed process showed from there on will be shown again."""
+    """`purge_step`: rows from this step on, which a killed process wrote, will be written again."""
     shown: list[Board] = [TensorBoard(folder, purge_step)] if config.uses_tensorboard else []
     if config.uses_wandb:
         shown.append(Wandb())
@@ -194,15 +194,15 @@ def opened(config: Config, folder: Path, purge_step: int | None) -> Board:
 
 @contextmanager
 def session(config: Config, folder: Path, values: dict[str, Any], say: Callable[[str], None]) -> Iterator[None]:
-    """`logger=wandb` or `both`: one W&B run, from before the data until the last picture. `values` are its configuration."""
-    if not config.uses_wandb or values["mode"] == "collect":  # which has nothing to show
+    """With `logger=wandb` or `both`, keep one W&B run open for the whole run. `values` are its configuration."""
+    if not config.uses_wandb or values["mode"] == "collect":  # collect logs nothing
         yield
         return
     config.refuse_unready(values["tags"])  # again: a sweep may have sent the run to another machine
     wandb = _quiet_wandb(config)
     here = folder / "wandb"
     here.mkdir(exist_ok=True)
-    name = here / "id.txt"  # by which a resumed run finds its first part again
+    name = here / "id.txt"  # a resumed run continues the W&B run with this id
     if not name.exists():
         name.write_text(secrets.token_hex(4))
     offline = config.mode == "offline"
@@ -218,10 +218,10 @@ def session(config: Config, folder: Path, values: dict[str, Any], say: Callable[
             group=values["name"][:LONGEST_NAME],
             tags=values["tags"],
             config=values,
-            # Our output is in log.txt. Offline there is nothing to report; online, a server that is gone is worth a line.
+            # Our output is in log.txt. Offline W&B has nothing to report; online it should report a lost server.
             settings=wandb.Settings(console="off", quiet=True, silent=offline),
         )
-    except (wandb.Error, ValueError) as error:  # a ValueError: its settings may also come from files and the environment
+    except (wandb.Error, ValueError) as error:  # ValueError: from settings in files and environment variables
         raise BadRequest(f"W&B refused the run: {error}; mend that, or add logger.mode=offline") from error
     with run:
         try:
@@ -231,7 +231,7 @@ def session(config: Config, folder: Path, values: dict[str, Any], say: Callable[
 
 
 def _quiet_wandb(config: Config) -> Any:
-    """The package, set up for the whole process: or it would send telemetry even for a run that is offline, and greet."""
+    """The package, set up for the whole process. Without this it prints a greeting, and sends telemetry even for offline runs."""
     import wandb
 
     wandb.setup(wandb.Settings(mode=config.mode, silent=True))

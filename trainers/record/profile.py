@@ -1,8 +1,8 @@
-"""`debug=profile`: where the time of a training step goes, as a table of parts, a table of operators and a trace.
+"""`debug=profile`: where the time of a training step goes, as a table of its parts, a table of operators and a trace.
 
-After a warm-up the same training goes through three stretches: steps as they always are, for the speed that the others are
-compared with; steps whose parts are timed; and steps under PyTorch's profiler, which sees most and slows most. The loop holds
-no labels for this (each would cost every step microseconds): what it calls is wrapped from here, and unwrapped again.
+After a warm-up there are three stages: normal steps, for the true speed; steps whose parts are timed; and steps under PyTorch's
+profiler, which gives the most detail and slows most. The loop has no code for this, since that would cost every step
+microseconds. Instead, the functions that it calls are wrapped here, and unwrapped afterwards.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ REST = "the rest"
 
 
 def profile(trainer: Trainer) -> None:
-    """Run all of the trainer's steps, measured; then show and write where their time went. Computes what `fit` computes."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's library would print two lines of its own
+    """Run all of the trainer's steps and measure them, then show and write where the time went. The steps compute the same as
+    in `fit`."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler's library prints two lines
     wait = torch.get_device_module(trainer.run.device).synchronize
     steps = (trainer.max_steps - WARM_UP - TRACED) // 2
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (trainer.run.device.type == "cuda")
@@ -82,7 +83,7 @@ def profile(trainer: Trainer) -> None:
 
 
 def parts_of(trainer: Trainer) -> list[tuple[str, Any, str]]:
-    """What a step calls, in its order: (part, owner, method). A part's time is without that of the parts it calls."""
+    """The functions that a step calls, in order: (part, owner, method). A part's time excludes the parts that it calls."""
     step = trainer.step
     parts: list[tuple[str, Any, str]] = [
         ("fetch the batch", trainer.source, "inputs"),
@@ -108,7 +109,7 @@ def wrapped(trainer: Trainer, wrap: Callable[[str, Callable], Callable]) -> Iter
         yield
     finally:
         for _, owner, method in parts:
-            delattr(owner, method)  # the class's own is behind it
+            delattr(owner, method)  # reveals the class's method again
 
 
 def labelled(name: str, function: Callable) -> Callable:
@@ -116,16 +117,16 @@ def labelled(name: str, function: Callable) -> Callable:
 
 
 class Stopwatch:
-    """The seconds of each part, and of the rest. All time from its making to the last `turn` is in one of them."""
+    """The seconds of each part, and of the rest. They add up to the time from the start to the last `turn`."""
 
     def __init__(self, wait: Callable[[], None]):
-        self.wait = wait  # for the device: what was started in a part counts there
+        self.wait = wait  # for the device, so that work counts for the part that started it
         self.running = [REST]
         self.seconds: dict[str, float] = {}
         self.since = time.perf_counter()
 
     def turn(self) -> None:
-        """From here on the time is another part's."""
+        """Add the time since the last call to the part that is running."""
         self.wait()
         now = time.perf_counter()
         part = self.running[-1]
@@ -147,14 +148,14 @@ class Stopwatch:
 
 
 def shares(milliseconds: dict[str, float]) -> list[dict[str, Any]]:
-    """The parts from the longest to the shortest; the rest comes last."""
+    """The parts with their shares, from the longest to the shortest, then the rest."""
     total = sum(milliseconds.values())
     names = sorted(milliseconds, key=lambda name: (name == REST, -milliseconds[name]))
     return [{"name": name, "milliseconds": milliseconds[name], "share": milliseconds[name] / total} for name in names]
 
 
 def operators_by_time(profiler: torch.profiler.profile, device: torch.device) -> list[dict[str, Any]]:
-    """Operators by the time they take themselves: on a GPU that of their kernels, on a CPU without that of those they call."""
+    """Operators by their own time: on a GPU that of their kernels, on a CPU without the operators that they call."""
     own = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
     events = {
         event.key: event
@@ -177,4 +178,4 @@ def table(title: str, rows: list[dict[str, Any]]) -> Table:
 
 
 def waits(device: torch.device) -> str:
-    return "" if device.type == "cpu" else " (the device is waited for after each part, so host and device take turns)"
+    return "" if device.type == "cpu" else " (each part waits for the device, so host and device do not overlap)"

@@ -1,7 +1,7 @@
-"""What a run writes and shows: metrics.jsonl, timing.jsonl, a board, log.txt, and a progress display.
+"""The output of a run: metrics.jsonl, timing.jsonl, a board, log.txt, and a progress display.
 
-`metrics.jsonl` holds only what is a function of the configuration, so that two runs (or a run that was killed and resumed,
-and one that was not) can be compared with `cmp`; speeds go to `timing.jsonl`.
+`metrics.jsonl` holds only numbers that depend on the configuration alone. So two runs, or an interrupted and an uninterrupted
+one, can be compared with `cmp`. Speeds go to `timing.jsonl`.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from conf import status
 from conf.folder import leaves
 from trainers.record import boards
 
-FINAL = ("success", "return")  # of each player's score, what a board shows
+FINAL = ("success", "return")  # the scores of each player that a board shows
 log = logging.getLogger("iolaus")
 
 
 class Screen(Console):
     def on_broken_pipe(self) -> None:
-        """Nobody reads on (`| head`): that ends the output and not the run."""
+        """The reader of the output is gone (`| head`): stop the output, not the run."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 console = Screen(width=None if sys.stdout.isatty() else 110)
-NOTED = {"train/loss": "loss", "val/success": "success"}  # what status.json says of a run that goes on
-SECONDS_BETWEEN_LINES = 5.0  # off a terminal, where a line stays
+NOTED = {"train/loss": "loss", "val/success": "success"}  # metrics that status.json shows during a run
+SECONDS_BETWEEN_LINES = 5.0  # between progress lines, if the output is not a terminal
 
 
 def say(text: str) -> None:
-    """One message to the person and to log.txt."""
+    """Print a message, and write it to log.txt."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     log.info(text)
 
 
 class Records:
-    """The files of one run. With `offset`, `metrics.jsonl` is cut back to where a checkpoint left it; a file that does not have
-    the hash `digest` that it had there is reported."""
+    """The files of one run. With `offset`, `metrics.jsonl` is truncated to its length at a checkpoint, and a warning is shown if
+    its hash is not `digest`."""
 
     def __init__(self, folder: Path, logger: boards.Config, offset: int | None = None, step: int = 0, digest: str = ""):
         self.folder = folder
@@ -61,13 +61,13 @@ class Records:
             if digest and self.hash.hexdigest() != digest:
                 kept = _put_aside(place)
                 say(
-                    f"warning: metrics.jsonl is not what was written up to step {step}"
-                    + (f"; what is left of it is kept as {kept.name}, and the file begins anew" if kept else "; it begins anew")
+                    f"warning: metrics.jsonl is not what was written up to step {step}; "
+                    + (f"it is renamed to {kept.name}, and a new file starts" if kept else "a new file starts")
                 )
                 self.hash, offset = hashlib.sha256(), 0
         else:
             self.hash = hashlib.sha256()
-        self.metrics = open(place, "ab")  # noqa: SIM115  (open as long as the run)
+        self.metrics = open(place, "ab")  # noqa: SIM115  (closed by `close`)
         if offset is not None:
             self.metrics.truncate(offset)
             self.metrics.seek(offset)
@@ -88,13 +88,12 @@ class Records:
         self.board.scalars(step, values)
 
     def health(self, markdown: str, values: dict[str, float]) -> None:
-        """What is known before the first step: for the board alone, since health.json holds it."""
+        """Show the health report on the board; health.json holds it too."""
         self.board.text("health", markdown)
         self.board.scalars(0, {f"health/{name}": value for name, value in values.items()})
 
     def final(self, split: str, headline: str, scores: Mapping[str, Mapping[str, Any]], config: str, step: int) -> None:
-        """What the run came to at its last step, for the board alone: the headline's scores, those of everybody else beside
-        them, and the configuration (the text of config.yaml)."""
+        """Show the final scores of the headline and of all players on the board, and `config`, the text of config.yaml."""
         shown = {f"{split}/{name}": scores[headline][name] for name in FINAL}
         shown |= {f"{split}/{player}/{name}": score.get(name) for player, score in scores.items() for name in FINAL}
         known = {name: float(value) for name, value in shown.items() if value is not None}
@@ -102,7 +101,7 @@ class Records:
         self.board.hyperparameters(dict(leaves(yaml.safe_load(config))), known, step)
 
     def curve(self, name: str, values: list[float]) -> None:
-        """A score by episode: for the board alone, since evaluation.json holds it."""
+        """Show a score by episode on the board; evaluation.json holds it too."""
         for episode, value in enumerate(values, start=1):
             self.board.scalars(episode, {name: value})
 
@@ -110,7 +109,7 @@ class Records:
         self.board.media(name, encoded, shape, step)
 
     def flush(self) -> int:
-        """Everything reaches the disc; the returned offset into metrics.jsonl, and `digest`, belong into the checkpoint."""
+        """Sync everything to disc. Returns the length of metrics.jsonl; checkpoints store it, together with `digest`."""
         self.metrics.flush()
         os.fsync(self.metrics.fileno())
         self.board.flush()
@@ -118,7 +117,7 @@ class Records:
 
     @property
     def digest(self) -> str:
-        """The hash of metrics.jsonl as far as it is written."""
+        """The hash of metrics.jsonl so far."""
         return self.hash.hexdigest()
 
     def close(self) -> None:
@@ -131,7 +130,7 @@ class Records:
 
 
 def _hash(path: Path, length: int) -> Any:
-    """Of the first `length` bytes of a file, or of as many as there are."""
+    """The hash of the first `length` bytes of a file, or of all its bytes if it is shorter."""
     found = hashlib.sha256()
     with suppress(FileNotFoundError), open(path, "rb") as file:
         while length > 0 and (part := file.read(min(length, 1 << 20))):
@@ -154,7 +153,7 @@ class Bar:
     def __init__(self, title: str, total: int):
         self.title, self.total, self.shown = title, total, time.monotonic()
         self.live: Progress | None = None
-        self.began: tuple[float, int] | None = None  # when it was first called, and how much was done then
+        self.began: tuple[float, int] | None = None  # the time of the first call, and how much was done then
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
         self.total = total or self.total
@@ -183,12 +182,12 @@ def bar(title: str, total: int) -> Iterator[Bar]:
 
 
 def means(prefix: str, sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Sums over counts; what nothing was counted for (an excess over a floor that nobody knows) has no mean."""
+    """Sums divided by counts. Metrics without a count (such as the excess over an unknown floor) are left out."""
     return {f"{prefix}/{name}": total / max(count, 1e-12) for name, (total, count) in sums.items() if count or name == "loss"}
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a file in one step: a reader sees the old one or the new one."""
+    """Replace a file in one step, so a reader sees the old one or the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "w") as file:
         json.dump(value, file, indent=2, default=_plain)

@@ -66,8 +66,8 @@ class Finder(Policy):
 
 def play(policy: Policy, tasks: int = 6, episodes: int = 7, lanes: int = 64, **values) -> streams.Streams:
     family = darkroom(**values)
-    course = streams.Course(family, "test", family.seeds("test", tasks), episodes, lanes)
-    return streams.play(policy, course, False, 0, CPU, keep=2)
+    spec = streams.StreamSpec(family, "test", family.seeds("test", tasks), episodes, lanes)
+    return streams.play(policy, spec, False, 0, CPU, keep=2)
 
 
 def test_memory_outlives_episodes_but_not_tasks():
@@ -94,8 +94,8 @@ def test_what_was_done_and_paid_is_told_in_the_next_step():
     assert np.array_equal(np.flatnonzero(first[:, 0]), [0, 20, 40]) and not action[0].any() and not reward[0].any()
     assert list(played.actions) == [(0, 0), (0, 2), (1, 0), (1, 2)]
     assert np.array_equal(action[1:21, 0], played.actions[0, 0])
-    for turn in range(2):  # the last reward of an episode is told in the first step of the next
-        assert np.array_equal(reward[1 + 20 * turn : 21 + 20 * turn].sum(0), played.returns[:, turn])
+    for index in range(2):  # the last reward of an episode is told in the first step of the next
+        assert np.array_equal(reward[1 + 20 * index : 21 + 20 * index].sum(0), played.returns[:, index])
 
 
 def test_episodes_of_different_lengths_and_streams_that_end_early():
@@ -114,9 +114,9 @@ def test_a_policy_watches_the_source_first_and_is_told_what_it_did():
             return torch.full_like(super().act(observation, memory, noise)[0], 4), memory
 
     family, policy = darkroom(), Stays()
-    course = streams.Course(family, "test", family.seeds("test", 16), 12, 64, primed=10)
-    played = streams.play(policy, course, False, 0, CPU)
-    assert played.returns[:, 5:10].mean() > 10 and played.own == 2
+    spec = streams.StreamSpec(family, "test", family.seeds("test", 16), 12, 64, primed=10)
+    played = streams.play(policy, spec, False, 0, CPU)
+    assert played.returns[:, 5:10].mean() > 10 and played.policy_episodes == 2
     assert not played.last.any()  # no goal lies at the start
     told = np.stack([told.action for told in policy.told])  # [T, N]
     assert len(np.unique(told[:201])) == 5 and (told[201:] == 4).all()
@@ -126,13 +126,13 @@ def test_of_what_is_shown_it_watches_every_kth_episode():
     """As in training: the last one always, and of those in between not even the last reward."""
     family, policy = darkroom(), Finder()
     policy.window = Window(align="each", span="history", every=3)
-    course = streams.Course(family, "test", family.seeds("test", 16), 12, 64, primed=10)
-    played = streams.play(policy, course, False, 0, CPU)
+    spec = streams.StreamSpec(family, "test", family.seeds("test", 16), 12, 64, primed=10)
+    played = streams.play(policy, spec, False, 0, CPU)
     reward = np.stack([told.reward for told in policy.told])  # [T, N]
     assert len(reward) == 20 * (4 + 2), "episodes 1, 4, 7 and 10 of the source, and its own two"
-    for number, turn in enumerate((0, 3, 6, 9)):
+    for number, index in enumerate((0, 3, 6, 9)):
         watched = reward[1 + 20 * number : 21 + 20 * number]  # told one step later
-        assert np.array_equal(watched.sum(0), played.returns[:, turn])
+        assert np.array_equal(watched.sum(0), played.returns[:, index])
 
 
 def test_a_source_that_cannot_show_a_single_stream_is_refused(request_for: Callable):
@@ -143,22 +143,22 @@ def test_a_source_that_cannot_show_a_single_stream_is_refused(request_for: Calla
 def test_references_are_of_the_same_tasks():
     family = darkroom()
     tasks = family.seeds("test", 16)
-    scores = stream_references.references(streams.Course(family, "test", tasks, 40, 16), 0)
+    scores = stream_references.references(streams.StreamSpec(family, "test", tasks, 40, 16), 0)
     assert list(scores) == ["random", "explorer", "optimum"]
     assert scores["random"].returns.mean() == pytest.approx(0.325, abs=0.001)
     assert scores["optimum"].returns.mean() == 17.25
     source = scores["explorer"].returns
     assert source.shape == (16, 40) and source[:, 0].mean() < 8 < 15 < source[:, -10:].mean()
     mixed = darkroom(data=type(family.config.data)(source="ppo+q_learning"))
-    scores = stream_references.references(streams.Course(mixed, "test", tasks, 40, 16), 0)
+    scores = stream_references.references(streams.StreamSpec(mixed, "test", tasks, 40, 16), 0)
     assert {"ppo", "q_learning"} <= scores.keys() and len(scores["ppo"].returns) == 8 * 10  # one pool for each of the goals
 
 
 def test_random_play_has_as_many_episodes_as_everybody():
     """Whoever solves one episode of six by chance has solved one of the last five more often than not."""
     family = MiniGrid(MiniGridConfig(id="MiniGrid-Empty-Random-5x5-v0", max_steps=20, data=DataConfig(source="annealed_expert")))
-    course = streams.Course(family, "test", family.seeds("test", 40), 10, 64)
-    random = stream_references.references(course, 0)["random"]
+    spec = streams.StreamSpec(family, "test", family.seeds("test", 40), 10, 64)
+    random = stream_references.references(spec, 0)["random"]
     assert random.returns.shape == (40, 10) and random.success.mean() < random.found.mean()
 
 
@@ -190,11 +190,11 @@ def test_learners_who_share_play_each_task_as_often_as_its_streams():
 def test_whoever_is_watched_first_is_judged_by_the_same_episodes():
     """In recall the source's own first episodes are a search; those that the policy plays come back to what was found."""
     family = darkroom(game="recall", schedule=[10, 10, 2, 2], data=Data(source="explorer", episodes_per_history=24))
-    course = streams.Course(family, "test", family.seeds("test", 56), 24, 64, primed=20)
-    source = stream_references.references(course, 0)["explorer"]
+    spec = streams.StreamSpec(family, "test", family.seeds("test", 56), 24, 64, primed=20)
+    source = stream_references.references(spec, 0)["explorer"]
     told = stream_tables.summary(source)
     assert told["return"] == pytest.approx(source.returns[:, 20:].mean()) and told["first"] > 15
-    short = stream_references.references(streams.Course(family, "test", family.seeds("test", 56), 12, 64), 0)["explorer"]
+    short = stream_references.references(streams.StreamSpec(family, "test", family.seeds("test", 56), 12, 64), 0)["explorer"]
     assert short.returns.shape == (56, 12)
 
 
@@ -274,7 +274,7 @@ def test_write_up_003_is_told_that_its_loss_was_the_floor(request_for: Callable,
         assert "no hyper-parameter" not in sentences and report.facts["target_floor"] < 0.7
         return
     assert "no hyper-parameter can help" in sentences and "policy.from_start=0" in sentences
-    assert "policy.dropout=0.2 makes learning slower" in sentences
+    assert "policy.dropout=0.2 slows learning down" in sentences
     assert report.facts["target_floor"] > 1.58 and sum(report.facts["target_tenths"][2:]) == 0
     assert report.facts["smoothing_floor"] == pytest.approx(0.3897, abs=1e-4)
     # 160 steps in blocks of 20, 25, 30, 35 or 40, of which the last whole one is not compressed; depth stops at two.
@@ -301,7 +301,7 @@ def test_weights_of_ad_start_a_compressed_one(launch: Callable, here: Path):
     launch("policy=ad", *short, "policy.length=40", "hydra.run.dir=first")
     words = ("policy=compressed_ad", *short, "policy.length=40", "policy.blocks=[20]", "init_from=first")
     done = launch(*words)
-    assert "weights of token, head, decoder are those of" in done.stdout and "compressor start anew" in done.stdout
+    assert "weights of token, head, decoder come from" in done.stdout and "compressor start untrained" in done.stdout
     wrong = launch(*words, "policy.hidden_dim=32", check=False)
     assert wrong.returncode == 2 and "policy.hidden_dim is 64 there and 32 here" in wrong.stderr
     other = launch("policy=ad", *short, "init_from=first", "policy.layers=2", check=False)

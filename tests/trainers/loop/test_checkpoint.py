@@ -158,4 +158,4 @@ def test_what_is_no_checkpoint_is_put_aside(tmp_path):
     messages: list[str] = []
     found = checkpoint.newest(tmp_path, messages.append)
     assert found is not None and os.readlink(tmp_path / "last") == "step-1"
-    assert len(messages) == 2 and all("is no checkpoint; it is put aside as damaged-1-" in message for message in messages)
+    assert len(messages) == 2 and all("is not a checkpoint; it is renamed to damaged-1-" in message for message in messages)
