@@ -88,7 +88,7 @@ def test_a_test_split_that_repeats_the_training_split_is_called_that():
         config = Config(episodes=5, media=0, decode=["greedy"])
         record = evaluate(policy, place, config, place.seeds("train", 20), 0, CPU).record
         assert record["seen_in_training"] == share
-        assert ("nothing is held out" in str(table(record, "x").title)) == (share == 1)
+        assert ("none is held out" in str(table(record, "x").title)) == (share == 1)
 
 
 def test_an_id_without_an_expert_is_still_scored():
