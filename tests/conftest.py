@@ -1,4 +1,4 @@
-"""Sloppiness is an error: warnings fail (pyproject.toml), every test starts from one seed, one thread and a folder of its own."""
+"""Warnings are errors (pyproject.toml), and every test starts with the same seed, one thread and its own folder."""
 
 from __future__ import annotations
 

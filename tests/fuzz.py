@@ -1,4 +1,4 @@
-"""Damage as discs and transfers make it: a bit flipped, a file cut, a block of zeros. One of them to one file of a folder."""
+"""Damage as discs and transfers cause it, to one file of a folder: a flipped bit, a cut file, or a block of zeros."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KINDS = ("bit", "cut", "zeros", "byte")
 
 
 def damage(folder: Path, seed: int) -> str:
-    """One file below `folder` is damaged, in a way that `seed` alone decides; returns what was done."""
+    """Damage one file below `folder`, in a way that depends on `seed` alone; returns what was done."""
     rng = random.Random(seed)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink() and path.stat().st_size)
     path = rng.choice(files)

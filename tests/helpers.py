@@ -1,4 +1,4 @@
-"""What several test files need and pytest has no fixture for."""
+"""Helpers for several test files."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-# Policies that learn from histories: where they find some, and how to make them small.
+# Policies that learn from histories: an environment that has some, and values that make them small.
 IN_CONTEXT = {
     "ad": ("policy.length=24", "policy.context=20"),
     "compressed_ad": ("policy.length=24", "policy.blocks=[8,12]", "policy.block=9", "policy.latents=4"),
 }
-NO_EXPERT = ("gym",)  # environments in which one learns from somebody's recorded episodes only
-PACKAGES = {"metaworld": "metaworld", "push": "pybullet"}  # what environments need that have an extra of their own
+NO_EXPERT = ("gym",)  # environments without an expert, where policies learn only from imported episodes
+PACKAGES = {"metaworld": "metaworld", "push": "pybullet"}  # the packages of environments that need an extra
 
 
 def missing_extra(env: str) -> str | None:
@@ -53,13 +53,13 @@ CONTINUOUS_TOY = (f"hydra.searchpath=[{Path(__file__).parent / 'toy_conf'}]", "t
 
 
 def pair(policy: str, env: str = "minigrid") -> tuple[str, ...]:
-    """The command line of a policy in an environment, in which it can learn if there is any way."""
+    """The command line of a policy in an environment, with what it needs to learn there, if that is possible."""
     chosen = (f"policy={policy}", f"env={env}")
     return (*chosen, *IN_CONTEXT[policy], *HISTORIES.get(env, ())) if policy in IN_CONTEXT else chosen
 
 
 def save_checkpoint(request: Request, run: Path, target: str | None = None) -> Path:
-    """What a run of this request would leave behind, without its training; `target` is what policy.json says instead."""
+    """The checkpoint that a run of this request would leave, without training; `target` replaces the target in policy.json."""
     checkpoint = run / "checkpoints" / "step-3"
     checkpoint.mkdir(parents=True)
     (checkpoint.parent / "best").symlink_to("step-3")
@@ -75,7 +75,8 @@ SPACES = Spaces(spaces.Dict({"state": spaces.Box(-1, 1, (3,), np.float32)}), spa
 
 
 def write_episodes(folder: Path, lengths: list[int], terminated: list[bool], slips: Sequence[int] | None = None) -> Dataset:
-    """Episodes whose k-th step shows [episode, k, 0] and is labelled k mod 4; at the steps `slips` another was executed."""
+    """Episodes whose k-th step shows [episode, k, 0] and has the label k mod 4; at the steps `slips` another action was
+    executed."""
     with Writer(folder) as writer:
         for episode, (length, ended) in enumerate(zip(lengths, terminated, strict=True)):
             step_index = np.arange(length)

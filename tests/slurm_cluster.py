@@ -1,4 +1,4 @@
-"""A real SLURM on this machine: slurmctld and two slurmd on loopback, started in a second, stopped by their own process ids."""
+"""A real SLURM on this machine: slurmctld and two slurmd on loopback, started in a second and stopped by process id."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ PartitionName=urgent Nodes=n1,n2 Default=NO MaxTime=INFINITE State=UP PriorityTi
 
 
 def missing() -> str | None:
-    """Why there can be no cluster here."""
+    """The reason why no cluster can run here."""
     if absent := [name for name in NEEDED if shutil.which(name, path=PATH) is None]:
         return f"no SLURM here ({', '.join(absent)}): apt-get install slurm-wlm munge"
     return "only root can start slurmd" if os.geteuid() else None
@@ -100,7 +100,7 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for pid in self.left():  # of a job that did not end in time: it would wait for its cluster for ever
+        for pid in self.left():  # of a job that did not end in time: it would wait for its cluster forever
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -118,7 +118,7 @@ class Cluster:
         return subprocess.run(words, env=env, capture_output=True, text=True, check=check, timeout=60).stdout
 
     def states(self) -> dict[str, str]:
-        """job -> what SLURM says of it, ended ones included."""
+        """job -> its state according to SLURM, also for jobs that have ended."""
         lines = self.run("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T").split()
         return dict(line.split("|") for line in lines)
 

@@ -1,4 +1,4 @@
-"""The benchmarks run; what they measure is theirs to print, not ours to test."""
+"""The benchmarks run. Their measurements are printed, not tested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command as a program among others: its flags, and what becomes of its output."""
+"""The command in a shell: its flags and its output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What README and docs/ point at exists: files, headings, and the options that their commands name."""
+"""Everything that README and docs/ refer to exists: files, headings, and the options in their commands."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The command itself, in a shell: what it says, with which exit code, and that a bad request leaves nothing behind."""
+"""The real command, in a shell: its messages, its exit codes, and that a bad request leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ THEIRS = {
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Somebody else's package and config directory."""
+    """A user's own package and config directory."""
     root = tmp_path_factory.mktemp("theirs")
     for name, text in THEIRS.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def launch(tmp_path: Path, theirs: Path) -> Any:
-    """Run launch.py in an empty folder, with their configs at hand."""
+    """Run launch.py in an empty folder, with the user's config directory."""
 
     def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / "launch.py"), "--config-dir", str(theirs / "conf"), *words]

@@ -1,4 +1,4 @@
-"""The house keeps its order: who imports whom, and how long a file may be. Imports inside functions count as well."""
+"""The layout rules: which packages may import which, and the length of files. Imports inside functions count too."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def imports(module: str, everywhere: bool = True) -> Iterator[str]:
 
 
 def circle(graph: dict[str, set[str]]) -> list[str]:
-    """One circle of a graph, or nothing."""
+    """A cycle of the graph, or nothing."""
     done: set[str] = set()
 
     def walk(module: str, path: list[str]) -> list[str]:
@@ -84,7 +84,7 @@ def test_a_layer_imports_nothing_from_above(package: str):
 
 
 def test_conf_is_read_before_anything_else_is_imported():
-    """Its functions import what a request names; its files import none of it, so that a typo is found in no time."""
+    """Its functions import what a request names. Its modules import none of it, so that a typo is found quickly."""
     below = {(module, other) for module in FILES if module.split(".")[0] == "conf" for other in imports(module, everywhere=False)}
     assert not {(module, other) for module, other in below if other.split(".")[0] != "conf"}
 

@@ -33,7 +33,8 @@ def run_folder(here: Path) -> Path:
 
 
 def pairs() -> Iterator:
-    """Every pair; every day only each policy where it belongs (tests/policies/test_contract.py makes and trains them all)."""
+    """All pairs. Only each policy in its usual environment is an everyday test (tests/policies/test_contract.py trains all
+    pairs)."""
     for policy in options("policy"):
         for env in options("env"):
             if env in NO_EXPERT or missing_extra(env):
@@ -61,7 +62,7 @@ def test_two_steps_of_every_pair(launch: Callable, here: Path, policy: str, env:
     "policy", [name if name in ("act", "ad") else pytest.param(name, marks=pytest.mark.slow) for name in options("policy")]
 )
 def test_two_steps_of_every_policy_with_images_and_continuous_actions(launch: Callable, here: Path, policy: str):
-    """In the toy of the tests, which is used as anybody's family: from a folder of YAML and a package of its own."""
+    """In the tests' toy, used like any user's own family: from a folder of YAML files and its own package."""
     where = ("--config-dir", str(ROOT / "tests/toy_conf"), "trusted_packages=[toy]")
     launch(*where, *pair(policy, "toy"), *TINY, "logger=none", "hydra.run.dir=run", PYTHONPATH=str(ROOT / "tests"))
     assert json.loads((here / "run/summary.json").read_text())["steps"] == 2
@@ -107,7 +108,7 @@ def test_trainer_options_run(launch: Callable, options: tuple[str, ...]):
 
 @pytest.mark.slow
 def test_an_environment_of_the_real_minigrid_is_evaluated(launch: Callable, here: Path):
-    """Trained where there is an expert, played where there is none and the batched engine does not know the rules."""
+    """Trained in an id with an expert, evaluated in one without, whose rules the batched engine does not know."""
     launch("policy=bc_mlp", *TINY, "env.max_steps=20", "hydra.run.dir=trained")
     done = launch(
         "mode=eval",
@@ -172,7 +173,7 @@ def test_a_policy_of_somebody_else_trains_and_is_loaded(launch: Callable, here: 
     (here / "conf/policy/mine.yaml").write_text("_target_: their_pkg.mine.Mine\nhidden_dim: 32\nlayers: 1\ntoken_dim: 16\n")
     words = ("--config-dir", "conf", "policy=mine", "trusted_packages=[their_pkg]", *TINY, "env.max_steps=20")
     assert "mine, sampled" in launch(*words, "hydra.run.dir=run", PYTHONPATH=str(here)).stdout
-    done = launch("mode=eval", "ckpt_path=run", *TINY, check=False, PYTHONPATH=str(here))  # the checkpoint's word is not enough
+    done = launch("mode=eval", "ckpt_path=run", *TINY, check=False, PYTHONPATH=str(here))  # a checkpoint cannot trust packages
     assert done.returncode == 2 and "trusted_packages" in done.stderr
 
 

@@ -1,6 +1,6 @@
 """A small continuous task for tests: move to a dot that only a small image shows. An episode takes a few steps.
 
-Used like any family of somebody else: `--config-dir tests/toy_conf env=toy 'trusted_packages=[toy]'`, with tests/ on the path.
+Used like any user's own family: `--config-dir tests/toy_conf env=toy 'trusted_packages=[toy]'`, with tests/ on the path.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How fast Dark Room steps, how fast its learners write histories, and how fast windows are cut from them.
+"""Speed of Dark Room's steps, of recording its learners' histories, and of cutting windows from them.
 
     python tests/benchmarks/darkroom.py [--histories 7300] [--episodes 50] [--repeats 3]
 
-A step of the environment is all of `VectorEnv.step`, with observation and autoreset; the ratio is to one lane. Histories are
-timed as they are played (7300 of 50 episodes are the published 73 x 100 x 1000 steps), and as a dataset on disc. Of the repeats
-the best counts.
+A step is the whole of `VectorEnv.step`, with observation and autoreset; the ratio is relative to one lane. Histories are timed
+while they are played (7300 of 50 episodes are the published 73 x 100 x 1000 steps), and as a dataset on disc. The best of the
+repeats counts.
 """
 # ruff: noqa: E402  (the number of threads must be set before NumPy is imported)
 
@@ -74,7 +74,7 @@ def main() -> None:
 
     family, random = DarkRoom(Config()), np.random.default_rng(0)
     rates = dict.fromkeys(args.lanes, 0.0)
-    for _ in range(args.repeats):  # taking turns, so that a busy machine slows all
+    for _ in range(args.repeats):  # in turns, so that a busy machine slows all of them
         for lanes in args.lanes:
             rates[lanes] = max(rates[lanes], stepping_rate(family, lanes, random))
     print(f"{'environment':>16} {'steps/s':>12} {'ratio':>7}")

@@ -1,10 +1,10 @@
-"""How much faster the batched engine steps than one real MiniGrid, both measured side by side in one run.
+"""Speed of the batched engine's steps relative to one real MiniGrid, both measured in one run.
 
     python tests/benchmarks/engine.py [--id MiniGrid-DoorKey-8x8-v0] [--repeats 5]
 
 A step is everything the caller waits for: `VectorEnv.step` with its observation and autoreset, and `env.step` of `gym.make(id)`
-with its reset. Actions are random. Layouts are in the bank beforehand; one line shows what it costs to make them. Of the repeats
-the best counts.
+with its reset. Actions are random. Layouts are made beforehand; one line shows the time that takes. The best of the repeats
+counts.
 """
 # ruff: noqa: E402  (the number of threads must be set before NumPy is imported)
 
@@ -44,7 +44,7 @@ def minigrid_rate(id: str, rng: np.random.Generator) -> float:
 
 
 def engine_rate(family: MiniGrid, lanes: int, layouts: int, rng: np.random.Generator) -> float:
-    """Steps a second of all lanes together, over episodes that began at different times."""
+    """Steps per second of all lanes together, over episodes that started at different times."""
     vector = family.vector(lanes, seeds=np.resize(family.seeds("train", layouts), 100 * lanes))
     vector.stack_final_obs = True
     vector.reset()
@@ -72,7 +72,7 @@ def main() -> None:
     print(f"{args.id}: {args.layouts} layouts made in {time.perf_counter() - start:.2f} s")
 
     real, ours = 0.0, dict.fromkeys(args.lanes, 0.0)
-    for _ in range(args.repeats):  # taking turns, so that a busy machine slows both
+    for _ in range(args.repeats):  # in turns, so that a busy machine slows both
         real = max(real, minigrid_rate(args.id, rng))
         for lanes in args.lanes:
             ours[lanes] = max(ours[lanes], engine_rate(family, lanes, args.layouts, rng))

@@ -1,4 +1,4 @@
-"""What a GPU is worth: every figure about it in one run of at most `--seconds`.
+"""All measurements on a GPU, in one run of at most `--seconds`.
 
     python tests/benchmarks/gpu.py [--seconds 470] [--policies masked_dit ad]
 
@@ -10,7 +10,7 @@ precision   bf16 against fp32 at batches that fill the card, and what determinis
 compile     torch.compile under the captured step
 whole       `python launch.py device=cuda`, start to end
 
-Rows are printed as they are measured, a row that fails says why, and none begins after the time is up.
+Rows are printed as they are measured. A row that fails says why, and no row starts after the time is up.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from trainers.record.records import Records  # noqa: E402
 from trainers.run import choose_kernels  # noqa: E402
 
 HISTORIES = ("ad", "compressed_ad")  # these learn in Dark Room, the others in MiniGrid
-# Samples a second on one H200 with the loop that asked for every kernel and waited for every step (batch 256, or 16 histories).
+# Samples per second on one H200 with the old loop, uncaptured and waiting in every step (batch 256, or 16 histories).
 BEFORE = {"masked_dit": 17_000, "bc_mlp": 45_800, "ad": 1_000, "compressed_ad": 205}
 GOAL = {"masked_dit": 8, "bc_mlp": 6, "ad": 8, "compressed_ad": 10}
 BIG = {"masked_dit": 8192, "bc_mlp": 16384, "ad": 256, "compressed_ad": 128}
@@ -73,7 +73,7 @@ class Bench:
         return self.ends - time.monotonic()
 
     def row(self, title: str, measure: Callable[[], str], needs: float = 5) -> None:
-        """One line, whatever happens."""
+        """Print one line, even if the measurement fails."""
         if self.left < needs:
             print(f"{title:40} not measured: the time is up", flush=True)
             return
@@ -122,7 +122,7 @@ class Bench:
             torch.cuda.synchronize()
 
     def speed(self, policy: str, *words: str, how: tuple[str, str] = AUTO) -> tuple[float, float, str]:
-        """Milliseconds a step, samples a second, and a remark."""
+        """Milliseconds per step, samples per second, and a remark."""
         trainer = self.trainer(policy, *words, "trainer.max_steps=100000", how=how)
         trainer.begin()
         began = time.perf_counter()
@@ -154,7 +154,7 @@ class Bench:
         return weights(trainer)
 
     def resumed(self, policy: str, steps: int = 30) -> dict[str, torch.Tensor]:
-        """Interrupted after half of the steps, and taken up by another trainer from the checkpoint."""
+        """Interrupted after half of the steps, and continued by another trainer from the checkpoint."""
         folder = self.folder / f"resumed-{policy}-{next(self.count)}"
         first = self.trainer(policy, f"trainer.max_steps={steps}", folder=folder)
         first.begin()

@@ -1,11 +1,10 @@
-"""Acting with a cache against computing the whole window anew in every step, with the same weights on the same steps.
+"""Acting with a cache, against recomputing the whole window in every step, with the same weights on the same steps.
 
     python tests/benchmarks/in_context.py [--context 100] [--lanes 64 256]
 
 Both are the policy's own transformer; the recomputed one runs its training forward pass on the last `context` steps and reads
-off the last. They take turns, and the process's own seconds are counted, so that whatever else the machine does matters little;
-medians are compared. The cached logits are
-also held against one banded forward pass over everything: that is the equality which the speed must not cost.
+off the last. They take turns, CPU time is measured, so that other processes matter little, and medians are compared. The cached
+logits are also compared with one banded forward pass over everything: the cache must not change them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How fast Push is recorded: steps with an 84x84 image, resets and the expert's actions included, with one worker and with two.
+"""Speed of recording Push: steps with an 84x84 image, with resets and the expert's actions, with one worker and with two.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/push.py
 
-Seconds of the wall depend on what else runs; those of the CPU, counted over the workers, do so less. Prints the expert's success.
+Wall time depends on other processes; CPU time, summed over the workers, depends on them less. Also prints the expert's success.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from envs.push import Config, Push
 
 
 def cpu() -> float:
-    """Seconds that finished worker processes took."""
+    """CPU seconds of the finished worker processes."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def rates(workers: int, lanes: int, steps: int, image: bool) -> tuple[float, float]:
-    """Steps per second of the wall, start-up not counted, and per second of the workers' CPU, start-up counted."""
+    """Steps per second of wall time, without start-up, and per second of the workers' CPU time, with start-up."""
     family = Push(Config(image=image, num_workers=workers))
     before = cpu()
     vector, expert = family.vector(lanes), family.expert()

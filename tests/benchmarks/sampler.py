@@ -1,4 +1,4 @@
-"""What masked diffusion costs: sequences a second in training, and milliseconds a plan against the rounds of unmasking K.
+"""Cost of masked diffusion: sequences per second in training, and milliseconds per plan by the number K of unmasking rounds.
 
     python tests/benchmarks/sampler.py
 

@@ -1,4 +1,4 @@
-"""What it costs to launch many runs, against Hydra's own launcher.
+"""Cost of launching many runs, compared with Hydra's own launcher.
 
     python tests/benchmarks/sweeps.py [idle] [trainings] [slurm] [check]
 

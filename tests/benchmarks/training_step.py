@@ -1,10 +1,10 @@
-"""What the loop costs: a step of the real trainer against the same computation on one fixed batch in memory.
+"""Cost of the loop: a step of the real trainer, compared with the same computation on one fixed batch in memory.
 
     python tests/benchmarks/training_step.py [--steps 300]
 
 `bare` is forward, backward and optimiser; `update` adds the clipping and averaging that the configuration asks for, as any
 hand-written loop would; `loop` is the trainer's own step: fetching, checks for non-finite values and metrics as well. All three
-take turns step by step in one process, so that whatever else the machine does slows all of them; medians are compared.
+take turns step by step in one process, so that other processes slow all of them; medians are compared.
 """
 
 from __future__ import annotations

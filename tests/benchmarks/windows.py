@@ -1,4 +1,4 @@
-"""Batches/s of `Windows` against torch's DataLoader over the same samples, in one run.
+"""Batches per second of `Windows`, compared with torch's DataLoader over the same samples, in one run.
 
 python tests/benchmarks/windows.py [--batches 300]
 """

@@ -1,4 +1,4 @@
-"""Every option composes and is typed; every wrong value is a sentence that names the key and what would work."""
+"""Every option composes and gets its types; every wrong value gives a sentence that names the key and what would work."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def dotted(values: dict[str, Any], path: str = "") -> Iterator[str]:
 
 
 def beside(choice: str) -> list[str]:
-    """What an option does not go without."""
+    """The overrides that an option needs."""
     needs_extra(choice)
     return ["env=darkroom"] if choice in ("policy=ad", "policy=compressed_ad") else []
 
@@ -87,7 +87,7 @@ def plain_section(choice: str) -> dict[str, Any]:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_yaml_holds_exactly_the_fields_of_its_dataclass(ask: Ask, choice: str) -> None:
     section = section_of(choice)
-    if choice == "env=gym":  # it can be asked for only where somebody's episodes lie
+    if choice == "env=gym":  # it needs recorded episodes
         values = {name: value for name, value in plain_section(choice).items() if name != "_target_"}
         assert sorted(dotted(plain(build(config_class("envs.gym", "env"), values)))) == sorted(dotted(values))
         return
@@ -95,7 +95,7 @@ def test_yaml_holds_exactly_the_fields_of_its_dataclass(ask: Ask, choice: str) -
 
 
 def runs_of(recipe: str) -> list[list[str]]:
-    """The overrides of each run that a recipe stands for; of its seeds, one says as much as all."""
+    """The overrides of each run of a recipe, with one of its seeds."""
     cfg = compose("config", [recipe], return_hydra_config=True)
     params = {key: values for key, values in (cfg.hydra.sweeper.get("params") or {}).items() if key != "seed"}
     if cfg.skip_invalid:  # some of its runs are meant to be refused
@@ -104,7 +104,7 @@ def runs_of(recipe: str) -> list[list[str]]:
     lowest = [f"{one.key_or_group}={one.value().start}" for one in asked if one.is_interval_sweep()]  # of a search
     asked = [one for one in asked if not one.is_interval_sweep()] + OverridesParser.create().parse_overrides(lowest)
     [grid] = BasicSweeper.split_arguments(asked, None)
-    # An evaluation needs a checkpoint; what it asks of the policy can be typed without one.
+    # An evaluation needs a checkpoint; the policy's values can be typed without one.
     return [[recipe, *run, *(["mode=train"] if cfg.mode == "eval" else [])] for run in grid]
 
 
@@ -150,7 +150,7 @@ def test_values_inline_in_config_yaml_are_all_the_fields(ask: Ask) -> None:
 
 
 def public_keys() -> str:
-    """What users may type: the keys of the default configuration, then those that an option adds."""
+    """All keys that users can type: those of the default configuration, then those that an option adds."""
     standard = sorted(dotted(OmegaConf.to_container(compose("config"))))  # type: ignore[arg-type]
     added = [
         f"{choice} {key}"

@@ -1,4 +1,4 @@
-"""`cluster=`: the values of the YAML files reach the launcher, in every way that a user may say them."""
+"""`cluster=`: the values of the YAML files reach the launcher, in every way that a user can set them."""
 
 from __future__ import annotations
 

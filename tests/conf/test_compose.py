@@ -1,4 +1,4 @@
-"""The quick composition gives what Hydra's own gives, for whatever a person may type."""
+"""The fast composition gives the same result as Hydra's own, for anything a user can type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that do not fit are refused before anything is made, in the keys that somebody typed."""
+"""Weights that do not fit are refused before anything is made, with the keys that the user typed."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Theirs:
 
 
 class Counting(Policy):
-    """Looks at values while it is made, as many do to let dropout grow with the depth."""
+    """Reads values while it is made, as many networks do to let dropout grow with the depth."""
 
     def __init__(self, config: Theirs, spaces: Any):
         super().__init__()

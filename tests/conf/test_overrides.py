@@ -1,4 +1,4 @@
-"""What was typed is read before anything is composed."""
+"""Overrides are checked before anything is composed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No value of a config runs code, whoever wrote it and wherever it stands: real files, the real command."""
+"""No value of a config runs code, whatever its source and place: real files, the real command."""
 
 from __future__ import annotations
 

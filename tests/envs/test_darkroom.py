@@ -1,4 +1,5 @@
-"""The rules against a slow environment written from the description alone; split and returns against published figures."""
+"""The rules, compared with a slow environment written from the description alone; split and returns, compared with published
+figures."""
 
 from __future__ import annotations
 

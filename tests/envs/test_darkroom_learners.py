@@ -1,4 +1,4 @@
-"""What the learners promise: they know nothing of the goal but rewards, and their log-probabilities are true."""
+"""Learners learn about the goal from rewards alone, and their log-probabilities are correct."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def histories(place: DarkRoom, source: str, tasks: np.ndarray, episodes: int, se
 
 @pytest.mark.parametrize("source", ["explorer", "ppo", "q_learning"])
 def test_nobody_looks_at_the_goal_before_the_first_reward(source: str):
-    """Histories of different goals, drawn alike, are the same until one of the two is found."""
+    """Histories of different goals with the same random numbers are the same until one of the two goals is found."""
     place = family(ppo=ppo_module.Config(pool=1))
     tasks = place.seeds("train", 65)
     ours = histories(place, source, tasks, 12)
@@ -50,7 +50,7 @@ def test_the_explorer_gets_as_good_as_its_prototype_was():
 
 
 def test_the_explorer_says_what_its_gambles_were():
-    """Once the goal is known: how often the stored probability of an action says it happens, it happens."""
+    """Once the goal is known, actions occur as often as their stored probabilities say."""
     place = family()
     run = histories(place, "explorer", place.seeds("train", 400), 12)
     logp, found = run["logp"], np.cumsum(run["reward"], 1) - run["reward"] > 0  # before this step
@@ -83,7 +83,7 @@ def test_ppo_stores_the_probabilities_that_it_acted_with(monkeypatch):
 
 
 def test_the_published_recipe_is_uniform_for_eighty_steps():
-    """n_steps 80, one learner a goal: why no loss below ln 5 could be reached on the first steps of such histories."""
+    """n_steps 80, one learner per goal: this is why no loss below ln 5 could be reached on the first steps of such histories."""
     place = family(ppo=ppo_module.Config(pool=100, n_steps=80, epochs=80, lr=0.05))
     run = histories(place, "ppo", np.repeat(place.seeds("train", 4), 100), 50)
     assert -run["logp"][:, :80].mean() == pytest.approx(np.log(5), abs=1e-2)

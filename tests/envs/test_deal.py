@@ -5,7 +5,7 @@ from envs.deal import Deal
 
 
 def play(deal: Deal, order: np.ndarray) -> list[list[tuple[int, int, int]]]:
-    """Every lane's hands until all are out; `order` shuffles who asks first, which must not matter."""
+    """The hands of every lane until all have run out; `order` shuffles which lane asks first, which must not matter."""
     hands: list[list[tuple[int, int, int]]] = [[] for _ in range(deal.num_envs)]
     for lane in order:
         while (hand := deal.next(np.array([lane]))).episode[0] >= 0:

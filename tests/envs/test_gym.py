@@ -1,4 +1,4 @@
-"""Any Gymnasium id, and episodes that travel to and from Minari."""
+"""Any Gymnasium id, and episodes imported from and exported to Minari."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Every family's vector environment, held to what Gymnasium 1.x documents of vector environments; written from its documentation.
+"""Every family's vector environment is tested against Gymnasium 1.x's documentation of vector environments, and nothing else.
 
 A new family joins by one line in FAMILIES.
 """
@@ -72,7 +72,7 @@ def rows(observation: dict[str, np.ndarray], lanes: Any) -> dict[str, np.ndarray
 
 
 def same(one: Any, other: Any) -> None:
-    """Equal, also where arrays of objects hold dicts of arrays."""
+    """Whether two values are equal, including arrays of objects that hold dicts of arrays."""
     if isinstance(one, np.ndarray) and one.dtype == object:
         one, other = one.tolist(), other.tolist()
     if isinstance(one, dict):
@@ -142,7 +142,7 @@ def test_what_an_episode_ended_in_is_told_and_the_next_one_has_begun(family: Fam
 
 
 def test_the_same_seed_gives_the_same_episodes_and_another_seed_others(family: Family):
-    lanes = LANES if family.max_lanes else 40  # so many that some are rewarded where a task is not seen
+    lanes = LANES if family.max_lanes else 40  # enough that some are rewarded where the task is not shown
     one, other = family.vector(lanes), family.vector(lanes)
     told = []
     for vector, seed in ((one, 1), (other, 1), (one, 1), (one, 2)):
@@ -283,7 +283,7 @@ def test_episode_statistics_are_the_episodes(vector: VectorEnv):
 
 
 def test_a_plain_training_loop_runs(vector: VectorEnv):
-    """As single-file implementations write it: flat observations, a rollout with bootstrapped targets, one gradient step each."""
+    """As in single-file implementations: flat observations, a rollout with bootstrapped targets, one gradient step each."""
     envs = wrappers.RecordEpisodeStatistics(vector)
     width, space = spaces.flatdim(envs.single_observation_space), envs.single_action_space
 
@@ -307,7 +307,7 @@ def test_a_plain_training_loop_runs(vector: VectorEnv):
             action = chosen.sample()
             observation, reward, terminated, _, infos = envs.step(action.numpy())
             following = flat(observation)
-            if "final_obs" in infos:  # bootstrap from what the episode ended in, not from the next one's beginning
+            if "final_obs" in infos:  # bootstrap from the episode's last observation, not from the next one's first
                 following[infos["_final_obs"]] = flat(infos["final_obs"][infos["_final_obs"]])
                 finished += infos["episode"]["r"][infos["_episode"]].tolist()
             with torch.no_grad():

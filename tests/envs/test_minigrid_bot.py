@@ -1,4 +1,4 @@
-"""BabyAI's bot as an expert: it solves its missions, mends slips, and its failures stop nothing."""
+"""BabyAI's bot as an expert: it solves its missions, recovers from slips, and its failures stop nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_it_goes_on_after_slips():
 
 
 def test_a_mission_that_cannot_be_solved_any_more_ends_at_the_limit():
-    """The box that was to be fetched is opened first, and gone."""
+    """The box that should be fetched is opened first, so it is gone."""
     made = MiniGrid(Config(id="BabyAI-PickupLoc-v0", max_steps=40))
     seeds = np.arange(60)
     vector, expert = made.vector(60, seeds=seeds), made.expert()

@@ -42,7 +42,7 @@ class World:
             door.is_open, door.is_locked = is_open, is_locked
 
     def distances(self, actions: tuple[int, ...]) -> dict[tuple, int]:
-        """Steps to the goal from every state that can be reached; states without a way are absent."""
+        """Steps to the goal from every reachable state; states without a path to the goal are absent."""
         comes_from: dict[tuple, list[tuple]] = {self.start: []}
         goals, queue = [], deque(comes_from)
         while queue:
@@ -86,7 +86,7 @@ class World:
     ],
 )
 def test_every_label_is_optimal_whatever_was_done_before(id, seeds):
-    """Random actions lead to keys dropped in the way, doors shut again: each label must still bring the goal one step nearer."""
+    """After random actions, keys lie in the way and doors are shut again. Each label must bring the goal one step nearer."""
     made, rng = MiniGrid(Config(id=id, max_steps=120)), np.random.default_rng(0)
     expert = made.expert()
     for seed in range(seeds):
@@ -142,7 +142,7 @@ ERRANDS = [
 
 @pytest.mark.parametrize("id", ERRANDS)
 def test_errands_lead_to_success(id):
-    """With slips that end no episode here: turns and steps, so that the agent stands elsewhere than planned."""
+    """With slips that do not end an episode here (turns and steps), so that the agent is not where it planned to be."""
     made, rng = MiniGrid(Config(id=id)), np.random.default_rng(0)
     vector, expert, solved = made.vector(20, seeds=made.seeds("test", 20)), made.expert(), 0
     _, info = vector.reset()
@@ -155,7 +155,7 @@ def test_errands_lead_to_success(id):
 
 
 def test_a_layout_without_the_key_is_given_up():
-    """Some layouts of the first version of this id lost a box to a ball that was put in its place."""
+    """In some layouts of this id's first version, a ball has replaced a box."""
     made, lost = MiniGrid(Config(id="MiniGrid-ObstructedMaze-2Dlhb-v0")), 33
     vector, expert = made.vector(1, seeds=made.seeds("test", 100)[lost:]), made.expert()
     vector.reset()
@@ -217,7 +217,7 @@ def test_plans_depend_on_the_seed_and_not_on_the_lanes():
 
 
 def test_ties_are_broken_evenly():
-    """Whoever looks straight away from the goal can turn either way."""
+    """An agent that faces away from the goal can turn either way."""
     made = MiniGrid(Config(id="MiniGrid-Empty-5x5-v0"))
     vector, expert = made.vector(2000, seeds=np.arange(2000)), made.expert()
     vector.reset()

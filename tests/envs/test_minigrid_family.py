@@ -1,4 +1,4 @@
-"""What the family promises: dealing, idle lanes, fallback ids, missions, splits, rendering, and whether anything is held out."""
+"""The family's contract: dealing, idle lanes, fallback ids, missions, splits, rendering, and whether anything is held out."""
 
 import dataclasses
 import itertools
@@ -151,7 +151,7 @@ def test_layouts_are_made_once_a_process():
     made = bank("MiniGrid-DoorKey-6x6-v0", 0)
     assert made is bank("MiniGrid-DoorKey-6x6-v0", 0)
     first = made.layouts(np.arange(100))
-    made.env.reset = None  # whoever makes a layout again fails
+    made.env.reset = None  # making a layout again fails
     np.testing.assert_array_equal(made.layouts(np.arange(100)), first)
     del made.env.reset
 

@@ -1,4 +1,4 @@
-"""The engine beside the real MiniGrid: the same layouts, the same actions, no difference in anything that either shows."""
+"""The engine compared with the real MiniGrid: the same layouts and actions must give no difference in any output."""
 
 from collections import Counter
 
@@ -67,7 +67,7 @@ def possible(rules: type[Engine], codes: np.ndarray) -> set[str]:
 
 
 def busy_actions(rng: np.random.Generator, ahead: np.ndarray, holding: np.ndarray) -> np.ndarray:
-    """Random actions [N] that meddle with what is ahead more often than chance would."""
+    """Random actions [N] that act on the cell ahead more often than chance would."""
     actions = rng.choice(7, size=len(ahead), p=[0.15, 0.15, 0.46, 0.06, 0.06, 0.1, 0.02])
     meddle = (PORTABLE | DOOR)[ahead] & (rng.random(len(ahead)) < 0.5)
     actions = np.where(meddle, rng.integers(3, 6, len(ahead)), actions)
@@ -119,7 +119,7 @@ def drive(id: str, steps: int, max_steps: int = 0, seed: int = 0) -> Counter[str
 
 
 def never_happened(id: str, events: Counter[str]) -> set[str]:
-    """What is possible in this id's layouts and was not seen: no difference between the two proves little about it."""
+    """The possible events that did not occur: for these, the lack of differences proves little."""
     made = bank(id, 0)
     expected = possible(made.rules, made.layouts(np.arange(LANES))["codes"]) | {"truncated", "autoreset"}
     return {event for event in expected if not events[event]}

@@ -1,4 +1,4 @@
-"""The expert that looks: it knows nothing that it has not seen, and still finds the goal."""
+"""The expert that searches: it knows only what it has seen, and still finds the goal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_it_finds_the_goal_later_than_who_knows_it(id):
 
 
 def test_a_goal_that_was_not_seen_changes_nothing():
-    """Two worlds that differ in where the goal is: the same actions, until one of the goals is in view."""
+    """In two worlds that differ only in the goal's place, the actions are the same until one of the goals is in view."""
     made = family()
     parted = 0
     for seed in range(12):

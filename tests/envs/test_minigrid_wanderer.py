@@ -1,4 +1,4 @@
-"""Detours: the agent looks elsewhere first, the expert labels every step of it."""
+"""Detours: the agent visits other places first, and the expert labels every step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An action that is not a finite number stops its episode, and nobody else's."""
+"""An action that is not finite stops its own episode and no other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainers.evaluate import episodes
 
 
 class Breaks(ExpertPlayer):
-    """The expert, but for the third episode, in whose second step it has no answer."""
+    """The expert, except that its second action in the third episode is NaN."""
 
     def act(self, observation, lanes, episode, step_index):
         action = super().act(observation, lanes, episode, step_index).copy()

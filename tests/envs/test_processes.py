@@ -1,4 +1,4 @@
-"""Worker processes: exactly the dealt episodes, in any number of processes, and nothing left behind however they end."""
+"""Worker processes play exactly the dealt episodes, in any number of processes, and leave nothing behind however they end."""
 
 from __future__ import annotations
 

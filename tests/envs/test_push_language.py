@@ -1,4 +1,4 @@
-"""Two cubes, two goals, and a sentence: the sentence alone says which pair counts."""
+"""Two cubes, two goals, and an instruction, which alone says which pair counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said where PyBullet cannot be imported."""
+"""The message if PyBullet cannot be imported."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_the_vocabulary_has_no_collision_and_is_a_byte():
 
 
 def test_stored_tokens_keep_their_meaning():
-    """Datasets hold these numbers: whoever sees this fail has reordered the vocabulary."""
+    """Datasets hold these numbers. If this test fails, the vocabulary was reordered."""
     assert text.tokens("use the key to open the door", 8).tolist() == [60, 54, 32, 56, 43, 54, 19, 0]
     assert text.tokens("use quince", 2).tolist() == [60, 1]
     assert text.tokens("push the cube onto your block", 8).tolist() == [66, 54, 64, 70, 63, 71, 0, 0]

@@ -35,7 +35,7 @@ def batch(rows: int, slots: int = 8) -> dict:
 
 @pytest.mark.parametrize("coefficient", [0.1, -0.7, 0.0])
 def test_ensembling_averages_what_was_predicted_for_this_step(coefficient: float):
-    """Against the definition: exp(-c * i) over all chunks that reach this step, i = 0 the oldest."""
+    """Compared with the definition: weights exp(-c * i) over all chunks that include this step, i = 0 for the oldest."""
     policy = jolted(STATE, chunk_size=4, execute=1, ensemble=True, ensemble_coefficient=coefficient).eval()
     memory, chunks = policy.start(2, DEVICE), []
     for step in range(7):

@@ -34,7 +34,7 @@ def test_what_was_done_and_paid_before_is_seen():
 
 
 def test_one_target_a_sample_is_learned_from_if_asked():
-    """As in write-up 003 and published code; which one, the noise says. Validation counts them all either way."""
+    """As in write-up 003 and published code; the noise chooses which one. Validation counts all of them in both cases."""
     every, one, seen = made(length=30), made(length=30, targets="one"), batch(64, 30)
     one.load_state_dict(every.state_dict())
     assert every(seen, noise(64)).count == one(seen, noise(64)).count == 64 * 30

@@ -19,7 +19,7 @@ def jolted(**values) -> BCGRU:
 
 
 def window(grid: torch.Tensor, before: int) -> dict:
-    """An episode of which `before` slots of the window lie in front, filled with its first frame, as envs/data cuts it."""
+    """A window of an episode with `before` slots before its start, filled with its first frame, as envs/data cuts it."""
     known = torch.arange(-before, len(grid)) >= 0
     shown = torch.cat([grid[:1].expand(before, -1, -1, -1), grid])
     action = torch.randint(0, 7, (1, len(shown)), generator=torch.Generator().manual_seed(0))

@@ -30,7 +30,7 @@ def noise(rows: int, step: int = 0) -> Noise:
 
 
 def in_training(policy: CompressedAD, tokens: torch.Tensor) -> torch.Tensor:
-    """What the actions are read from, in the forward pass."""
+    """The features from which the forward pass reads the actions."""
     blocks = policy.cut(tokens, noise(len(tokens)))
     return policy.decoded(policy.compressed(blocks), blocks)[:, : tokens.shape[1]]
 
@@ -82,7 +82,7 @@ def test_recent_blocks_are_seen_as_they_are_and_not_compressed():
     assert policy.compressions(np.arange(90))[1].tolist() == [0] * 30 + np.repeat(range(1, 7), 10).tolist()
     before = policy.decoded(latents, blocks)
     other = latents.clone()
-    other[:, 4:] += torch.randn_like(other[:, 4:])  # what stands for everything before block 4 is first read in block 6
+    other[:, 4:] += torch.randn_like(other[:, 4:])  # the latents of everything before block 4 are first read in block 6
     after = policy.decoded(other, blocks)
     assert torch.equal(before[:, :60], after[:, :60]) and not torch.allclose(before[:, 60:70], after[:, 60:70], atol=1e-3)
 
@@ -118,7 +118,7 @@ def test_each_batch_draws_one_block_length():
 
 @pytest.mark.parametrize("counted", [{}, {"targets": "one"}, {"late": 2, "late_weight": 10.0}], ids=["every", "one", "late"])
 def test_reconstruction_weighs_what_it_was_given(counted: dict[str, Any]):
-    """However few actions are asked for, and however they are weighted."""
+    """For any number of target actions and any weights on them."""
     plain, both, seen = made(**counted).train(), made(reconstruction=0.5, **counted).train(), batch(2, 90)
     plain.load_state_dict(both.state_dict(), strict=False)
     alone, loss = plain(seen, noise(2)), both(seen, noise(2))

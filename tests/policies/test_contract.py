@@ -1,4 +1,5 @@
-"""What every policy promises, in every environment that it accepts. A new YAML in conf/policy or conf/env is tested here."""
+"""The contract of all policies, tested in every environment that they accept. A new YAML in conf/policy or conf/env is tested
+too."""
 
 from __future__ import annotations
 
@@ -33,9 +34,9 @@ class Setting(NamedTuple):
         return self.windows.batch(np.linspace(0, len(self.windows) - 1, size).astype(np.int64))
 
 
-# (policy, environment) -> words of the sentence that refuses them. Any other refusal is a fault.
+# (policy, environment) -> words of the expected refusal. Any other refusal is a failure.
 REFUSED: dict[tuple[str, str], str] = {}
-# The toy is held to the same promises as what it stands for: images, a state vector and continuous actions.
+# The toy stands for images, a state vector and continuous actions, and the same tests run on it.
 ENVIRONMENTS = ["toy", *(env for env in options("env") if env not in (*PACKAGES, *NO_EXPERT))]
 PAIRS = [(policy, env) for policy in options("policy") for env in ENVIRONMENTS]
 
@@ -61,14 +62,14 @@ def noise(size: int, step: int = 0) -> Noise:
 
 
 def jolt(policy: Policy) -> None:
-    """Weights away from their start: a zero-initialised head would make most equalities trivial."""
+    """Move weights away from their initial values: a zero-initialised head would make most equalities trivial."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
 
 
-FEEDBACK = ("first", "previous_action", "previous_reward")  # what policies see beside the observation whose memory outlives it
+FEEDBACK = ("first", "previous_action", "previous_reward")  # additional inputs of policies whose memory spans episodes
 
 
 def observation(batch: Batch, step: int = -1) -> dict[str, torch.Tensor]:
@@ -188,7 +189,7 @@ def test_save_and_load_give_the_same_policy(setting: Setting, tmp_path: Path):
 
 def test_one_batch_can_be_learned(setting: Setting):
     batch, losses = setting.batch(16), []
-    # Well under chance: the rest is what tie-breaks and hidden neighbours leave open.
+    # Well below chance: the rest cannot be predicted because of tie-breaks and hidden neighbours.
     enough = 0.4 * setting.policy.chance_loss(batch)
     optimizer = torch.optim.AdamW(setting.policy.parameters(), lr=3e-3)
     for step in range(150):
@@ -197,13 +198,13 @@ def test_one_batch_can_be_learned(setting: Setting):
         (loss.total / loss.count).backward()
         optimizer.step()
         losses.append((loss.total / loss.count).item())
-        if step >= 10 and np.mean(losses[-10:]) < enough:  # ten: no lucky draw; none later: at this rate it may jump up again
+        if step >= 10 and np.mean(losses[-10:]) < enough:  # ten losses, since one can be a lucky draw
             return
     pytest.fail(f"{np.mean(losses[-10:]):.3f} after 150 steps, not under {enough:.3f}")
 
 
 def alternatives(space: spaces.Space, chosen: torch.Tensor) -> torch.Tensor:
-    """Labels [L, *A] that could be the next action; the chosen one first, so that it wins where several are equally good."""
+    """Labels [L, *A] that could be the next action. The chosen one comes first, so that it wins ties."""
     if isinstance(space, spaces.Discrete):
         return torch.cat([chosen[None], torch.arange(space.start, space.start + space.n)])
     assert isinstance(space, spaces.Box)
@@ -212,7 +213,7 @@ def alternatives(space: spaces.Space, chosen: torch.Tensor) -> torch.Tensor:
 
 
 class _Latest(Noise):
-    """The largest time there is, at which a diffusion hides everything; and no Gaussian noise, where greedy acting starts."""
+    """The largest time, at which diffusion hides everything, and zero Gaussian noise, from which greedy acting starts."""
 
     def uniform(self, *shape: int) -> torch.Tensor:
         return torch.full((len(self.rows), *shape), 1 - 2**-24)

@@ -1,4 +1,4 @@
-"""Sampling from a distribution whose best denoiser is known in closed form: a Gaussian."""
+"""Sampling from a Gaussian, whose best denoiser is known in closed form."""
 
 import math
 
@@ -14,7 +14,7 @@ ROWS = 4000
 
 
 def best_network(prediction: str):
-    """The expectation of what is asked, given x, for data ~ N(MEAN, DEVIATION^2)."""
+    """The expected value of the prediction target given x, for data ~ N(MEAN, DEVIATION^2)."""
 
     def network(x: Tensor, time: Tensor) -> Tensor:
         t = time[:, None, None]
@@ -55,7 +55,7 @@ def test_one_step_gives_the_mean(prediction: str):
 
 
 def test_deterministic_predictions_agree_step_by_step():
-    """Epsilon, v and sample say the same thing in three ways, so their samplers take the same path."""
+    """Epsilon, v and sample are equivalent predictions, so their samplers take the same path."""
     epsilon, v, sample = (draw(prediction, 7) for prediction in ("epsilon", "v", "sample"))
     assert torch.allclose(epsilon, sample, atol=1e-4) and torch.allclose(v, sample, atol=1e-4)
 

@@ -14,7 +14,8 @@ SPACES = Spaces(spaces.Dict({"state": spaces.Box(-1, 1, (2,), np.float32)}), spa
 
 
 def batch(size: int, horizon: int) -> dict:
-    """Every number of an action is either -.5 or .5, the same along the chunk; the state says which, but for the last number."""
+    """Every number of an action is either -.5 or .5, constant along the chunk. The state shows which, except for the last
+    number."""
     generator = torch.Generator().manual_seed(0)
     sign = (torch.rand(size, 3, generator=generator) > 0.5).float() * 2 - 1
     mask = torch.ones(size, horizon, dtype=torch.bool)
@@ -57,7 +58,8 @@ BROKEN = {"normalise": False, "zero_head": False, "condition_spread": 150.0}
 
 @pytest.mark.parametrize("left", BROKEN)
 def test_the_output_layer_or_normalisation_alone_prevents_it(left: str):
-    """Each fault but one: a zero head hides it, normalisation prevents it, and so does a condition of ordinary size."""
+    """All faults except one: a zero head hides the problem, normalisation prevents it, and so does a condition of ordinary
+    size."""
     values = {name: value for name, value in BROKEN.items() if name != left}
     assert loss(fitted(prediction="epsilon", **values)).item() < 2
 

@@ -23,7 +23,7 @@ def make(**values) -> MaskedDiT:
 
 
 def seen_by(policy: MaskedDiT, monkeypatch: pytest.MonkeyPatch, sample: dict, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tokens that the network gets in a training pass, and its loss's count."""
+    """The tokens that the network gets in a training pass, and the count of its loss."""
     seen = []
     denoise = policy.denoise
     monkeypatch.setattr(policy, "denoise", lambda context, tokens, *rest: seen.append(tokens) or denoise(context, tokens, *rest))
@@ -43,7 +43,7 @@ def test_hidden_share_follows_the_cosine_schedule():
 
 def test_every_plan_is_asked_something():
     policy, rows = make(), 2000
-    sample = plans(rows, length=1)  # one action, END, and six PADs: masks that miss both are common
+    sample = plans(rows, length=1)  # one action, END, and six PADs: masks often miss both
     for row in range(0, rows, 100):
         one = {**sample, "observation": {"grid": sample["observation"]["grid"][row : row + 1]}}
         one |= {name: sample[name][row : row + 1] for name in ("action", "action_mask", "ended", "observation_mask")}
@@ -58,7 +58,7 @@ def test_end_is_asked_once_and_padding_never(monkeypatch):
     assert count > 0
     shown = ~hidden[:, 3]
     assert (tokens[shown, 3] == policy.END).all() and shown.any() and not shown.all()
-    # PAD shows exactly where END does: it would give the plan's length away
+    # PAD shows where END is, so it would reveal the plan's length
     assert (tokens[shown][:, 4:] == policy.PAD).all()
     assert (tokens[~shown][:, 4:] == policy.MASK).all()
 
@@ -72,7 +72,7 @@ def test_a_truncated_episode_has_no_end(monkeypatch):
 
 
 def test_hidden_labels_are_not_seen():
-    """With everything hidden, the loss is the cross-entropy of what the network says to a plan of [MASK] alone."""
+    """With everything hidden, the loss is the cross-entropy of the network's output for a plan of only [MASK]."""
     policy = make()
     sample = plans(8)
     first = policy(sample, _All())
@@ -127,7 +127,7 @@ def test_a_plan_is_executed_and_then_made_again(monkeypatch):
 
 
 def test_noise_hides_a_slot_completely(monkeypatch):
-    """Two plans that differ only in hidden slots look the same to the network, and each look is a fresh draw."""
+    """Two plans that differ only in hidden slots look the same to the network, and each pass draws new noise."""
     policy = make(corruption="noise")
     tokens = torch.tensor([[1, 2, policy.MASK, 3, policy.MASK, 0, 0, 0]])
     first, again = (policy.corrupted(tokens, Noise(0, step, torch.arange(1))) for step in (0, 1))
@@ -185,7 +185,7 @@ def test_the_first_action_is_measured_apart_from_the_plan():
 
 
 def test_several_corruptions_share_one_encoded_state():
-    """Of the same plan and state, each way to hide it counts as it would alone."""
+    """Each of several corruptions of the same plan and state contributes the same as alone."""
     policy, sample = make(corruptions=3), plans(16)
     several = policy(sample, Noise(0, 0, torch.arange(16)))
     seen = []

@@ -1,4 +1,4 @@
-"""What planning policies share: the memory of frames, and chunks of actions."""
+"""Shared parts of planning policies: the memory of frames, and chunks of actions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEVICE = torch.device("cpu")
 
 
 class Listening(PlanningPolicy):
-    """Keeps what it is shown."""
+    """Stores its inputs."""
 
     def __init__(self, frames: list[int]):
         super().__init__(GRID_SPACES, frames, horizon=2, execute=1)
@@ -59,7 +59,7 @@ def jolted(kind: str, **values) -> Policy:
 
 @pytest.mark.parametrize("kind", ["bc_mlp", "masked_dit"])
 def test_acting_with_frames_is_planning_on_a_training_window(kind):
-    """What `act` gathers step by step is what a window of the data holds, the first steps of an episode included."""
+    """The frames that `act` collects step by step equal a window of the data, also in the first steps of an episode."""
     policy, grid = jolted(kind, frames=[4, 2, 0], horizon=4, execute=1), grids(6)
     memory = policy.start(1, DEVICE)
     for step in range(6):
@@ -74,7 +74,7 @@ def test_acting_with_frames_is_planning_on_a_training_window(kind):
 @pytest.mark.parametrize("encoded", [False, True])
 @pytest.mark.parametrize("kind", ["bc_mlp", "masked_dit"])
 def test_frames_before_the_episode_do_not_matter(kind, encoded, monkeypatch):
-    """Neither where a CPU leaves them out, nor where they are encoded with the others (a GPU, torch.compile)."""
+    """Neither on a CPU, which skips them, nor on a GPU or with torch.compile, where they are encoded with the others."""
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: encoded)
     policy, sample = jolted(kind, frames=[2, 1, 0], horizon=4, execute=1), plans(16, horizon=4)
     sample["observation"] = {"grid": torch.stack([grids(16) for _ in range(3)], dim=1)}

@@ -1,4 +1,4 @@
-"""The cache is the training forward pass, however long it runs; the band is what makes it so."""
+"""Acting with the cache equals the training forward pass, for any length, because of the band."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_ring_cache_is_the_banded_forward_pass(decoder: Transformer, reach: in
 
 @torch.no_grad()
 def test_a_ring_cache_is_not_the_last_steps_alone(decoder: Transformer):
-    """What the deeper layers keep was made with what has left the window: exact only against a band."""
+    """The deeper layers' entries were computed from steps that have left the window, so only a banded pass gives the same."""
     x, reach = torch.randn(2, 60, WIDTH), 20
     alone = decoder(x[:, -reach:], reach)[:, -1]
     assert (stepped(decoder, x, reach)[:, -1] - alone).abs().max() > 1e-2
@@ -42,7 +42,7 @@ def test_a_ring_cache_is_not_the_last_steps_alone(decoder: Transformer):
 
 @torch.no_grad()
 def test_only_distances_matter(decoder: Transformer):
-    x = torch.randn(2, 60, WIDTH)  # long enough for whatever the slots held at first to leave all layers
+    x = torch.randn(2, 60, WIDTH)  # long enough for the first contents of the slots to leave all layers
     near, far = (stepped(decoder, x, 15, begin)[:, -1] for begin in (0, 4_000_000))
     assert (far - near).abs().max() < 1e-5
 

@@ -1,4 +1,4 @@
-"""The sampler against joint distributions of plans that are known in closed form: the network is replaced by exact posteriors."""
+"""The sampler, tested on joint distributions of plans that are known in closed form: exact posteriors replace the network."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ SAMPLES = 10_000
 
 
 class Known(MaskedDiT):
-    """Says of every hidden slot what follows exactly from the joint distribution of plans and from the slots that are shown, if
-    the plan gets that far: which is what training asks for."""
+    """The exact posterior of every hidden slot given the visible slots, if the plan reaches it: training aims at this."""
 
     def __init__(self, plans: Tensor, probability: Tensor, **values):
         super().__init__(Config(horizon=plans.shape[1], **values), GRID_SPACES)
@@ -124,7 +123,7 @@ def test_greedy_plans_know_one_order():
 @pytest.mark.parametrize("order", ["random", "annealed", "confident"])
 @pytest.mark.parametrize("rounds", [2, SLOTS])
 def test_what_is_committed_stays(order, rounds):
-    """Also where the network would end the plan before a committed action: this one says the same whatever is shown."""
+    """Also if the network would end the plan before a committed action: this one ignores its input."""
     sampler = Unmasking(order, SLOTS, rounds, 1.0, end=END, mask=PAD + 1)
     logits = torch.zeros(2000, SLOTS, ACTIONS + 1)
     logits[..., END] = 1.5

@@ -1,4 +1,4 @@
-"""The write-ups' systems are what they were: sizes as counted on their layout."""
+"""The write-ups' systems are unchanged: their sizes match those counted on the write-ups' layout."""
 
 from __future__ import annotations
 

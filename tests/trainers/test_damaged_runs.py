@@ -1,5 +1,5 @@
-"""Whatever happens to one file of a run folder, its readers get the same as before, or a sentence. Never a traceback, a hang,
-or another result without a word."""
+"""If one file of a run folder is damaged, readers get the same result as before, or a sentence. Never a traceback, a hang, or
+silently another result."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def played(run: Path) -> Any:
 
 
 def resumed(run: Path, said: list[str]) -> Any:
-    """What a resumed run takes up: its configuration, its numbers and tensors, and its metrics so far."""
+    """Everything that a resumed run loads: its configuration, its numbers and tensors, and its metrics so far."""
     words = again.with_its_own(["resume=true", f"hydra.run.dir={run}"])
     cfg = compose("config", [word for word in words if not word.startswith("hydra.")], return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
@@ -114,7 +114,7 @@ def test_one_damaged_file_of_a_sweep(sweep_folder: Path, tmp_path: Path) -> None
 
 
 def test_hostile_checkpoints_are_sentences(request_for: Callable, sweep_folder: Path, tmp_path: Path) -> None:
-    """Signed anew by whoever changed them."""
+    """Changed by an attacker, who also updated the hashes."""
     from conf.checkpoint import write_manifest
 
     bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{n}: &{n} [{','.join(['*' + p] * 9)}]\n" for p, n in pairwise("abcdefghi"))

@@ -1,4 +1,4 @@
-"""A disc that is full, or read-only, when a run wants to save: one sentence, and what was there stays whole."""
+"""If the disc is full or read-only when a run saves, there is one sentence, and earlier files stay intact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop itself, in one process: what a step does to the weights, and what it does with steps that break."""
+"""The loop itself, in one process: how a step changes the weights, and what happens to steps that are not finite."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_data_on_the_device_give_the_same_weights(trainer):
 
 
 def test_a_divergence_that_is_learned_of_late_is_kept_as_it_was(trainer):
-    """Steps after it go on until the device is asked, and must change nothing."""
+    """Steps after the divergence run until the host fetches from the device, and must change nothing."""
     early = trainer("trainer.max_steps=40", "trainer.bad_steps=2", "trainer.log_every=1", "trainer.ema=0.9")
     late = trainer("trainer.max_steps=40", "trainer.bad_steps=2", "trainer.log_every=30", "trainer.ema=0.9", folder="late")
     for made in (early, late):
@@ -201,7 +201,7 @@ def test_one_batch_is_learned_or_the_run_fails(trainer):
 
 
 def test_a_stop_right_after_a_checkpoint_is_a_stop(trainer, monkeypatch):
-    """The signal most often arrives while the loop saves or validates, and then the step is saved already."""
+    """A signal often arrives while the loop saves or validates; then the step is already saved."""
     made = trainer("trainer.max_steps=20", "trainer.save_every=1")
     save = made.save
 
@@ -216,7 +216,7 @@ def test_a_stop_right_after_a_checkpoint_is_a_stop(trainer, monkeypatch):
 
 
 def test_rows_after_a_resume_follow_the_rows_before(trainer, tmp_path):
-    """Cut back to the checkpoint, and saved again before a new row: the offset must be the cut one."""
+    """Truncated at the checkpoint, and saved again before a new row: the offset must be the truncated length."""
     records = Records(tmp_path, Logger("none"))
     records.scalars(1, {"x": 1.0})
     offset = records.flush()
@@ -280,7 +280,7 @@ def test_what_was_said_is_kept_and_not_said_again(trainer, capsys):
     before = json.loads(written.read_text())["during_training"]
     assert list(before) == ["chance"]
 
-    written.write_text("{}")  # as the checks before the first step leave it: without what was found since
+    written.write_text("{}")  # as the checks before the first step leave it, without later findings
     again = trainer(*words, folder="again")
     again.run = first.run
     assert again.fit().status == "done" and again.state.step == 260

@@ -20,7 +20,7 @@ ARGUMENTS = (
     "env.data.val_episodes=20",
     f"trainer.max_steps={STEPS}",
     "trainer.batch_size=32",
-    "trainer.log_every=7",  # in step with nothing else, so that sums are cut in the middle
+    "trainer.log_every=7",  # not a multiple of anything else, so that sums are interrupted in the middle
     "trainer.eval_every=20",
     "trainer.eval_episodes=5",
     "trainer.save_every=3",
@@ -93,7 +93,7 @@ def test_killed_and_resumed_is_the_run_that_was_not(here: Path, policy: str, env
         *OPTIONS.get(policy, ()),
     )
     finish(here, "whole", *extra)
-    # Killed again and again: after the first checkpoint, then at moments that nobody chose, saving and validating included.
+    # Killed several times: after the first checkpoint, then at random times, also while saving and validating.
     kills, chance = 0, random.Random(policy)
     while kills < 3 or step_of(here / "cut") < STEPS // 2:
         before = step_of(here / "cut")

@@ -1,4 +1,4 @@
-"""Recorded histories: whole, in order, the same for the same recipe, with the figures that collect shows."""
+"""Recorded histories are complete, in order, the same for the same recipe, and have the figures that collect shows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def recorded(root: Path, game: str = "room", split: str = "train", **data) -> Da
 
 @pytest.mark.parametrize("game", ["room", "key_to_door"])
 def test_a_history_is_one_task_replayed(tmp_path, monkeypatch, game):
-    """Whatever the blocks, playing the recorded actions again pays the recorded rewards."""
+    """For any block size, playing the recorded actions again gives the recorded rewards."""
     monkeypatch.setattr(DarkRoom, "record_batch", 100)
     data = recorded(tmp_path, game, episodes=130, episodes_per_history=10)
     assert (len(data.history_ends), len(data.ends), data.meta["histories"]) == (13, 130, 13)
@@ -82,7 +82,7 @@ def test_learners_of_a_pool_share_a_goal(tmp_path):
 
 
 def _after(position: np.ndarray, paid: np.ndarray) -> np.ndarray:
-    """Where it stood after the steps that were paid, as far as the same episode shows it."""
+    """The positions after the rewarded steps, as far as the same episode shows them."""
     inside = np.arange(len(paid)) % 20 != 19
     return position[np.flatnonzero(paid & inside) + 1]
 

@@ -15,7 +15,7 @@ LENGTHS = [[3, 5, 2, 4, 1], [6], [2, 2, 2, 3]]  # of the episodes of three histo
 
 
 def write_histories(folder: Path, leave_out: str = "", slips: bool = False) -> Dataset:
-    """Step i shows i, was labelled i mod 4, paid i / 10 and had log-probability -i; -0.5 had none."""
+    """Step i shows i, has the label i mod 4, the reward i / 10 and the log-probability -i; -0.5 means none."""
     ends = np.cumsum(np.concatenate(LENGTHS))
     step = np.arange(ends[-1])
     columns = {
@@ -98,7 +98,7 @@ def test_a_batch_has_the_shapes_and_types_that_policies_expect(tmp_path):
 
 
 def test_single_episodes_are_histories_of_their_own(tmp_path):
-    """So that a policy which learns in context can be trained on whatever was recorded, if only to see that it learns nothing."""
+    """So a policy that learns in context can be trained on any recorded data, if only to see that it learns nothing."""
     windows = Windows(write_episodes(tmp_path, [5, 1, 9], [True, True, False]), Window(6, 6, "each", "history"))
     batch = windows.batch(np.arange(len(windows)))
     assert batch["action_mask"].sum(1).tolist() == [5, 1, 6]

@@ -1,4 +1,4 @@
-"""Noise on the expert's actions: how much, when, and the same for a seed whatever it is recorded with."""
+"""Noise on the expert's actions: how much, when, and the same for a seed whichever episodes are recorded with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows that are cut from tensors on a device are those that are cut from files, bit for bit."""
+"""Windows cut from tensors on a device equal those cut from files, bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recording, in a family that has what MiniGrid has not: vector actions, images, floats, costly lanes, a slash in its id."""
+"""Recording in a family with features that MiniGrid lacks: vector actions, images, floats, slow lanes, a slash in its id."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_rows_that_do_not_fit_are_refused(tmp_path):
 
 
 def sign(folder: Path) -> None:
-    """As somebody would who means to deceive: every hash is right."""
+    """As an attacker would do: every hash is right."""
     meta = json.loads((folder / "meta.json").read_text())
     for name in meta["columns"]:
         if (folder / f"{name}.npy").is_file():
@@ -199,7 +199,7 @@ def contents(folder: Path) -> list[bytes]:
 
 @pytest.mark.parametrize("seeds", [range(40), pytest.param(range(40, 340), marks=pytest.mark.slow)], ids=["some", "many"])
 def test_any_damage_is_a_sentence_or_changes_nothing(tmp_path, seeds):
-    """Random bits, bytes, cuts and zeros over all files of a dataset, in a fresh copy each."""
+    """Random bits, bytes, cuts and zeros in all files of a dataset, each in a fresh copy."""
     (tmp_path / "whole").mkdir()
     write_episodes(tmp_path / "whole", [3, 4, 9], [True, False, True], slips=[4])
     expected, found = contents(tmp_path / "whole"), 0

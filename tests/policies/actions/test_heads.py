@@ -24,7 +24,7 @@ def head(kind: str, **values):
 
 
 def fitted(made, action: torch.Tensor) -> torch.Tensor:
-    """What a head's actions [n, 3] become where its outputs are free to be whatever is best."""
+    """The actions [n, 3] that a head gives after its outputs are fitted directly."""
     output = torch.zeros(1, len(action), made.size, requires_grad=True)
     batch = {"action": action[None], "action_mask": torch.ones(1, len(action), dtype=torch.bool)}
     optimizer = torch.optim.Adam([output], lr=0.03)

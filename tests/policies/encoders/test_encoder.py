@@ -16,7 +16,7 @@ def a_grid(side: int) -> spaces.Box:
 
 
 def test_a_position_is_the_sum_of_its_coordinates():
-    """What is learned about a row holds in all of its columns, and a row is not the column of the same number."""
+    """What is learned about a row applies in all of its columns, and a row differs from the column of the same number."""
     part = Position(Config(), spaces.Box(np.zeros(2, np.uint8), np.array([4, 6], np.uint8), dtype=np.uint8), 8)
     places = torch.tensor([[0, 0], [0, 6], [4, 0], [4, 6]], dtype=torch.uint8)
     corner = part(places)[:, 0]  # [4, 8]

@@ -23,7 +23,8 @@ def images(rows: int, frames: int = 1) -> torch.Tensor:
 
 
 def test_the_spatial_softmax_says_where():
-    """A bright spot moves to the right: so does the point of a filter that looks for brightness, and an average does not tell."""
+    """If a bright spot moves to the right, so does the point of a filter that responds to brightness; an average would not show
+    it."""
     backbone, x = CNN(Config(), (84, 84)), torch.zeros(2, 64, 11, 11)
     x[0, :, 5, 2], x[1, :, 5, 8] = 50, 50
     backbone.map = lambda _: x

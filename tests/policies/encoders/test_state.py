@@ -15,7 +15,7 @@ MOMENTS = Moments(np.array([3.0, 1.0]), np.array([0.5, 0.0]), np.zeros(2), np.ze
 def test_a_state_is_normalised_by_the_training_data():
     part = State(Config(), SPACE, 8)
     part.fit(MOMENTS)
-    # A number that never changed in training is not blown up where it changes later, and nothing is farther than ten deviations.
+    # A number that never changed in training is not amplified if it changes later, and nothing exceeds ten standard deviations.
     assert part.feature(torch.tensor([[4.0, 1.5], [99.0, 1.0]])).tolist() == [[2.0, 0.5], [10.0, 0.0]]
     other = State(Config(), SPACE, 8)
     other.load_state_dict(part.state_dict())

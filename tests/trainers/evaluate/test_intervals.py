@@ -1,4 +1,4 @@
-"""Intervals against published values, against what they must do at the edges, and against simulated experiments."""
+"""Intervals compared with published values, with their limits at the edges, and with simulated experiments."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_independent_episodes_count_and_shared_ones_count_once():
 
 
 def test_tasks_are_what_they_are():
-    """Streams of a near and a far goal: the goals do not scatter, only the streams of each do."""
+    """Streams of a near and a far goal: only the streams of each goal are a sample, the goals are not."""
     tasks = ["near"] * 50 + ["far"] * 50
     best = np.array([18.0] * 50 + [12.0] * 50)
     exact = interval(best, strata=tasks)

@@ -1,4 +1,4 @@
-"""What a GPU captures of acting, run here as it is: it must act as the plain way does."""
+"""The function that a GPU captures for acting, run uncaptured here: it must act like the plain one."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 
 @dataclass
 class Told:
-    """What a policy was told in one step."""
+    """The inputs of a policy in one step."""
 
     first: np.ndarray
     action: np.ndarray
@@ -41,7 +41,7 @@ class Told:
 
 
 class Finder(Policy):
-    """Walks about at random until it was paid, then back to that cell: what learning in context looks like at its best."""
+    """Walks at random until it is rewarded, then returns to that cell: the best behaviour of in-context learning."""
 
     memory_scope = "history"
 
@@ -94,7 +94,7 @@ def test_what_was_done_and_paid_is_told_in_the_next_step():
     assert np.array_equal(np.flatnonzero(first[:, 0]), [0, 20, 40]) and not action[0].any() and not reward[0].any()
     assert list(played.actions) == [(0, 0), (0, 2), (1, 0), (1, 2)]
     assert np.array_equal(action[1:21, 0], played.actions[0, 0])
-    for index in range(2):  # the last reward of an episode is told in the first step of the next
+    for index in range(2):  # the last reward of an episode is an input of the first step of the next
         assert np.array_equal(reward[1 + 20 * index : 21 + 20 * index].sum(0), played.returns[:, index])
 
 
@@ -123,7 +123,7 @@ def test_a_policy_watches_the_source_first_and_is_told_what_it_did():
 
 
 def test_of_what_is_shown_it_watches_every_kth_episode():
-    """As in training: the last one always, and of those in between not even the last reward."""
+    """As in training: always the last one, and of the episodes in between not even the last reward."""
     family, policy = darkroom(), Finder()
     policy.window = Window(align="each", span="history", every=3)
     spec = streams.StreamSpec(family, "test", family.seeds("test", 16), 12, 64, primed=10)
@@ -155,7 +155,7 @@ def test_references_are_of_the_same_tasks():
 
 
 def test_random_play_has_as_many_episodes_as_everybody():
-    """Whoever solves one episode of six by chance has solved one of the last five more often than not."""
+    """A player that solves one episode in six by chance has usually solved one of the last five."""
     family = MiniGrid(MiniGridConfig(id="MiniGrid-Empty-Random-5x5-v0", max_steps=20, data=DataConfig(source="annealed_expert")))
     spec = streams.StreamSpec(family, "test", family.seeds("test", 40), 10, 64)
     random = stream_references.references(spec, 0)["random"]
@@ -188,7 +188,7 @@ def test_learners_who_share_play_each_task_as_often_as_its_streams():
 
 
 def test_whoever_is_watched_first_is_judged_by_the_same_episodes():
-    """In recall the source's own first episodes are a search; those that the policy plays come back to what was found."""
+    """In recall, the source's first episodes are a search; in those that the policy plays, the goals that were found return."""
     family = darkroom(game="recall", schedule=[10, 10, 2, 2], data=Data(source="explorer", episodes_per_history=24))
     spec = streams.StreamSpec(family, "test", family.seeds("test", 56), 24, 64, primed=20)
     source = stream_references.references(spec, 0)["explorer"]
@@ -214,7 +214,7 @@ def test_an_evaluation_shows_the_curve_and_what_it_comes_to():
     ours, curve = record["scores"]["sampled"], record["by_episode"]["sampled"]["mean"]
     assert ours["return"] == pytest.approx(np.mean(curve[-10:])) and ours["area"] == pytest.approx(np.mean(curve))
     assert ours["return_interval"][0] < ours["return"] < ours["return_interval"][1]
-    best = record["scores"]["optimum"]  # the same for every stream of a goal, and the goals are what they are
+    best = record["scores"]["optimum"]  # the same for every stream of a goal, and goals are not a sample
     assert best["return_interval"] == pytest.approx([best["return"]] * 2) and len(record["task_of_stream"]) == 24
     plot, film = result.pictures
     assert Image.open(io.BytesIO(plot.encoded)).size == plot.shape[::-1] and film.file == "episodes.gif"
@@ -262,7 +262,7 @@ def test_acting_that_collapses_is_named(capsys: pytest.CaptureFixture):
 
 @pytest.mark.parametrize("mended", [False, True])
 def test_write_up_003_is_told_that_its_loss_was_the_floor(request_for: Callable, data_dir: Path, mended: bool):
-    """Its sampler asks for the first 160 steps of every history, where its source has not learned anything yet."""
+    """Its sampler uses the first 160 steps of every history, where the source has not learned anything yet."""
     words = ("env.data.episodes=40000", "env.data.val_episodes=1000")
     asked = request_for("experiment=seed_003_fixed" if mended else "experiment=seed_003", *words)
     family = asked.targets["env"](asked.env)

@@ -1,4 +1,4 @@
-"""What stands beside a loss is what that loss can be held against, and nothing else."""
+"""The bounds shown beside a loss are those that apply to it, and no others."""
 
 from __future__ import annotations
 

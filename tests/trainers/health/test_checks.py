@@ -1,4 +1,4 @@
-"""Each check is provoked by the failure it was made for, and keeps quiet on a healthy policy."""
+"""Each check warns about the failure that it was made for, and does not warn about a healthy policy."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def check(request_for: Callable, data_dir: Path) -> Callable[..., Report]:
 
 
 def warning(report: Report, check: str) -> str:
-    """What one check warns of, or nothing."""
+    """The warning of one check, or nothing."""
     (finding,) = [finding for finding in report.findings if finding.check == check]
     return helpful(finding.warning) if finding.warning else ""
 
@@ -79,7 +79,7 @@ def measured(report: Report, check: str) -> str:
 
 
 def helpful(sentence: str) -> str:
-    """The sentence, if it names something to try, and nothing that does not exist."""
+    """The sentence, after checking that it names something to try and that all names in it exist."""
     keys = re.findall(r"(?<![\w./])(?:policy|env|trainer|eval|logger)(?:\.\w+)+", sentence)
     choices = re.findall(r"(?<![\w./])(\w+)=(\w+)", sentence)
     assert keys or choices, sentence
@@ -122,7 +122,8 @@ def test_a_layer_behind_the_encoder_is_not_blamed_on_it(check):
 
 
 def test_a_conditioning_that_is_not_normalised_is_named(check):
-    """Write-up 002: features in the hundreds steer the network as they are; its untrained outputs had a deviation of 37 to 40."""
+    """Write-up 002: unnormalised features in the hundreds condition the network; its untrained outputs had a deviation of 37 to
+    40."""
 
     def spoil(policy: Policy, data: Windows) -> None:
         policy.encoder.norm = nn.Identity()
@@ -155,7 +156,7 @@ def test_trained_weights_need_not_be_at_chance(check):
 
 
 class Recurrent(Policy):
-    """Its leaf modules put out tuples, or it has none."""
+    """Its leaf modules return tuples, or it has none."""
 
     window = Window()
 
@@ -260,7 +261,7 @@ def test_train_equal_to_test_is_named(check):
 
 
 def test_a_floor_at_chance_is_named(check):
-    """Write-up 003: what was drawn for training did not depend on anything seen; the loss stayed at ln 5 for 150,000 steps."""
+    """Write-up 003: the training targets did not depend on any observation; the loss stayed at ln 5 for 150,000 steps."""
 
     def spoil(policy: Policy, data: Windows) -> None:
         random = np.random.default_rng(0)

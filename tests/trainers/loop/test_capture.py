@@ -1,4 +1,4 @@
-"""What can be captured in a CUDA graph, as far as a CPU can tell: the step and acting ask the device nothing."""
+"""Capture in CUDA graphs, as far as a CPU can test it: the step and acting never wait for the device."""
 
 from __future__ import annotations
 

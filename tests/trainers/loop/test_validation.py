@@ -1,4 +1,4 @@
-"""What a run keeps as its best."""
+"""Which checkpoint a run keeps as its best."""
 
 from __future__ import annotations
 

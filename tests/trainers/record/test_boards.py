@@ -1,4 +1,4 @@
-"""What TensorBoard is told to show is what a run records."""
+"""The charts that TensorBoard is asked to show use metrics that a run records."""
 
 from __future__ import annotations
 

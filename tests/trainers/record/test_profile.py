@@ -1,4 +1,4 @@
-"""`debug=profile`: its parts add up, its trace opens, and measuring changes nothing that is computed."""
+"""`debug=profile`: its parts add up, its trace opens, and measuring does not change the results."""
 
 from __future__ import annotations
 

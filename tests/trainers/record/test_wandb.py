@@ -1,4 +1,4 @@
-"""`logger=wandb`: what arrives in W&B's own file, and every way in which it cannot begin, as a sentence."""
+"""`logger=wandb`: what reaches W&B's own file, and a sentence for every way in which it cannot start."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEY = "0" * 40
 
 @pytest.fixture
 def nobody(here: Path) -> dict[str, str]:
-    """The environment of somebody who never heard of W&B: no key, no settings, and a home without either."""
+    """An environment without W&B: no key, no settings, and a home directory without either."""
     return {"HOME": str(here), "NETRC": str(here / "netrc"), "WANDB_API_KEY": "", "WANDB_CONFIG_DIR": str(here)}
 
 
