@@ -55,6 +55,7 @@ class Family:
     no_op: Any = None  # the action that does nothing, if there is one: playing it is then a reference
     max_lanes: int | None = None  # the most lanes that an evaluation plays at once, for simulators that need much time or memory
     record_batch: int = 1024  # episodes recorded at once; part of the dataset's address; fewer where a lane needs much memory
+    keeps_failures: bool = True  # False: episodes in which the expert acted and failed are not recorded
     expert_takes_over: bool = True  # False: the expert only finishes what it began, and cannot go on from states of others
     task_period: int = 1  # episodes of a task after which its goals repeat
     tasks_in_turn: int = 1  # neighbouring episode seeds that are of different tasks, in a family that plays several by turns

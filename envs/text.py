@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from conf.errors import BadRequest
+
 VOCABULARY = 256  # a token is a byte: adding words to the list changes no space and no embedding
 BUCKETS = 8  # unknown words share the tokens 1..8, so that an unknown mission still differs from none; 0 is padding
 # Every word of a mission, from token 9 on: of MiniGrid and BabyAI, of Push, and of Meta-World. Datasets and checkpoints store
@@ -48,6 +50,13 @@ def tokens(text: str, length: int) -> np.ndarray:
     padded = np.zeros(length, np.uint8)
     padded[: len(words)] = [token(word) for word in words]
     return padded
+
+
+def known_tokens(text: str, length: int) -> np.ndarray:
+    """The same for instructions, whose words must be known: one that shares its token with others cannot be followed."""
+    if unknown := [word for word in split(text) if word not in TOKEN]:
+        raise BadRequest(f"the mission {text!r} has the unknown word {unknown[0]!r}; add it to the end of _WORDS in envs/text.py")
+    return tokens(text, length)
 
 
 def text(tokens: np.ndarray | Sequence[int]) -> str:

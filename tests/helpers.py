@@ -44,6 +44,7 @@ def missing_extra(env: str) -> str | None:
 
 HISTORIES = {
     "minigrid": ("env.data.source=annealed_expert", "env.max_steps=20"),
+    "babyai": ("env.data.source=annealed_expert", "env.max_steps=20"),
     "toy": ("env.data.source=annealed_expert",),
     "metaworld": ("env.data.source=annealed_expert", "env.tasks=[push-v3,reach-v3]", "env.max_steps=20"),
     "push": ("env.data.source=annealed_expert", "env.image=false", "env.max_steps=20"),

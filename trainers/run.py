@@ -174,7 +174,9 @@ def collect(request: Request, family: Family, folder: Path, device: torch.device
             f"{split}: {meta['episodes']} episodes, {meta['steps']:,} steps in {meta['seconds']:.1f} s "
             f"({meta['episodes'] / meta['seconds']:,.0f} episodes/s); {request.env.data.source} "
             f"{'' if expert['success'] is None else 'success {:.3f}, '.format(expert['success'])}return {expert['return']:.3f}"
-            f"{entropies(data, floor)}{describe(meta)}\n  {data.folder}"
+            f"{entropies(data, floor)}{describe(meta)}"
+            + (f"; {meta['left_out']} episodes in which it failed are left out" if meta.get("left_out") else "")
+            + f"\n  {data.folder}"
         )
         summary[split] = {"folder": str(data.folder), **{key: meta[key] for key in ("episodes", "steps", "seconds", "expert")}}
     if shown := film_expert(family, request.eval.media, folder):

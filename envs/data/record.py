@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from conf.errors import BadRequest
 from envs.base import Family
 from envs.data import minari
 from envs.data.cache import address, obtain
@@ -98,17 +99,26 @@ def record_episodes(
             advance = partial(_advance, progress, start, len(seeds))
             block = _play(family, data, seeds[start : start + batch(family)], advance, takeover)
             lengths = block.pop("length")
-            scores.append({name: block.pop(name) for name in ("success", "return", "unaided")})
-            writer.append_episodes(block, lengths)
+            scores.append(score := {name: block.pop(name) for name in ("success", "return", "unaided", "failed")})
+            if not family.keeps_failures and score["failed"].any():
+                kept = ~score["failed"]
+                steps_kept = np.repeat(kept, lengths)
+                block, lengths = {name: column[steps_kept] for name, column in block.items()}, lengths[kept]
+            if len(lengths):
+                writer.append_episodes(block, lengths)
         writer.close()
         seconds = time.perf_counter() - began
         score = {name: np.concatenate([part[name] for part in scores]) for name in scores[0]}
+        left_out = 0 if family.keeps_failures else int(score["failed"].sum())
+        if left_out == len(seeds):
+            raise BadRequest(f"the expert failed in all of {left_out} episodes, so there is nothing to learn from")
         writer.finish(
             {
                 "recipe": recipe,
                 "steps": writer.steps,
-                "episodes": len(seeds),
+                "episodes": len(seeds) - left_out,
                 "seconds": seconds,
+                "left_out": left_out,
                 "expert": {
                     "success": float(score["success"].mean()) if family.has_success else None,
                     "return": float(score["return"].mean()),
@@ -142,8 +152,9 @@ def _advance(progress: Progress, before: int, total: int, done: int) -> None:
 def _play(
     family: Family, data: DataConfig, seeds: np.ndarray, finished: Callable[[int], None], takeover: Takeover | None
 ) -> dict[str, np.ndarray]:
-    """Play the episodes `seeds`. Returns the columns, episode by episode, and each episode's length, return, success, and whether
-    it was solved `unaided`, before the expert took over. `finished` is told how many episodes are done."""
+    """Play the episodes `seeds`. Returns the columns, episode by episode, and each episode's length, return, success, whether it
+    was solved `unaided`, before the expert took over, and whether the expert acted and `failed`. `finished` is told how many
+    episodes are done."""
     lanes = min(len(seeds), family.max_lanes or len(seeds))
     vector, expert = family.vector(lanes, seeds=seeds), family.expert()
     wanderer = family.wanderer() if data.detours else None
@@ -199,4 +210,8 @@ def _play(
     row[np.argsort(episode, kind="stable")] = np.arange(len(episode))
     block = {name: _ordered(columns.pop(name), row) for name in list(columns)}
     length = np.bincount(episode, minlength=len(seeds))
-    return block | {"length": length, "return": returns, "success": success, "unaided": success & (length <= unaided)}
+    alone = length <= unaided
+    return block | {
+        **{"length": length, "return": returns, "success": success},
+        **{"unaided": success & alone, "failed": ~success & ~alone},
+    }

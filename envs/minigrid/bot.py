@@ -1,52 +1,72 @@
-"""BabyAI's own bot as the expert of BabyAI's ids. It follows the instruction and knows only what it has seen of the world.
+"""Real MiniGrid, one environment a lane, for ids whose rules the engine does not know; and in it, as the expert of BabyAI's ids,
+BabyAI's own bot, which follows the instruction and knows of the world only what it has seen.
 
 Paper: Chevalier-Boisvert et al., "BabyAI" (2019), arXiv 1810.08272.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from gymnasium.vector import VectorEnv
 from minigrid.core.actions import Actions
 from minigrid.utils.baby_ai_bot import BabyAIBot, DisappearedBoxError
 
-from envs.minigrid.vector import LoopVector
+from envs.minigrid.bank import reset, simulator
+from envs.processes import ProcessVector
+from envs.text import known_tokens
 
-CANNOT = ("KeyInBox", "Carrying")  # in the names of ids that it never solves, according to its docstring
-GIVES_UP = (AssertionError, DisappearedBoxError, IndexError, KeyError)  # what it raises when it has no plan
+CANNOT = ("KeyInBox", "Carrying")  # substrings of ids that the bot never solves, as its docstring says
+GIVES_UP = (AssertionError, DisappearedBoxError, IndexError, KeyError)  # raised where the bot does not know what to do
+
+Observation = dict[str, Any]
+
+
+class Simulator:
+    """For `envs/processes.py`. A task is a layout, named by its seed."""
+
+    def __init__(self, id: str, max_steps: int, words: int) -> None:
+        self.env, self.max_steps, self.words = simulator(id), max_steps, words
+
+    def reset(self, seed: int, task: int) -> Observation:
+        observation = reset(self.env, task, self.max_steps)
+        self.mission = known_tokens(observation["mission"], self.words)
+        self.bot: BabyAIBot | None = None
+        return self._shown(observation)
+
+    def step(self, action: int) -> tuple[Observation, float, bool, bool, dict[str, float]]:
+        observation, reward, terminated, truncated, _ = self.env.step(action)
+        self.action = action
+        return self._shown(observation), float(reward), terminated, truncated, {}
+
+    def close(self) -> None:
+        self.env.close()
+
+    def _shown(self, observation: dict[str, Any]) -> Observation:
+        return {"grid": observation["image"], "direction": observation["direction"], "mission": self.mission}
+
+    def advice(self) -> int:
+        """The bot's next action, whatever was executed before. It must be asked at every step: it misses what it is not asked to
+        look at. If it does not know what to do, it starts again from the present state; if that fails too, its action is `done`.
+        """
+        try:
+            if self.env.step_count and self.bot is not None:
+                return int(self.bot.replan(self.action))
+        except GIVES_UP:
+            pass
+        try:  # at the episode's start, or once more, knowing only the present state
+            self.bot = BabyAIBot(self.env)
+            return int(self.bot.replan())
+        except GIVES_UP:
+            self.bot = None
+            return int(Actions.done)
 
 
 class Bot:
-    """It must be called exactly once per step of an episode, or it misses observations.
-
-    If it has no plan, it starts again from the current state. If that fails too, its action is `done`.
-    """
-
-    def __init__(self) -> None:
-        self.vector: LoopVector | None = None
+    """Asks the lanes' simulators."""
 
     def act(self, vector: VectorEnv) -> np.ndarray:
-        """The next action [N] of every lane, whichever actions were executed before."""
         vector = vector.unwrapped
-        assert isinstance(vector, LoopVector), "the bot plays in the real MiniGrid"
-        if vector is not self.vector:
-            self.vector = vector
-            self.bots: list[BabyAIBot | None] = [None] * vector.num_envs
-        action = np.full(vector.num_envs, int(Actions.done))
-        for lane in np.flatnonzero(vector.episode >= 0).tolist():
-            action[lane] = self._next(vector, lane)
-        return action
-
-    def _next(self, vector: LoopVector, lane: int) -> int:
-        env, bot = vector.envs[lane], self.bots[lane]
-        try:
-            if env.step_count and bot is not None:
-                return int(bot.replan(vector.actions[lane]))
-        except GIVES_UP:
-            pass
-        try:  # at the start of an episode, or a new attempt from the current state alone
-            bot = self.bots[lane] = BabyAIBot(env)
-            return int(bot.replan())
-        except GIVES_UP:
-            self.bots[lane] = None
-            return int(Actions.done)
+        assert isinstance(vector, ProcessVector), "the bot plays in the real MiniGrid"
+        return np.array([int(Actions.done) if action is None else action for action in vector.call("advice")])

@@ -10,6 +10,7 @@ import difflib
 import fnmatch
 import importlib.util
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,15 +30,17 @@ from envs.base import Family, Needs, Score
 from envs.data.config import DataConfig
 from envs.deal import Deal
 from envs.minigrid.bank import bank, reset, simulator
-from envs.minigrid.bot import CANNOT, Bot
+from envs.minigrid.bot import CANNOT, Bot, Simulator
 from envs.minigrid.engine import VERSION, Engine
 from envs.minigrid.errands import ERRANDS, ErrandPlanner
+from envs.minigrid.missions import kind
 from envs.minigrid.planner import Planner
 from envs.minigrid.rules import Fetch, Memory, rules_of
 from envs.minigrid.searcher import Searcher
-from envs.minigrid.vector import BatchedVector, LoopVector, MiniGridVector
+from envs.minigrid.vector import BatchedVector
 from envs.minigrid.wanderer import Wanderer
 from envs.play import ExpertPlayer, play
+from envs.processes import ProcessVector
 from envs.spaces import Spaces
 from envs.text import VOCABULARY
 
@@ -59,7 +62,8 @@ WITH_ERRANDS = (  # ids with their own rules that have an expert too
     "MiniGrid-GoTo*, MiniGrid-PutNear-*, MiniGrid-RedBlueDoors-*, MiniGrid-Memory*, most BabyAI-*"
 )
 EXACT = (Engine, Fetch, Memory)  # rules under which the planner's plans are the shortest
-LOOPED = 64  # lanes of the real MiniGrid: more are not faster
+LANES = 64  # of the real MiniGrid: more are not faster
+SHARED = 250  # episodes from which on worker processes are worth the second that they take to start
 TILE = 16  # pixels of a rendered cell
 MINIGRID_WORDS = 18  # the longest mission of MiniGrid's own ids, which is LockedRoom's
 BABYAI_WORDS = 72  # the longest sentence of BabyAI's grammar: twice "put the red ball in front of you next to ... and put ..."
@@ -77,11 +81,14 @@ class Config:
     id: str = "MiniGrid-DoorKey-8x8-v0"  # any registered MiniGrid-* or BabyAI-* id; Empty-8x8 has one layout only
     max_steps: int = 0  # truncate after this many steps; 0 keeps the id's own limit (rewards depend on it)
     straight: bool = False  # among several optimal actions, prefer walking on to turning; false: draw one of them
+    num_workers: int | None = None  # processes that play ids unknown to the engine; null for one a core, 0 for none but this one
     data: MiniGridData = field(default_factory=MiniGridData)
 
     def __post_init__(self) -> None:
         if self.max_steps < 0:
             raise ValueError(f"max_steps must be at least 1, or 0 for the id's own limit, got {self.max_steps}")
+        if self.num_workers is not None and not 0 <= self.num_workers <= 256:
+            raise ValueError(f"num_workers must be between 0 and 256, or null for one a core, got {self.num_workers}")
 
 
 class MiniGrid(Family):
@@ -97,7 +104,7 @@ class MiniGrid(Family):
         self.rules = rules_of(env)
         self.planned = has_expert(env)
         if not self.batched:
-            self.record_batch = LOOPED
+            self.max_lanes, self.record_batch, self.keeps_failures = LANES, 32 * LANES, False
         view = env.agent_view_size
         high = np.array([max(table.values()) for table in (OBJECT_TO_IDX, COLOR_TO_IDX, STATE_TO_IDX)], np.uint8)
         modalities = {
@@ -128,6 +135,8 @@ class MiniGrid(Family):
             return f"There is no expert for {config.id}. Ids that have one: {', '.join(PLANNED.values())}, {WITH_ERRANDS}."
         if needs_expert and config.data.source == "searcher" and type(simulator(config.id)) not in SEARCHED:
             return f"env.data.source=searcher opens no doors; it searches {', '.join(SEARCHED.values())}."
+        if needs == "data" and config.data.detours and rules_of(simulator(config.id)) is None:
+            return f"env.data.detours is not available in {config.id}, which the engine does not play; leave it out."
         return super().accepts(config, needs)
 
     @classmethod
@@ -136,11 +145,13 @@ class MiniGrid(Family):
         patterns = [pattern for names in (*PLANNED.values(), WITH_ERRANDS) for pattern in names.split(", ")]
         return [id for id in gymnasium.registry if any(fnmatch.fnmatchcase(id, pattern) for pattern in patterns)]
 
-    def make_vector(self, deal: Deal) -> MiniGridVector:
+    def make_vector(self, deal: Deal) -> BatchedVector | ProcessVector:
         """A task is a layout, given by its seed."""
         if self.batched:
             return BatchedVector(bank(self.config.id, self.config.max_steps), deal, self.spaces)
-        return LoopVector(self.config.id, self.config.max_steps, deal, self.spaces)
+        make = partial(Simulator, self.config.id, self.config.max_steps, self.spaces.observation["mission"].shape[0])  # type: ignore[index]
+        workers = self.config.num_workers if deal.episodes is None or deal.episodes >= SHARED else 0
+        return ProcessVector(make, deal, self.spaces, workers)
 
     def expert(self) -> Planner | Searcher | Bot:
         if sentence := self.accepts(self.config, needs="expert"):
@@ -167,10 +178,18 @@ class MiniGrid(Family):
 
     def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> np.ndarray:
         """Compares layouts. Making one takes MiniGrid 0.05 ms (Empty) to 2 ms (BossLevel), once per process, so the 6000 of a
-        training run take up to 10 s. For ids that the engine plays, most are in the bank already; LoopVector adds none."""
+        training run take up to 10 s. For ids that the engine plays, most are in the bank already."""
         made = bank(self.config.id, self.config.max_steps)
         known = {layout.tobytes() for layout in made.layouts(np.asarray(training))}
         return np.array([layout.tobytes() in known for layout in made.layouts(np.asarray(seeds))])
+
+    def groups(self, seeds: np.ndarray) -> dict[str, list[str]]:
+        """BabyAI's episodes by their kind of instruction, where there are several."""
+        if self.batched or not self.config.id.startswith("BabyAI-"):
+            return {}
+        made = bank(self.config.id, self.config.max_steps)
+        kinds = [kind(made.missions[number]) for number in made.layouts(np.asarray(seeds))["mission"].tolist()]
+        return {"instruction": kinds} if len(set(kinds)) > 1 else {}
 
     @property
     def env_spec(self) -> EnvSpec:

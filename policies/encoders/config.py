@@ -16,6 +16,9 @@ class Config:
     grid_tokens: int = 4  # tokens per grid (mlp only; conv and flat make one per cell)
     grid_embedding: int = 8  # size of a cell's embedding (mlp only)
     grid_hidden: int = 256  # width of the mixing MLP (mlp only)
+    # FiLM (Perez et al. 2018, arXiv 1709.07871): the instruction scales and shifts every cell's embedding (mlp only), so that a
+    # cell's thing is compared with the one that the instruction names
+    grid_film: bool = False
     image: Literal["cnn", "resnet18", "vit_b16"] = "cnn"  # cnn: write-up 004's four convolutions
     image_pool: Literal["softmax", "average"] = (
         "softmax"  # cnn: softmax: position of each feature | average: only its amount (write-up 004)
@@ -34,6 +37,8 @@ class Config:
         for name in ("grid_tokens", "grid_embedding", "grid_hidden"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.grid_film and self.grid != "mlp":
+            raise ValueError(f"grid_film needs grid=mlp, got grid={self.grid}")
         if self.image_size and not 16 <= self.image_size <= 1024:
             raise ValueError(f"image_size must be between 16 and 1024, or 0 to leave images as they are, got {self.image_size}")
         if not 0 <= self.image_shift <= 64:

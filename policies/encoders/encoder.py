@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from envs.data.statistics import Statistics
 from policies.encoders.config import Config
 from policies.encoders.discrete import Choice, Position
-from policies.encoders.grid import GRIDS
+from policies.encoders.grid import GRIDS, GridMLP
 from policies.encoders.image import Image
 from policies.encoders.language import Mission
 from policies.encoders.part import Part
@@ -62,6 +62,7 @@ class Encoder(nn.Module):
         parts: dict[str, Part] = {name: found(config, used[name], width) for name, found in readers.items() if found}
         self.parts = nn.ModuleDict(parts)
         self.join, self.shifts = config.join, config.image_shift > 0
+        self.film = config.grid_film
         self.tokens, self.width = 1, width
         if self.join == "concat":
             self.width = sum(part.feature_size or part.tokens * width for part in parts.values())
@@ -78,6 +79,8 @@ class Encoder(nn.Module):
         if not used:
             return "policy.encoder.ignore leaves nothing to see"
         readers = {name: reader(config, name, part) for name, part in used.items()}
+        if config.grid_film and not {GridMLP, Mission} <= set(readers.values()):
+            return "policy.encoder.grid_film needs a grid and an instruction (mission), and one of them is not seen; leave it out"
         if unknown := sorted(name for name, found in readers.items() if found is None):
             return f"no encoder for the observation {', '.join(unknown)}"
         sentences = (found.accepts(config, used[name]) for name, found in readers.items() if found)
@@ -109,12 +112,19 @@ class Encoder(nn.Module):
 
     def joined(self, frames: dict[str, Tensor]) -> Tensor:
         """[n, S, width] of frames {modality: [n, ...]}."""
+        told = self.parts["mission"](frames["mission"]) if self.film else None  # [n, 1, width]
+
+        def read(name: str, part: nn.Module) -> Tensor:
+            if told is None or not isinstance(part, (GridMLP, Mission)):
+                return part(frames[name])
+            return told if isinstance(part, Mission) else part(frames[name], told[:, 0])
+
         if self.join == "tokens":
-            return self.norm(torch.cat([part(frames[name]) for name, part in self.parts.items()], dim=1)) + self.kind
+            return self.norm(torch.cat([read(name, part) for name, part in self.parts.items()], dim=1)) + self.kind
         if self.join == "sum":
-            return torch.stack([part(frames[name]).sum(1, keepdim=True) for name, part in self.parts.items()]).sum(0)
+            return torch.stack([read(name, part).sum(1, keepdim=True) for name, part in self.parts.items()]).sum(0)
         features = []
         for name, part in self.parts.items():
             assert isinstance(part, Part)
-            features.append(part.feature(frames[name]) if part.feature_size else part(frames[name]).flatten(1))
+            features.append(part.feature(frames[name]) if part.feature_size else read(name, part).flatten(1))
         return torch.cat(features, dim=-1)[:, None]

@@ -28,8 +28,10 @@ class GridMLP(Part):
         self.inward = nn.Linear(cells * config.grid_embedding, config.grid_hidden)
         self.mix = nn.Linear(config.grid_hidden, config.grid_hidden)
         self.outward = nn.Linear(config.grid_hidden, self.tokens * width)
+        self.film = nn.Linear(width, 2 * config.grid_embedding) if config.grid_film else None
 
-    def forward(self, grid: Tensor) -> Tensor:  # [B, w, h, channels] uint8
+    def forward(self, grid: Tensor, instruction: Tensor | None = None) -> Tensor:
+        """`grid` [B, w, h, channels] uint8; `instruction` [B, width], with `film`."""
         # A cell's channels are the digits of one number, so that (door, red, locked) has its own embedding.
         number = grid[..., -1].int()  # [B, w, h]
         for channel in range(len(self.sizes) - 2, -1, -1):
@@ -37,7 +39,10 @@ class GridMLP(Part):
         number = number.flatten().long()
         # On a CPU the gradient of an embedding takes five times as long as that of a selection.
         embedded = self.code(number) if number.is_cuda else self.code.weight.index_select(0, number)  # [B*w*h, grid_embedding]
-        x = F.gelu(self.inward(embedded.view(len(grid), self.inward.in_features)))
+        if self.film is not None and instruction is not None:
+            scale, shift = self.film(instruction)[:, None].chunk(2, -1)  # [B, 1, grid_embedding]
+            embedded = embedded.view(len(grid), -1, scale.shape[-1]) * (1 + scale) + shift
+        x = F.gelu(self.inward(embedded.reshape(len(grid), self.inward.in_features)))
         x = x + F.gelu(self.mix(x))
         return self.outward(x).unflatten(-1, (self.tokens, -1))  # [B, tokens, width]
 

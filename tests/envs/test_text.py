@@ -6,6 +6,7 @@ import minigrid  # noqa: F401  (registers the ids)
 import numpy as np
 import pytest
 
+from conf.errors import BadRequest
 from envs import text
 from envs.minigrid import Config, MiniGrid
 from envs.minigrid.bank import simulator
@@ -69,3 +70,9 @@ def test_a_mission_that_does_not_fit_is_an_error_not_another_mission():
     with pytest.raises(ValueError, match="at most 3 words, got 5"):
         text.tokens("go to the red ball", 3)
     np.testing.assert_array_equal(text.tokens("", 2), [0, 0])
+
+
+def test_an_instruction_with_an_unknown_word_is_refused():
+    with pytest.raises(BadRequest, match="has the unknown word 'quince'"):
+        text.known_tokens("go to the quince", 5)
+    np.testing.assert_array_equal(text.known_tokens("go to the ball", 5), text.tokens("go to the ball", 5))

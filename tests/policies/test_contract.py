@@ -36,8 +36,8 @@ class Setting(NamedTuple):
 
 # (policy, environment) -> words of the expected refusal. Any other refusal is a failure.
 REFUSED: dict[tuple[str, str], str] = {}
-# The toy stands for images, a state vector and continuous actions, and the same tests run on it.
-ENVIRONMENTS = ["toy", *(env for env in options("env") if env not in (*PACKAGES, *NO_EXPERT))]
+# The toy stands for images, a state vector and continuous actions, and the same tests run on it. babyai is minigrid's class.
+ENVIRONMENTS = ["toy", *(env for env in options("env") if env not in (*PACKAGES, *NO_EXPERT, "babyai"))]
 PAIRS = [(policy, env) for policy in options("policy") for env in ENVIRONMENTS]
 
 

@@ -7,6 +7,7 @@ from gymnasium import spaces
 from policies.encoders import Config, Encoder
 from policies.encoders.discrete import Position
 from policies.encoders.grid import GridMLP
+from policies.encoders.language import Mission
 
 
 def a_grid(side: int) -> spaces.Box:
@@ -59,3 +60,27 @@ def test_the_channels_of_a_cell_are_the_digits_of_one_number():
     cells = torch.cartesian_prod(torch.arange(11), torch.arange(6), torch.arange(3))  # object, colour, state
     part(cells.to(torch.uint8)[:, None, None])
     assert torch.equal(embedded[0][:, 0], (cells * torch.tensor([1, 11, 66])).sum(1).float())
+
+
+def test_with_film_the_instruction_changes_how_cells_are_read():
+    seen = spaces.Dict({"grid": a_grid(7), "mission": spaces.Box(0, 255, (9,), np.uint8)})
+    frames = {
+        "grid": torch.randint(0, 3, (2, 1, 7, 7, 3)).to(torch.uint8),
+        "mission": torch.randint(1, 9, (2, 1, 9)).to(torch.uint8),
+    }
+    other = frames | {"mission": frames["mission"].flip(0)}
+    for film in (False, True):
+        config = Config(grid_film=film)
+        assert Encoder.accepts(config, seen) is None
+        encoder = Encoder(config, seen, 16)
+        tokens = [encoder(x)[:, :, : encoder.parts["grid"].tokens] for x in (frames, other)]
+        assert torch.allclose(*tokens) != film
+    for wrong in (Config(grid_film=True, ignore=["mission"]), Config(grid_film=True, ignore=["grid"])):
+        assert "grid_film needs a grid and an instruction" in str(Encoder.accepts(wrong, seen))
+
+
+def test_words_that_are_not_there_cost_nothing_and_change_nothing():
+    part = Mission(Config(), spaces.Box(0, 255, (9,), np.uint8), 16)
+    short = torch.tensor([[3, 4, 0, 0, 0, 0, 0, 0, 0]], dtype=torch.uint8)
+    long = torch.tensor([[3, 4, 5, 6, 7, 8, 9, 9, 9]], dtype=torch.uint8)
+    assert torch.allclose(part(short), part(torch.cat([short, long]))[:1], atol=1e-6)
