@@ -7,6 +7,7 @@ speed       a step of the real trainer: as Python asks for it (`eager`), as one 
 equal       weights after some steps: eager and captured, two runs of one seed, a run and one that was resumed in its middle
 acting      episodes played as they are, and with acting captured
 precision   bf16 against fp32 at batches that fill the card, and what deterministic kernels cost
+large       image encoders and the large U-Net in Push, fp32 against bf16, and the memory they take
 compile     torch.compile under the captured step
 whole       `python launch.py device=cuda`, start to end
 
@@ -113,6 +114,8 @@ class Bench:
         where = ("env=minigrid", "env.data.episodes=3000")
         if policy in HISTORIES:
             where = ("env=darkroom", "env.data.episodes=40000", "env.data.val_episodes=400")
+        if "env=push" in words:
+            where = ("env.data.episodes=40", "env.data.val_episodes=4")
         plain = ("trainer.eval_every=0", "trainer.save_every=0", "logger=none")
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             return typed(compose("config", [f"policy={policy}", *where, *plain, *words], return_hydra_config=True))
@@ -265,6 +268,29 @@ def precisions(bench: Bench, policies: list[str]) -> None:
         bench.row(f"{policy}, {size.split('=')[1]}, not deterministic", lambda o=other: o("trainer.deterministic=false", True), 8)
 
 
+def large(bench: Bench) -> None:
+    print("\n-- large models in Push: fp32 and bf16 (ratio: fp32's time by bf16's), memory at its peak")
+    models = {
+        "ACT, ResNet-18, batch 128": ("act", "encoder=resnet18", "trainer.batch_size=128"),
+        "bc_mlp, ViT-B/16, batch 64": ("bc_mlp", "encoder=vit_b16", "trainer.batch_size=64"),
+        "diffusion_unet, large, batch 128": ("diffusion_unet", "policy.size=large", "trainer.batch_size=128"),
+    }
+    for name, (policy, *words) in models.items():
+        plain: list[float] = []
+
+        def measure(precision: str, policy: str = policy, words: list[str] = words, plain: list[float] = plain) -> str:
+            if bench.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            pretrained = ["policy.encoder.image_pretrained=false"] if words[0].startswith("encoder") else []
+            ms, rate, remark = bench.speed(policy, "env=push", *words, *pretrained, f"trainer.precision={precision}")
+            plain.append(ms)
+            memory = torch.cuda.max_memory_allocated() / 1e9 if bench.device.type == "cuda" else 0
+            return f"{ms:8.2f} ms {rate:10,.0f}/s  ratio {plain[0] / ms:.2f}  {memory:.1f} GB{remark}"
+
+        for precision in ("fp32", "bf16"):
+            bench.row(f"{name}, {precision}", lambda p=precision, m=measure: m(p), 10)
+
+
 def compiled(bench: Bench, policies: list[str]) -> None:
     print("\n-- torch.compile under the captured step")
     for policy in policies:
@@ -300,7 +326,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=470)
     parser.add_argument("--policies", nargs="+", default=["masked_dit", "bc_mlp", "ad", "compressed_ad", "bc_gru", "act"])
-    parser.add_argument("--only", nargs="+", default=["speed", "equal", "whole", "acting", "precision", "compile"])
+    parser.add_argument("--only", nargs="+", default=["speed", "equal", "whole", "acting", "precision", "large", "compile"])
     parser.add_argument("--device", default="cuda", help="cpu: try the program, not the GPU")
     parser.add_argument("--whole", nargs="*", default=[], help="more words for the whole run")
     arguments = parser.parse_args()
@@ -319,6 +345,7 @@ def main() -> None:
             "whole": lambda: whole(bench, arguments.whole),
             "acting": lambda: acting(bench, arguments.policies),
             "precision": lambda: precisions(bench, arguments.policies),
+            "large": lambda: large(bench),
             "compile": lambda: compiled(bench, arguments.policies),
         }
         for name in arguments.only:

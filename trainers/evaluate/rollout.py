@@ -14,14 +14,14 @@ from policies.noise import Noise, Purpose, fold
 from trainers.loop.batches import pinned
 from trainers.loop.capture import Captured
 
-SMALLEST = 16  # lanes of the smallest graph: fewer take a GPU as long
+SMALLEST = 16  # lanes of the smallest graph: a GPU takes as long for fewer
 
 
 class PolicyPlayer:
     """A policy as a player. It holds the lanes' memory and clears it where a new episode starts. (A policy whose memory spans
     episodes is played by `trainers/evaluate/streams.py`.)
 
-    On a GPU, acting is captured in CUDA graphs. A graph has a fixed size, so lanes are padded to a power of two by a spare one.
+    On a GPU, acting is captured in CUDA graphs. A graph has a fixed size, so lanes are padded to one of a few sizes by a spare one.
     """
 
     def __init__(self, policy: Policy, greedy: bool, seed: int, device: torch.device, capture: bool = True):
@@ -40,7 +40,7 @@ class PolicyPlayer:
     @torch.inference_mode()
     def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, step_index: np.ndarray) -> np.ndarray:
         if self.captured:
-            size = max(SMALLEST, 1 << (len(lanes) - 1).bit_length())
+            size = graph_size(len(lanes), self.lanes)
             numbers = {"lane": lanes, "episode": episode, "step_index": step_index}
             inputs = {name: torch.from_numpy(filled(value, size)) for name, value in numbers.items()}
             inputs["lane"][len(lanes) :] = self.lanes
@@ -77,6 +77,14 @@ class PolicyPlayer:
         for name, value in memory.items():
             self.memory[name].index_copy_(0, lane, value)
         return action
+
+
+def graph_size(playing: int, lanes: int) -> int:
+    """All lanes, a quarter of them, a quarter of those, and so on: few sizes, because each costs a capture."""
+    size = lanes
+    while size // 4 >= max(playing, SMALLEST):
+        size //= 4
+    return size
 
 
 def filled(values: np.ndarray, size: int) -> np.ndarray:

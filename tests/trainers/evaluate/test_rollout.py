@@ -12,7 +12,7 @@ from envs.minigrid import Config as MiniGridConfig
 from envs.minigrid import MiniGrid
 from envs.play import play
 from policies.bc_mlp import BCMLP, Config
-from trainers.evaluate.rollout import PolicyPlayer, filled
+from trainers.evaluate.rollout import PolicyPlayer, filled, graph_size
 
 
 def test_acting_in_fixed_shapes_acts_the_same():
@@ -26,11 +26,16 @@ def test_acting_in_fixed_shapes_acts_the_same():
         return fixed.act_captured(inputs, 0)
 
     fixed.captured = cast(Any, SimpleNamespace(run=run))
-    seeds = place.seeds("test", 22)  # more than lanes: memory is cleared where an episode begins
-    one, other = (play(player, place, seeds, 20, keep=22).actions for player in (plain, fixed))
-    for index in range(22):
+    seeds = place.seeds("test", 70)  # more than lanes: memory is cleared where an episode begins
+    one, other = (play(player, place, seeds, 66, keep=70).actions for player in (plain, fixed))
+    for index in range(70):
         assert np.array_equal(one[index], other[index])
-    assert set(sizes) == {32, 16}
+    assert set(sizes) == {66, 16}
+
+
+def test_a_graph_has_all_lanes_or_a_quarter_of_them_again_and_again():
+    assert [graph_size(playing, 512) for playing in (512, 129, 128, 33, 32, 1)] == [512, 512, 128, 128, 32, 32]
+    assert graph_size(1, 5) == 5
 
 
 def test_rows_are_filled_up_with_zeros():
