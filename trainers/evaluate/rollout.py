@@ -21,7 +21,7 @@ class PolicyPlayer:
     """A policy as a player. It holds the lanes' memory and clears it where a new episode starts. (A policy whose memory spans
     episodes is played by `trainers/evaluate/streams.py`.)
 
-    On a GPU, acting is captured in CUDA graphs. A graph has a fixed size, so lanes are padded to one of a few sizes by a spare one.
+    On a GPU, acting is captured in CUDA graphs. A graph has a fixed size, so a spare lane pads them to one of a few sizes.
     """
 
     def __init__(self, policy: Policy, greedy: bool, seed: int, device: torch.device, capture: bool = True):
