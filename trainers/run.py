@@ -85,9 +85,11 @@ def choose_kernels(deterministic: bool) -> None:
     """On CUDA, choose the kernels that give the same result every time, or the fastest."""
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    # The backward pass of these two adds in the order in which blocks finish; the others (flash, math) are deterministic.
+    # The backward pass of these three adds in the order in which blocks finish (flash has another one, but not under
+    # `warn_only`). Plain matrix products are left.
     torch.backends.cuda.enable_mem_efficient_sdp(not deterministic)
     torch.backends.cuda.enable_cudnn_sdp(not deterministic)
+    torch.backends.cuda.enable_flash_sdp(not deterministic)
 
 
 @contextmanager

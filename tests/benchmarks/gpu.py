@@ -4,7 +4,7 @@
 
 speed       a step of the real trainer: as Python asks for it (`eager`), as one CUDA graph (`captured`), and captured with the
             data on the device (`auto`, the default); ratios against `eager`, and against the loop before there was any of it
-equal       weights after some steps: eager and captured, two runs of one seed, a run and one that was resumed in its middle
+equal       weights after some steps: eager and captured, two runs of one seed (bf16 too), a run and one resumed in its middle
 acting      episodes played as they are, and with acting captured
 precision   bf16 against fp32 at batches that fill the card, and what deterministic kernels cost
 large       image encoders and the large U-Net in Push, fp32 against bf16, and the memory they take
@@ -217,6 +217,11 @@ def equalities(bench: Bench, policies: list[str]) -> None:
         bench.row(f"{policy}, two runs of one seed", again, 8)
         bench.row(f"{policy}, resumed in the middle", lambda p=policy, o=once: differ(o[0], bench.resumed(p)), 8)
         bench.row(f"{policy}, eager", lambda p=policy, o=once: differ(o[0], bench.trained(p, how=EAGER)), 8)
+
+        def narrow(policy: str = policy) -> str:
+            return differ(*(bench.trained(policy, "trainer.precision=bf16") for _ in range(2)))
+
+        bench.row(f"{policy}, two runs in bf16", narrow, 8)
 
 
 def acting(bench: Bench, policies: list[str]) -> None:
