@@ -7,7 +7,7 @@ success, as in the package's own evaluation. Places of val and test episodes nev
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -18,7 +18,8 @@ from gymnasium.vector import VectorEnv
 
 from envs.base import Family, Needs
 from envs.deal import Deal
-from envs.metaworld.config import Config
+from envs.metaworld import camera
+from envs.metaworld.config import GRIPPER, Config
 from envs.metaworld.language import WORDS
 from envs.metaworld.tasks import CLASS_OF
 from envs.processes import ProcessVector
@@ -28,6 +29,7 @@ from envs.text import VOCABULARY
 VERSION = 1  # of how episodes begin and are worded; a change makes every dataset anew
 LANES = 16  # at least: more make nothing faster, because a core plays one at a time
 STATE = 39  # the gripper and up to two things now (18), the same a step earlier (18), and the goal (3)
+PICTURE = 240  # pixels of a film's frames
 BLOCKS = 8  # episodes of each lane that are recorded at once
 
 
@@ -40,10 +42,13 @@ class MetaWorld(Family):
         self.tasks_in_turn = len(self.names)
         self.max_lanes = self.tasks_in_turn * -(-LANES // self.tasks_in_turn)
         self.record_batch = BLOCKS * self.max_lanes
+        length, size = GRIPPER if config.image else STATE, config.image_size
         modalities: dict[str, spaces.Space] = {
-            "state": spaces.Box(-np.inf, np.inf, (STATE,), np.float32),
+            "state": spaces.Box(-np.inf, np.inf, (length,), np.float32),
             "mission": spaces.Box(0, VOCABULARY - 1, (WORDS,), np.uint8),
         }
+        if config.image:
+            modalities["image"] = spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.spaces = Spaces(spaces.Dict(modalities), spaces.Box(-1, 1, (4,), np.float32))
 
     @classmethod
@@ -52,6 +57,8 @@ class MetaWorld(Family):
             return (
                 "env=metaworld needs Meta-World: pip install 'iolaus[metaworld]' (in a checkout: pip install -e '.[metaworld]')."
             )
+        if config.image and (sentence := camera.missing()):
+            return f"env.image=true: {sentence}; without, env.image=false shows the places of things as numbers"
         return super().accepts(config, needs)
 
     def make_vector(self, deal: Deal) -> ProcessVector:
@@ -80,6 +87,7 @@ class MetaWorld(Family):
 
     def signature(self) -> dict[str, Any]:
         config = self.config
+        view = {"camera": asdict(config.camera)} if config.image else {}
         told = {"instruction": config.instruction} if config.instruction != "right" else {}
         packages = {name: version(name) for name in ("metaworld", "mujoco")}
         tasks = config.tasks if isinstance(config.tasks, str) else "some"
@@ -87,10 +95,25 @@ class MetaWorld(Family):
             "id": f"metaworld-{tasks}",
             "tasks": self.names,
             "max_steps": config.max_steps,
+            **view,
             **told,
             **packages,
             "version": VERSION,
         }
+
+    def render(self, seeds: np.ndarray, actions: list[np.ndarray], episodes: np.ndarray | None = None) -> list[np.ndarray] | None:
+        if camera.missing():
+            return None
+        film, films = simulator(replace(self.config, image=False)), []
+        for seed, taken in zip(seeds.tolist(), actions, strict=True):
+            film.reset(seed, seed)
+            frames = [film.picture(PICTURE)]
+            for action in taken:
+                film.step(action)
+                frames.append(film.picture(PICTURE))
+            films.append(np.stack(frames))
+        film.close()
+        return films
 
 
 class Expert:

@@ -18,7 +18,8 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
 
 from envs.metaworld import language
-from envs.metaworld.config import Config
+from envs.metaworld.camera import Camera
+from envs.metaworld.config import GRIPPER, Config, View
 
 MOVED = ("body_pos", "site_pos")  # the parts of a model that the environments change
 NOT_COPIED = ("model", "data", "mujoco_renderer")
@@ -39,6 +40,7 @@ class Kept:
         env.max_path_length = 1 << 30  # the simulator counts the steps
         env.init_tcp = env.tcp_center
         self.moved = {name: getattr(env.model, name).copy() for name in MOVED}
+        self.cameras: dict[str, Camera] = {}  # by size and view
         self.fresh = {name: copy.deepcopy(value) for name, value in env.__dict__.items() if name not in NOT_COPIED}
 
     def reset(self, seed: int) -> np.ndarray:
@@ -63,6 +65,12 @@ class Kept:
         state[18:36] = state[:18]  # what was seen before is what is seen now
         env._prev_obs = state[:18].copy()
         return state
+
+    def image(self, view: View, size: int) -> np.ndarray:
+        """[size, size, 3] uint8."""
+        if (key := f"{size} {view}") not in self.cameras:
+            self.cameras[key] = Camera(self.env.model, view, size)
+        return self.cameras[key].image(self.env.data)
 
 
 class Simulator:
@@ -103,10 +111,17 @@ class Simulator:
             action = self.experts[self.told].get_action(self.state)
         return np.clip(action, -1, 1).astype(np.float32)
 
+    def picture(self, size: int) -> np.ndarray:
+        assert self.kept
+        return self.kept.image(self.config.camera, size)
+
     def close(self) -> None:
         if self.kept:
             self.idle.setdefault(self.kept.task, []).append(self.kept)
         self.kept = None
 
     def _observe(self) -> dict[str, Any]:
-        return {"state": self.state.astype(np.float32), "mission": self.mission}
+        state = self.state.astype(np.float32)
+        if not self.config.image:
+            return {"state": state, "mission": self.mission}
+        return {"state": state[:GRIPPER], "image": self.picture(self.config.image_size), "mission": self.mission}

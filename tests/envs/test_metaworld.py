@@ -11,7 +11,7 @@ import pytest
 
 from envs.base import SPLITS
 from envs.data.noise import Noise
-from envs.metaworld import Config, MetaWorld
+from envs.metaworld import Config, MetaWorld, camera
 from envs.metaworld.config import Data
 from envs.metaworld.language import SENTENCES, wordings
 from envs.metaworld.tasks import BENCHMARKS, CLASS_OF, DIFFICULTY, NAMES
@@ -158,7 +158,7 @@ def test_noise_kinds_take_turns_within_each_task():
         ({"tasks": ["push-v3", "push-v3"]}, "twice"),
         ({"tasks": []}, "empty list"),
         ({"tasks": "xyzzy"}, "the tasks are assembly-v3"),
-        ({"tasks": "push-v3", "instruction": "shuffled"}, "needs several tasks"),
+        ({"tasks": "push-v3", "instruction": "shuffled"}, "several tasks only"),
     ],
 )
 def test_tasks_that_do_not_exist_are_refused(values: dict, sentence: str):
@@ -169,3 +169,35 @@ def test_tasks_that_do_not_exist_are_refused(values: dict, sentence: str):
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "pip install 'iolaus[metaworld]'" in str(MetaWorld.accepts(Config()))
+
+
+@needs_package
+@pytest.mark.skipif(camera.missing() is not None, reason="needs EGL or OSMesa")
+def test_an_image_takes_the_places_of_things_out_of_the_state():
+    family = metaworld(image=True, image_size=48, tasks=["push-v3", "door-open-v3"])
+    seeds = family.seeds("test", 4)
+    vector = family.vector(2, seeds=seeds)
+    observation, _ = vector.reset()
+    assert family.spaces.observation.contains({name: value[0] for name, value in observation.items()})
+    assert observation["state"].shape == (2, 4)
+    bright = observation["image"].astype(int)
+    green = (bright[..., 1] > bright[..., 0] + 60) & (bright[..., 1] > bright[..., 2] + 60)
+    assert green.any((1, 2)).all()  # the goal is seen, since it is nowhere else
+    first = observation["image"].copy()
+    vector.close()
+    family.config.max_steps = 1
+    vector = family.vector(1, seeds=seeds[[2, 0]])  # after another episode of its task, in an environment that is kept
+    vector.reset()
+    assert np.array_equal(vector.step(np.ones((1, 4), np.float32))[0]["image"][0], first[0])
+    vector.close()
+    (frames,) = family.render(seeds[:1], [np.full((3, 4), 0.5, np.float32)]) or [np.empty(0)]
+    assert frames.shape[0] == 4 and frames.dtype == np.uint8 and (frames[0] != frames[3]).any()
+
+
+def test_without_a_graphics_library_there_is_no_image(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(camera.ctypes.util, "find_library", lambda name: None)
+    monkeypatch.setattr(camera.sys, "platform", "linux")
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    assert MetaWorld.accepts(Config()) is None
+    assert "apt-get install" in str(MetaWorld.accepts(Config(image=True)))
