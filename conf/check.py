@@ -44,6 +44,7 @@ SECTIONS = {
     "eval": Section(module="trainers.evaluate.base"),
     "logger": Section(module="trainers.record.boards"),
 }
+BACKBONE = ".backbone."  # in the names of the weights that trainer.cache_features takes from init_from
 ADDS_NO_KEYS = ("experiment", "study", "debug")  # groups that only change values of the sections
 
 
@@ -126,14 +127,14 @@ def typed(cfg: DictConfig) -> Request:
         for name, section in SECTIONS.items()
         if section.base
     }
-    if top.init_from is not None:
-        checkpoint.refuse_other_policy(top.init_from, config["policy"]["_target_"], targets["policy"].starts_from)  # type: ignore[attr-defined]
     sections: dict[str, Any] = {}
     for name, section in SECTIONS.items():
         cls = config_class(section.module or config[name]["_target_"].rpartition(".")[0], name)
         sections[name] = build(cls, _values(config[name], cls, hydra.overrides.task), name, section.largest)
     for package in getattr(sections["env"], "packages", ()):
         refuse_package(package, f"env.package is {package}", top.trusted_packages)
+    if top.init_from is not None and not sections["trainer"].cache_features:  # whose backbone may come from any policy
+        checkpoint.refuse_other_policy(top.init_from, config["policy"]["_target_"], targets["policy"].starts_from)  # type: ignore[attr-defined]
     _refuse_pair(sections, targets, top)
     named = {name: {"_target_": config[name]["_target_"], **plain(sections[name])} for name in targets}
     return Request(**vars(top), **sections, targets=targets, config={**plain(top), **plain(sections), **named})
@@ -239,10 +240,14 @@ def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: T
         fit.refuse_other_spaces(Path(top.ckpt_path), spaces, made)
     if sentence := targets["policy"].accepts(sections["policy"], spaces):
         raise BadRequest(sentence)
+    trains = top.mode in ("train", "health")
+    cached = trains and sections["trainer"].cache_features
+    if cached:
+        fit.refuse_uncacheable(sections["policy"], spaces, trained=top.init_from is not None)
     for path in (top.ckpt_path, top.init_from):
         if path is not None:
-            fit.refuse_misfit(targets["policy"], Path(path), sections["policy"], spaces, made)
-    if top.mode in ("train", "health"):
+            fit.refuse_misfit(targets["policy"], Path(path), sections["policy"], spaces, made, BACKBONE if cached else "")
+    if trains:
         if sentence := targets["trainer"].accepts(sections["trainer"], made, targets["policy"]):
             raise BadRequest(sentence)
         fit.refuse_too_large(targets["policy"], sections["policy"], spaces)

@@ -54,19 +54,26 @@ def refuse_too_large(cls: type[Policy], config: Any, spaces: Spaces) -> None:
         return
 
 
-def refuse_misfit(cls: type[Policy], folder: Path, config: Any, spaces: Spaces, family: Family | None = None) -> None:
+def refuse_misfit(
+    cls: type[Policy], folder: Path, config: Any, spaces: Spaces, family: Family | None = None, part: str = ""
+) -> None:
     """Check, without making it, that a policy of `config` and `spaces` fits the weights in `folder`. If they are those of a
-    policy that it `starts_from`, only the parts that both have are compared, because only those are taken."""
+    policy that it `starts_from`, only the parts that both have are compared, because only those are taken. `part`: only the
+    weights with this in their names are taken."""
     held, there = record(folder), stored(folder)
-    here = _shapes_of(cls, config, spaces, there)
-    partly = held["target"] in cls.starts_from
-    names = here.keys() & there.keys() if partly else here.keys() | there.keys()
+
+    def shapes(other: Any) -> Shapes:
+        return {name: shape for name, shape in _shapes_of(cls, other, spaces, there).items() if part in name}
+
+    here, asked = shapes(config), {name for name in there if part in name}
+    partly = held["target"] in cls.starts_from and not part
+    names = here.keys() & asked if partly else here.keys() | asked
     wrong = sorted(name for name in names if here.get(name) != there.get(name))
     if here and not wrong:
         return
 
     def network(other: Any) -> Any:
-        return cls.accepts(other, spaces) or _shapes_of(cls, other, spaces, there)
+        return cls.accepts(other, spaces) or shapes(other)
 
     words = f"the weights in {folder} do not fit this {cls.__name__}"
     if keys := _to_blame(held["config"], config, "policy", network):
@@ -77,6 +84,14 @@ def refuse_misfit(cls: type[Policy], folder: Path, config: Any, spaces: Spaces, 
         raise BadRequest(f"the checkpoint {folder} is damaged (its policy.json describes a larger network than its weights)")
     sizes = f"{there.get(wrong[0], 'missing')} there and {here.get(wrong[0], 'missing')} here"
     raise BadRequest(f"{words}: its {wrong[0]} is {sizes}, made by another version of the code. Choose another run")
+
+
+def refuse_uncacheable(policy: Any, spaces: Spaces, trained: bool) -> None:
+    """Refuse a policy's configuration whose image features cannot be computed once, before training."""
+    from policies.encoders.frozen import refuse_frozen
+
+    if sentence := refuse_frozen(policy, spaces.observation, trained):
+        raise BadRequest(sentence)
 
 
 def _shapes_of(cls: type[Policy], config: Any, spaces: Spaces, there: Shapes) -> Shapes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,7 @@ class Config:
 
 
 class DiffusionUNet(PlanningPolicy):
+    starts_from: ClassVar[tuple[str, ...]] = ("policies.bc_mlp.BCMLP",)
     spread: Tensor
 
     @classmethod

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +78,8 @@ class Context(NamedTuple):
 
 
 class MaskedDiT(PlanningPolicy):
+    starts_from: ClassVar[tuple[str, ...]] = ("policies.bc_mlp.BCMLP",)
+
     @classmethod
     def accepts(cls, config: Config, spaces: Spaces) -> str | None:
         return refuse("masked_dit", spaces.action) or encoders.Encoder.accepts(config.encoder, spaces.observation)

@@ -20,6 +20,7 @@ from conf.fit import refuse_misfit
 from conf.targets import locate
 from envs.base import Spaces
 from policies.base import Policy
+from policies.encoders.frozen import BACKBONE
 
 
 def save(folder: Path, target: str, config: Any, spaces: Spaces, weights: dict[str, Tensor]) -> None:
@@ -68,6 +69,12 @@ def load_parts(policy: Policy, folder: Path, config: Any, spaces: Spaces) -> lis
     policy.load_state_dict(shared, strict=False)
     taken = {name.split(".")[0] for name in shared}
     return [name for name, _ in policy.named_children() if name in taken]
+
+
+def load_backbones(policy: Policy, folder: Path) -> None:
+    """Load the image backbones of a checkpoint of any policy that has the same ones."""
+    refuse_damaged(folder)
+    policy.load_state_dict({name: x for name, x in _weights_for(policy, folder).items() if BACKBONE in name}, strict=False)
 
 
 def _weights_for(policy: Policy, folder: Path) -> dict[str, Tensor]:

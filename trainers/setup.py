@@ -15,6 +15,7 @@ from envs.data.store import Dataset
 from envs.data.windows import Windows
 from policies import store
 from policies.base import Policy
+from trainers import features
 from trainers.base import Hopeless, Run, Trainer
 from trainers.evaluate.final import evaluator_of
 from trainers.record.records import Records, bar, say
@@ -31,6 +32,12 @@ def build_trainer(
     if request.init_from:
         warm_start(policy, Path(request.init_from), request, family)
     policy.to(device)
+    if request.trainer.cache_features:
+        features.freeze(policy)
+        with bar("compute features", len(data)) as progress:
+            data, validation = (
+                features.with_features(one, policy, Path(request.data_dir), progress) for one in (data, validation)
+            )
     windows, held_out = (Windows(dataset, policy.window) for dataset in (data, validation))
     floor = statistics.floor(windows, policy.modalities) if isinstance(family.spaces.action, spaces.Discrete) else None
 
@@ -57,6 +64,10 @@ def build_trainer(
 
 
 def warm_start(policy: Policy, folder: Path, request: Request, family: Family) -> None:
+    if request.trainer.cache_features:
+        store.load_backbones(policy, folder)
+        say(f"the image backbone is that of {folder} and stays as it is; everything else starts anew")
+        return
     if store.target_of(folder) == request.config["policy"]["_target_"]:
         store.load_weights(policy, folder, request.policy, family.spaces)
         return

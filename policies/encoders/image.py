@@ -57,7 +57,13 @@ class Image(Part):
         batch = torch.arange(len(image), device=image.device)[:, None, None]
         return image[batch, :, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2, 4)
 
-    def feature(self, image: Tensor) -> Tensor:  # [B, h, w, 3] uint8
+    def freeze(self) -> None:
+        """Keep the backbone as it is, so that its features can stand in for the images."""
+        self.backbone.requires_grad_(False)
+
+    def feature(self, image: Tensor) -> Tensor:  # [B, h, w, 3] uint8, or features [B, feature_size] of a frozen backbone
+        if image.is_floating_point():
+            return image
         x = (image.permute(0, 3, 1, 2).float() - self.mean) / self.std  # stays channels-last in memory
         if self.config.image_size and x.shape[-2:] != (self.config.image_size,) * 2:
             x = F.interpolate(x, (self.config.image_size,) * 2, mode="bilinear", antialias=True)

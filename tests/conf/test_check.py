@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pytest
 import yaml
-from helpers import missing_extra
+from helpers import missing_extra, save_checkpoint
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
@@ -109,10 +109,15 @@ def runs_of(recipe: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_run_of_a_recipe_is_typed(ask: Ask, recipe: str) -> None:
-    needs_extra(f"env={compose('config', [recipe], return_hydra_config=True).hydra.runtime.choices.env}")
+def test_every_run_of_a_recipe_is_typed(ask: Ask, tmp_path: Path, recipe: str) -> None:
+    cfg = compose("config", [recipe], return_hydra_config=True)
+    needs_extra(f"env={cfg.hydra.runtime.choices.env}")
+    start = []
+    if cfg.trainer.cache_features:  # heads on what bc_push has learned to see
+        save_checkpoint(ask("experiment=bc_push"), tmp_path)
+        start = [f"init_from={tmp_path}"]
     for overrides in runs_of(recipe):
-        ask(*overrides)
+        ask(*overrides, *start)
 
 
 def test_every_recipe_that_is_named_exists() -> None:

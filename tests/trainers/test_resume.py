@@ -85,16 +85,20 @@ def assert_same_run(one: Path, other: Path) -> None:
     ],
 )
 def test_killed_and_resumed_is_the_run_that_was_not(here: Path, policy: str, env: str, trainer: tuple[str, ...]):
-    extra = (
-        *trainer,
-        *pair(policy, env),
-        "trainer.schedule.name=plateau",
-        "trainer.schedule.patience=1",
-        *OPTIONS.get(policy, ()),
-    )
+    plateau = ("trainer.schedule.name=plateau", "trainer.schedule.patience=1")
+    assert_kills_change_nothing(here, *trainer, *pair(policy, env), *plateau, *OPTIONS.get(policy, ()))
+
+
+@pytest.mark.slow
+def test_kills_change_nothing_of_a_run_on_cached_features(here: Path):
+    finish(here, "start", *pair("bc_mlp", "toy"))
+    assert_kills_change_nothing(here, *pair("act", "toy"), "init_from=start", "trainer.cache_features=true")
+
+
+def assert_kills_change_nothing(here: Path, *extra: str) -> None:
     finish(here, "whole", *extra)
     # Killed several times: after the first checkpoint, then at random times, also while saving and validating.
-    kills, chance = 0, random.Random(policy)
+    kills, chance = 0, random.Random(extra[0])
     while kills < 3 or step_of(here / "cut") < STEPS // 2:
         before = step_of(here / "cut")
         process = start(here, "cut", *extra)

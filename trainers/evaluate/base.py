@@ -29,6 +29,7 @@ class Config:
     split: str = "test"  # test | val | train
     decode: list[str] = field(default_factory=lambda: ["sampled", "greedy"])  # the first is the headline
     media: int = 4  # episodes in the pictures; 0 for none
+    references: bool = True  # also play random actions, doing nothing and the expert; false saves that where it is known already
 
     def __post_init__(self) -> None:
         if not 1 <= self.episodes <= 1_000_000:

@@ -42,12 +42,7 @@ def evaluate(
         scores[decode] = counted(played, decode)
         stopped[decode] = int(played.stopped.sum())
         kept = kept or played.actions
-    references: dict[str, Player] = {"random": RandomPlayer(family, seed)}
-    if family.no_op is not None:
-        references["no-op"] = ConstantPlayer(family.no_op)
-    if family.accepts(family.config, needs="expert") is None:
-        references["expert"] = ExpertPlayer(family)
-    for name, reference in references.items():
+    for name, reference in references(family, seed).items() if config.references else ():
         with bar(f"evaluate, {name}", len(seeds)) as progress:
             scores[name] = play(reference, family.unobserved(), seeds, config.num_envs, progress=progress).score
     if (optimum := family.optimum(seeds)) is not None:
@@ -84,6 +79,15 @@ def evaluate(
     if (rounds := first_plans(policy, family, config, shown, seed, device)) is not None:
         pictures += unmasking([frames[0] for frames in episodes], rounds, family.action_names)
     return Evaluation(record, pictures)
+
+
+def references(family: Family, seed: int) -> dict[str, Player]:
+    players: dict[str, Player] = {"random": RandomPlayer(family, seed)}
+    if family.no_op is not None:
+        players["no-op"] = ConstantPlayer(family.no_op)
+    if family.accepts(family.config, needs="expert") is None:
+        players["expert"] = ExpertPlayer(family)
+    return players
 
 
 @torch.inference_mode()

@@ -34,7 +34,8 @@ def evaluate(
         with bar(f"evaluate, {decode}", len(tasks) * episodes) as progress:
             scores[decode] = play(policy, spec, decode == "greedy", seed, device, (config.media + 1) // 2, progress)
     headline = scores[config.decode[0]]
-    scores |= references(spec, seed)
+    if config.references:
+        scores |= references(spec, seed)
     if config.decode[0] == "greedy" and not config.primed:
         say(
             "warning: the first of eval.decode is greedy. A policy explores by sampling; its most likely action mostly walks "

@@ -27,6 +27,7 @@ class Config:
     capture: str = "auto"  # run a step as one CUDA graph, with the same results: auto (if possible) | on (fail if not) | off
     data_on: str = "auto"  # where the dataset lies in memory: auto (on a GPU, if it fits) | host | device
     deterministic: bool = True  # on a GPU: use kernels that always give the same result; false is faster
+    cache_features: bool = False  # freeze the image backbone of init_from, and train on its features, computed once
     threads: int = 0  # CPU threads; 0 leaves PyTorch's choice. It is recorded, because the last bits of results depend on it
     log_every: int = 50  # steps between rows of metrics.jsonl
     eval_every: int = 500  # steps between validations (loss, and success on the val split); 0: only at the end
