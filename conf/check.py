@@ -46,6 +46,7 @@ SECTIONS = {
 }
 BACKBONE = ".backbone."  # in the names of the weights that trainer.cache_features takes from init_from
 ADDS_NO_KEYS = ("experiment", "study", "debug")  # groups that only change values of the sections
+NO_POLICY = ("collect", "export")  # modes that use none
 
 
 @dataclass
@@ -98,7 +99,7 @@ class Request(TopLevel):
         """Check what a run needs besides a valid configuration, before it has a folder."""
         if self.dry:
             return
-        if self.mode not in ("collect", "export"):  # these two log nothing
+        if self.mode not in NO_POLICY:  # these log nothing
             self.logger.refuse_unready(self.tags)
         if self.mode != "eval":
             folder.refuse_unwritable(Path(self.data_dir), "data_dir")
@@ -232,7 +233,7 @@ def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: T
         raise BadRequest(sentence)
     if top.mode == "export" and not sections["env"].data.export_to:
         raise BadRequest("mode=export needs a name for the Minari dataset, such as env.data.export_to=minigrid/doorkey-v0")
-    if top.mode in ("collect", "export"):  # these use no policy, and the default one need not fit
+    if top.mode in NO_POLICY:  # the default policy need not fit
         return
     made = family(sections["env"])
     spaces = made.spaces
@@ -251,24 +252,15 @@ def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: T
         if sentence := targets["trainer"].accepts(sections["trainer"], made, targets["policy"]):
             raise BadRequest(sentence)
         fit.refuse_too_large(targets["policy"], sections["policy"], spaces)
-    learners = sections["env"].data.learners
-    if sections["eval"].primed and all(made.lanes_per_learner(source) > 1 for source in learners):
-        raise BadRequest(
-            f"eval.primed={sections['eval'].primed} lets the source of the histories play first, and here none has streams that "
-            f"learn each by itself (env.data.source={sections['env'].data.source}); add env.data.source=explorer"
-        )
-    episodes, cycle = sections["eval"].episodes_per_task, made.task_period
-    if targets["policy"].memory_scope == "history" and episodes > cycle and episodes % cycle:
-        raise BadRequest(
-            f"eval.episodes_per_task={episodes} ends within a round of this environment's tasks, which have {cycle} episodes (a "
-            f"checkpoint of them was trained on whole ones); try eval.episodes_per_task={cycle}"
-        )
+    if sentence := sections["eval"].accepts(made, targets["policy"]):
+        raise BadRequest(sentence)
     data = None if top.mode == "eval" else sections["env"].data
     if sentence := targets["policy"].accepts_data(sections["policy"], data, made.max_steps):
         raise BadRequest(sentence)
 
 
 def _default_name(config: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
-    """The folder under runs/, from the names of the chosen options."""
-    called = [choices.get(group) or str(config[group].get("_target_")).split(".")[-2:][0] for group in ("policy", "env")]
-    return "-".join(called).replace("/", "_")
+    """The folder under runs/, from the names of the chosen options. Modes that use no policy are named by themselves."""
+    called = {group: choices.get(group) or str(config[group].get("_target_")).split(".")[-2:][0] for group in ("policy", "env")}
+    first = config["mode"] if config["mode"] in NO_POLICY else called["policy"]
+    return f"{first}-{called['env']}".replace("/", "_")

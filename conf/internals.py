@@ -7,19 +7,25 @@ of our code; here everything below `hydra.*` is checked first.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from hydra._internal import hydra as hydra_application
 from hydra._internal import utils as hydra_utils
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from conf.errors import BadRequest
 from conf.overrides import refuse_wrong_choices, trusted_by
-from conf.targets import refuse_in_hydra
+from conf.targets import refuse_in_hydra, refuse_package
+
+HAVE_CONFIGS = ("hydra", "hydra_plugins")  # packages that hold Hydra's own configs, and those of its plugins
 
 
 class CheckedLoader(ConfigLoaderImpl):
@@ -54,10 +60,24 @@ class CheckedLoader(ConfigLoaderImpl):
         return super().get_group_options(group_name, results_filter, config_name, overrides)
 
 
+class CheckedPackages(ImportlibResourcesConfigSource):
+    """Configs in a package (`hydra.searchpath=[pkg://x]`), which Hydra imports to find them. Refuses packages that are not
+    trusted."""
+
+    def __init__(self, provider: str, path: str) -> None:
+        package = path.removeprefix("pkg://").replace("/", ".").split(".")[0]
+        if package not in HAVE_CONFIGS:
+            trusted = trusted_by([word for word in sys.argv[1:] if word.startswith("trusted_packages=")])
+            refuse_package(package, f"configs would be read from {path} ({provider})", trusted, HAVE_CONFIGS)
+        super().__init__(provider, path)
+
+
 def take_over() -> None:
     """Make Hydra raise its errors and compose with our loader. Called once, before `hydra.main` runs."""
     hydra_utils.run_and_report = lambda func: func()
     hydra_application.ConfigLoaderImpl = CheckedLoader  # type: ignore[misc]
+    Plugins.instance()  # registers Hydra's sources
+    SourcesRegistry.instance().types["pkg"] = CheckedPackages
 
 
 def flags(arguments: Sequence[str]) -> argparse.Namespace:

@@ -18,7 +18,7 @@ from conf.build import join
 from conf.errors import BadRequest
 
 OWN_PACKAGES = ("policies", "envs", "trainers")
-OWN_CALLBACK = "conf.callback.Check"
+OWN_CALLBACK, OWN_HANDLER = "conf.callback.Check", "conf.log.LogFile"
 CALLBACK = "hydra.experimental.callback.Callback"
 PLUGINS = ("hydra_plugins.", "hydra._internal.core_plugins.")  # Hydra itself requires these of launchers and sweepers
 SAMPLERS = re.compile(r"optuna\.samplers\.\w+Sampler")  # Optuna's sweeper takes such a class as a value
@@ -101,7 +101,8 @@ def _refuse_logging(value: Any, key: str, name: str, trusted: Sequence[str]) -> 
     From Python 3.12 it also calls what `queue` and `listener` of a QueueHandler name.
     """
     if name in ("class", "()", "queue", "listener"):
-        refuse(value, key, trusted, LOGGING)
+        if value != OWN_HANDLER:
+            refuse(value, key, trusted, LOGGING)
     elif isinstance(value, str) and value.startswith("ext://") and value not in STREAMS:
         refuse(value.removeprefix("ext://"), key, trusted, LOGGING)
 

@@ -243,6 +243,16 @@ def test_a_stop_while_recording_leaves_no_half_dataset(here: Path):
     assert not [path for path in (here / "data").iterdir() if path.is_dir()]
 
 
+@pytest.mark.slow
+def test_a_damaged_dataset_leaves_no_run_folder(launch: Callable, here: Path):
+    words = ("policy=bc_mlp", *TINY, "env.max_steps=20", "logger=tensorboard", "data_dir=own")
+    launch("mode=collect", "eval.media=0", *words, "hydra.run.dir=collected")
+    (column,) = here.glob("own/*-train-*/action.npy")
+    column.write_bytes(column.read_bytes()[:-1] + b"\x07")
+    done = launch(*words, "hydra.run.dir=some/run", check=False)
+    assert done.returncode == 2 and "is damaged (action.npy" in done.stderr and not (here / "some").exists()
+
+
 def test_a_sweep_runs_every_cell(launch: Callable, here: Path):
     launch("-m", "policy=bc_mlp", "seed=0,1", *TINY, "env.max_steps=20", "eval.media=0", "logger=none")
     folders = [path.parent for path in here.glob("runs/**/summary.json")]

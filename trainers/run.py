@@ -135,6 +135,7 @@ def train(request: Request, family: Family, folder: Path, device: torch.device, 
         "parameters": report.facts["parameters"],
         "steps": outcome.step,
         "seconds": outcome.seconds,
+        "step_seconds": outcome.step_seconds,
         "samples_per_second": outcome.step * request.trainer.batch_size / outcome.step_seconds,
     }
     evaluate_and_report(request, family, folder, device, best, facts)
@@ -158,6 +159,7 @@ def health(request: Request, family: Family, folder: Path, device: torch.device)
 
 def evaluate(request: Request, family: Family, folder: Path, device: torch.device) -> str:
     assert request.ckpt_path  # mode=eval was checked to have one
+    say(f"evaluating   {request.ckpt_path}")
     policy = store.load(request.ckpt_path, device=device, config=request.policy, trusted_packages=request.trusted_packages)
     evaluate_and_report(request, family, folder, device, policy, {"parameters": sum(p.numel() for p in policy.parameters())})
     return "done"

@@ -42,7 +42,9 @@ def build_trainer(
     floor = statistics.floor(windows, policy.modalities) if isinstance(family.spaces.action, spaces.Discrete) else None
 
     def play(acting: Policy) -> Score:
-        return evaluator_of(acting).validate(acting, family, request.trainer.eval_episodes, request.seed, device)
+        episodes = request.trainer.eval_episodes
+        with bar("validate", episodes) as progress:
+            return evaluator_of(acting).validate(acting, family, episodes, request.seed, device, progress)
 
     def save_policy(into: Path, acting: Policy) -> None:
         store.save(into, request.config["policy"]["_target_"], request.policy, family.spaces, acting.state_dict())

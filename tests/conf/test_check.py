@@ -175,6 +175,10 @@ def test_reading_the_command_line_imports_nothing_that_trains() -> None:
     assert done.stdout == "set()\n", done.stderr
 
 
+def test_modes_without_a_policy_are_not_filed_under_one(ask: Ask) -> None:
+    assert ask("mode=collect").name == "collect-minigrid" and ask("mode=health").name == "masked_dit-minigrid"
+
+
 def test_defaults_of_the_request(ask: Ask) -> None:
     request = ask()
     assert (request.mode, request.seed, request.name) == ("train", 0, "masked_dit-minigrid")

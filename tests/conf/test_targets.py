@@ -14,6 +14,7 @@ from helpers import ROOT
 from omegaconf import OmegaConf
 
 from conf.errors import BadRequest
+from conf.log import LogFile
 from conf.targets import refuse_in_hydra
 
 FOREIGN = {
@@ -120,3 +121,16 @@ def test_what_hydra_makes_objects_of(values: dict, sentence: str | None) -> None
         assert sentence and sentence in str(error)
     else:
         assert sentence is None
+
+
+@pytest.mark.parametrize("words", [("hydra.searchpath=[pkg://evil]",), ("--config-path", "pkg://evil", "--config-name", "x")])
+def test_a_place_of_configs_is_not_imported_unless_its_package_is_trusted(command: Callable, here: Path, words: tuple[str, ...]):
+    done = command(*words, "dry=true")
+    assert done.returncode == 2 and "configs would be read from pkg://evil" in done.stderr and not (here / "ran").exists()
+
+
+def test_the_log_is_not_written_through_a_link(tmp_path: Path):
+    (tmp_path / "log.txt").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        LogFile(tmp_path / "log.txt")
+    assert not (tmp_path / "elsewhere").exists()

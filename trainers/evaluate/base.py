@@ -11,6 +11,7 @@ import torch
 from rich.console import RenderableType
 
 from envs.base import SPLITS, Family, Score
+from envs.play import Progress
 from policies.base import Policy
 from trainers.evaluate.pictures import Picture
 
@@ -48,6 +49,21 @@ class Config:
         if not 0 <= self.media <= MOST_FILMED:
             raise ValueError(f"media must be between 0 and {MOST_FILMED}, got {self.media}")
 
+    def accepts(self, family: Family, policy: type[Policy]) -> str | None:
+        """A sentence if such a policy cannot be evaluated like this in this environment, else None."""
+        data, episodes, period = family.config.data, self.episodes_per_task, family.task_period
+        if self.primed and all(family.lanes_per_learner(source) > 1 for source in data.learners):
+            return (
+                f"eval.primed={self.primed} lets a learner play the first episodes of each stream, but "
+                f"env.data.source={data.source} has no learner that can play a single stream; add env.data.source=explorer"
+            )
+        if policy.memory_scope == "history" and episodes > period and episodes % period:
+            return (
+                f"the goals of this environment repeat every {period} episodes, and eval.episodes_per_task={episodes} is not a "
+                f"multiple of that; try eval.episodes_per_task={period}"
+            )
+        return None
+
 
 @dataclass
 class Evaluation:
@@ -64,5 +80,6 @@ class Evaluator:
     judged_by: tuple[str, ...]  # the scores that choose the best checkpoint, the most important first
     # (policy, family, config, episode seeds of its training or None if it was trained elsewhere, seed, device)
     evaluate: Callable[[Policy, Family, Config, np.ndarray | None, int, torch.device], Evaluation]
-    validate: Callable[[Policy, Family, int, int, torch.device], Score]  # (policy, family, val episodes, seed, device)
+    # (policy, family, val episodes, seed, device, progress)
+    validate: Callable[[Policy, Family, int, int, torch.device, Progress], Score]
     table: Callable[[dict[str, Any], str], RenderableType]  # (an evaluation's record, the policy's name)

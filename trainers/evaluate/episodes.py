@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.table import Table
 
 from envs.base import Family, Score
-from envs.play import ConstantPlayer, ExpertPlayer, Played, Player, play
+from envs.play import ConstantPlayer, ExpertPlayer, Played, Player, Progress, play
 from policies.base import Policy
 from policies.noise import Noise, Purpose, fold
 from trainers.evaluate.base import Config, Evaluation, Evaluator
@@ -103,11 +103,14 @@ def first_plans(
     return None if rounds is None else rounds.cpu().numpy()
 
 
-def validate(policy: Policy, family: Family, episodes: int, seed: int, device: torch.device) -> Score:
+def validate(
+    policy: Policy, family: Family, episodes: int, seed: int, device: torch.device, progress: Progress = lambda done, total: None
+) -> Score:
     """The scores that choose `best` during training: the val split, sampled acting, no references."""
     policy.eval()
     seeds = family.seeds("val", episodes)
-    return counted(play(PolicyPlayer(policy, False, seed, device), family, seeds, episodes), "validation")
+    player = PolicyPlayer(policy, False, seed, device)
+    return counted(play(player, family, seeds, episodes, progress=progress), "validation")
 
 
 def counted(played: Played, name: str) -> Score:
@@ -202,7 +205,7 @@ def table(record: dict[str, Any], headline: str) -> Table:
             "-" if score["success"] is None else "{:.3f}-{:.3f}".format(*score["success_interval"]),
             *(f"{score['success_within'][steps]:.3f}" for steps in within),
             f"{score['return']:.3f}",
-            "{:.3f}-{:.3f}".format(*score["return_interval"]),
+            "{:.3f} to {:.3f}".format(*score["return_interval"]),  # a hyphen before a minus sign would be hard to read
             "-" if score["steps_when_solved"] is None else f"{score['steps_when_solved']:.1f}",
         )
     return shown

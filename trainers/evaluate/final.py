@@ -56,9 +56,10 @@ def evaluate_and_report(
     words = f"seed {request.seed}, {facts['parameters']:,} parameters"
     if "seconds" in facts:
         words += (
-            f", trained for {facts['seconds']:.0f} s ({facts['steps']} steps of {facts['samples_per_second']:,.0f} samples/s)"
+            f"\n{facts['steps']} steps in {facts['step_seconds']:.0f} s ({facts['samples_per_second']:,.0f} samples/s), "
+            f"{facts['seconds']:.0f} s with validations and checkpoints"
         )
-    say(f"{words}, evaluated in {facts['evaluation_seconds']:.0f} s\nrun folder   {folder}")
+    say(f"{words}; evaluated in {facts['evaluation_seconds']:.0f} s\nrun folder   {folder}")
     if request.logger.uses_tensorboard:
         say(f"TensorBoard  {Path(sys.executable).name} -m tensorboard.main --logdir {folder}")
     for path in saved:

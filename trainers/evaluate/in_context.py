@@ -16,7 +16,7 @@ from trainers.evaluate.base import Config, Evaluation, Evaluator
 from trainers.evaluate.pictures import Curve, curves, film
 from trainers.evaluate.stream_references import references
 from trainers.evaluate.stream_tables import by_episode, by_task, summary, table
-from trainers.evaluate.streams import FOUND, Streams, StreamSpec, play
+from trainers.evaluate.streams import FOUND, Progress, Streams, StreamSpec, play
 from trainers.record.records import bar, say
 
 VALIDATION = 20  # episodes per stream of a validation, of which the last ones choose the best checkpoint
@@ -85,11 +85,14 @@ def evaluate(
     return Evaluation(record, pictures)
 
 
-def validate(policy: Policy, family: Family, streams: int, seed: int, device: torch.device) -> Score:
+def validate(
+    policy: Policy, family: Family, streams: int, seed: int, device: torch.device, progress: Progress = lambda done, total: None
+) -> Score:
     """The scores that choose `best` during training: the last episodes of short streams of val tasks, sampled."""
     policy.eval()
     episodes = -(-VALIDATION // family.task_period) * family.task_period
-    played = play(policy, StreamSpec(family, "val", family.seeds("val", streams), episodes, streams), False, seed, device)
+    spec = StreamSpec(family, "val", family.seeds("val", streams), episodes, streams)
+    played = play(policy, spec, False, seed, device, progress=progress)
     return Score(played.found, played.returns[:, -FOUND:].mean(1), played.lengths[:, -FOUND:].mean(1))
 
 

@@ -88,7 +88,7 @@ def _totals(record: dict[str, Any], named: dict[str, str], policy_episodes: int)
     for name, score in record["scores"].items():
         interval, found = "", ""  # an exact expectation has neither
         if score["return_interval"]:
-            interval = "{:.2f}-{:.2f}".format(*score["return_interval"])
+            interval = "{:.2f} to {:.2f}".format(*score["return_interval"])
             found = "" if score["success"] is None else f"{score['success']:.1%}"
         table.add_row(named[name], f"{score['return']:.2f}", interval, f"{score['first']:.2f}", f"{score['area']:.2f}", found)
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -85,19 +86,30 @@ def play(
     num_envs = min(spec.num_envs, spec.family.max_lanes or spec.num_envs)
     for start in range(0, streams, num_envs):
         rows = np.arange(start, min(start + num_envs, streams))
-        before = start * spec.episodes
-        parts.append(_play(policy, spec, rows, greedy, fold(seed, Purpose.ACTING), device, keep))
-        progress(before + len(rows) * spec.episodes, streams * spec.episodes)
+        advance = partial(_advance, progress, start * spec.episodes, streams * spec.episodes)
+        parts.append(_play(policy, spec, rows, greedy, fold(seed, Purpose.ACTING), device, keep, advance))
     returns, success, lengths = (np.concatenate([getattr(part, x) for part in parts]) for x in ("returns", "success", "lengths"))
     kept = {key: taken for part in parts for key, taken in part.actions.items()}
     return Streams(returns, success, lengths, kept, spec.policy_episodes)
 
 
+def _advance(progress: Progress, before: int, total: int, done: int) -> None:
+    progress(before + done, total)
+
+
 @torch.inference_mode()
 def _play(
-    policy: Policy, spec: StreamSpec, rows: np.ndarray, greedy: bool, seed: int, device: torch.device, keep: int
+    policy: Policy,
+    spec: StreamSpec,
+    rows: np.ndarray,
+    greedy: bool,
+    seed: int,
+    device: torch.device,
+    keep: int,
+    advance: Callable[[int], None],
 ) -> Streams:
-    """Play the streams `rows` side by side. A policy's random numbers depend on the stream and its step, not on the lane."""
+    """Play the streams `rows` side by side. A policy's random numbers depend on the stream and its step, not on the lane.
+    `advance` is told how many episodes are done."""
     shape = (len(rows), spec.episodes)
     found = Streams(np.zeros(shape), np.zeros(shape, bool), np.zeros(shape), {})
     taken: dict[tuple[int, int], list[np.ndarray]] = {
@@ -114,7 +126,7 @@ def _play(
         "previous_action": idle.copy(),
         "previous_reward": np.zeros(len(rows), np.float32),
     }
-    lanes, step = np.arange(len(rows)), 0  # the lanes that still play; a lane that is done stays done
+    lanes, step, done = np.arange(len(rows)), 0, 0  # lanes that still play; their step; episodes that have ended
     while len(lanes):
         index = info["episode_index"][lanes] % spec.episodes
         # Of the episodes shown, the policy watches every k-th and the last, as in training.
@@ -147,6 +159,8 @@ def _play(
             found.success[lanes, index] |= spec.family.success(reward, terminated, truncated, info)[lanes]
         told["previous_action"][awake], told["previous_reward"][awake] = action[awake], reward[awake]
         first, step = terminated | truncated, step + 1
+        if first.any():
+            advance(done := done + int(first.sum()))
         plays = info["episode_index"][lanes] >= 0
         if not plays.all():
             lanes, memory = lanes[plays], {name: value[torch.from_numpy(plays).to(device)] for name, value in memory.items()}

@@ -78,6 +78,7 @@ class Records:
         plain = {name: value if math.isfinite(value) else None for name, value in values.items()}  # JSON knows no NaN
         row = (json.dumps({"step": step, **plain}) + "\n").encode()
         self.metrics.write(row)
+        self.metrics.flush()  # so that the run can be followed
         self.hash.update(row)
         self.board.scalars(step, values)
         status.note(**{name: plain[key] for key, name in NOTED.items() if key in plain})
@@ -148,11 +149,12 @@ def _put_aside(path: Path) -> Path | None:
 
 
 class Bar:
-    """Progress of one activity: a live bar on a terminal, otherwise a line every few seconds."""
+    """Progress of one activity: a line of the live display, or without one a printed line every few seconds."""
 
-    def __init__(self, title: str, total: int):
-        self.title, self.total, self.shown = title, total, time.monotonic()
-        self.live: Progress | None = None
+    def __init__(self, title: str, total: int, display: Progress | None):
+        self.title, self.total, self.display, self.shown = title, total, display, time.monotonic()
+        if display:
+            self.task = display.add_task(title, total=total, note="")
         self.began: tuple[float, int] | None = None  # the time of the first call, and how much was done then
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
@@ -161,8 +163,8 @@ class Bar:
         seconds, more = time.monotonic() - self.began[0], done - self.began[1]
         left = seconds / more * (self.total - done) if more > 0 else None
         status.note(doing=self.title, step=done, steps=self.total, left=left)
-        if self.live:
-            self.live.update(self.live.task_ids[0], completed=done, total=self.total, note=note)
+        if self.display:
+            self.display.update(self.task, completed=done, total=self.total, note=note)
         elif time.monotonic() - self.shown >= SECONDS_BETWEEN_LINES:
             self.shown = time.monotonic()
             say(f"{self.title} {done}/{self.total}  {note}".rstrip())
@@ -170,15 +172,33 @@ class Bar:
 
 @contextmanager
 def bar(title: str, total: int) -> Iterator[Bar]:
-    shown = Bar(title, total)
-    if not console.is_terminal:
-        yield shown
+    """Show the progress of what is done inside. Bars can be nested, such as a validation in a training."""
+    with _display() as display:
+        shown = Bar(title, total, display)
+        try:
+            yield shown
+        finally:
+            if display:
+                display.remove_task(shown.task)
+
+
+_current: Progress | None = None
+
+
+@contextmanager
+def _display() -> Iterator[Progress | None]:
+    """The live display, None off a terminal. Rich has one at a time, so a nested bar is a line of the outer one's."""
+    global _current
+    if _current or not console.is_terminal:
+        yield _current
         return
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True) as live:
-        live.add_task(title, total=total, note="")
-        shown.live = live
-        yield shown
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    fields = TextColumn("{task.description}"), *columns, TextColumn("{task.fields[note]}")
+    with Progress(*fields, console=console, transient=True) as _current:
+        try:
+            yield _current
+        finally:
+            _current = None
 
 
 def means(prefix: str, sums: Mapping[str, Sequence[float]]) -> dict[str, float]:

@@ -125,6 +125,8 @@ def test_a_family_without_success_expert_and_pictures_is_scored_by_its_returns(c
     assert result.record["scores"]["random"]["success"] is None
     assert not result.pictures and "Bare does not render" in capsys.readouterr().out
     assert table(result.record, "bc_mlp").row_count == 3
+    result.record["scores"]["random"]["return_interval"] = (-0.1, -0.05)
+    assert "-0.100 to -0.050" in [*table(result.record, "bc_mlp").columns[4].cells]
 
 
 def test_a_family_may_ask_for_success_within_fewer_steps_and_for_doing_nothing():

@@ -237,7 +237,10 @@ def test_greedy_acting_alone_is_named(capsys: pytest.CaptureFixture):
         (["policy.every=40"], "policy.every=40 leaves one of the 40 episodes of a history"),
         (["policy.late=40", "policy.late_weight=2"], "policy.late=40 comes after all of the 40 episodes"),
         (["policy=compressed_ad", "policy.length=15", "policy.blocks=[5]"], "policy.length=15 is no longer than one episode"),
-        (["env.game=recall", "env.data.episodes_per_history=42"], "eval.episodes_per_task=50 ends within a round .* 14 episodes"),
+        (
+            ["env.game=recall", "env.data.episodes_per_history=42"],
+            "repeat every 14 episodes, and eval.episodes_per_task=50 is not a multiple",
+        ),
     ],
 )
 def test_what_cannot_be_learned_from_is_a_sentence(request_for: Callable, overrides: list[str], sentence: str):
