@@ -9,7 +9,7 @@ from io import TextIOWrapper
 
 class LogFile(logging.FileHandler):
     def _open(self) -> TextIOWrapper:
-        return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=_no_link)
+        return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=_no_link)  # type: ignore[return-value]
 
 
 def _no_link(path: str, flags: int) -> int:
