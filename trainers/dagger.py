@@ -74,10 +74,12 @@ class DAgger(Trainer):
     @classmethod
     def accepts(cls, config: Config, family: Family, policy: type[Policy]) -> str | None:
         data = family.config.data
-        if policy.memory_scope == "history" or data.learners:
+        if policy.memory_scope == "history":
+            return f"{policy.__name__} learns from learning histories, to which trainer=dagger adds nothing; leave it out"
+        if data.learners:
             return (
-                "trainer=dagger adds single episodes that an expert corrects, and learning histories consist of others; choose "
-                "trainer=offline, or another policy with env.data.source=expert"
+                f"trainer=dagger corrects single episodes, and env.data.source={data.source} records learning histories; add "
+                "env.data.source=expert, or leave out trainer=dagger"
             )
         if sentence := family.accepts(family.config, needs="expert"):
             return f"trainer=dagger asks an expert. {sentence}"
@@ -149,7 +151,7 @@ class Corrections(Source):
     def report(self, number: int, dataset: Dataset, added: int, count: int) -> dict[str, float]:
         by_expert, unaided = float(dataset.columns["expert_drives"].mean()), dataset.meta["unaided"]
         say(
-            f"round {number} of {self.config.rounds}: {dataset.meta['episodes']} episodes, {unaided:.1%} of them solved before "
+            f"round {number} of {self.config.rounds}: {self.config.episodes} episodes, {unaided:.1%} of them solved before "
             f"the expert took over, which drove {by_expert:.0%} of the steps; {added:,} samples more, {count:,} in all"
         )
         return {"dagger/round": number, "dagger/unaided": unaided, "dagger/by_expert": by_expert, "dagger/samples": count}

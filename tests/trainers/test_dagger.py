@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import CONTINUOUS_TOY
+from helpers import CONTINUOUS_TOY, IN_CONTEXT, ROOT, options
 from toy import Toy
 
 from conf.errors import BadRequest
@@ -142,7 +142,8 @@ def test_added_episodes_count_as_seen(request_for: Callable):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("env=darkroom", "policy=ad"), "learning histories"),
+        (("env=darkroom", "policy=ad"), "AD learns from learning histories"),
+        (("env=darkroom", "policy=bc_mlp"), "env.data.source=explorer records learning histories"),
         (("trainer.rounds=0",), "trainer.rounds must be between"),
         (("trainer.beta=[0.5]",), "trainer.beta must be two numbers"),
         (("trainer.data_on=device",), "data_on=device is for data that do not grow"),
@@ -165,3 +166,24 @@ def test_plans_need_an_expert_that_drives(trainer: Callable):
     trainer("policy=bc_mlp", "trainer.beta=[0.5,0]")
     with pytest.raises(BadRequest, match="with a 0"):
         trainer("policy=masked_dit", "trainer.beta=[0.5,0]", folder="plans")
+
+
+ELSEWHERE = {"darkroom": ("env.data.source=expert",), "babyai": ("env.max_steps=20",), "toy": CONTINUOUS_TOY}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("policy", "env"),
+    [
+        *((policy, "minigrid") for policy in options("policy") if policy not in IN_CONTEXT),
+        *(("bc_mlp", env) for env in ELSEWHERE),
+    ],
+)
+def test_every_policy_and_every_family_through_the_real_command(launch: Callable, here: Path, policy: str, env: str):
+    usual = [word for word in SMALL if not word.startswith(("env.", "trainer.max_steps", "trainer.eval_every"))]
+    small = ("trainer.max_steps=6", "trainer.eval_every=3", "eval.episodes=4", "eval.media=0", "env.data.episodes=30")
+    words = (f"policy={policy}", f"env={env}", *usual, *small, "env.data.val_episodes=4", *ELSEWHERE.get(env, ()))
+    launch(*words, "hydra.run.dir=run", PYTHONPATH=str(ROOT / "tests"))
+    told = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert [row["dagger/round"] for row in told if "dagger/round" in row] == [1, 2]
+    assert json.loads(Path("run/summary.json").read_text())["steps"] == 6
