@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
-from conf import again, completion, folder, internals, recipes, terminal, version
-from conf.check import typed
+from conf import help, terminal
 from conf.errors import BadRequest, Exit
-from conf.sentences import report
+
+if TYPE_CHECKING:  # Hydra takes .2 s to import, which --help does not need
+    from omegaconf import DictConfig
 
 # Read by PyTorch as it is imported: deterministic matrix products on CUDA, and the CPU for what MPS cannot do.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -22,9 +20,14 @@ os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 exit_codes: list[int] = []  # one for each run that began in this process; Hydra drops what `main` returns
 
 
-@hydra.main(version_base="1.3", config_path=str(Path(__file__).parent.resolve() / "conf"), config_name="config")
 def main(cfg: DictConfig) -> float | None:
     """What a sweeper that searches wants to know of the run: the best score on the val split."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from conf import folder, internals
+    from conf.check import typed
+    from conf.sentences import report
+
     exit_codes.append(Exit.FAILED)  # until it ends otherwise
     place = Path(HydraConfig.get().runtime.output_dir)
     alone = internals.is_single(HydraConfig.get()) and not (place / "config.yaml").exists()
@@ -46,8 +49,24 @@ def main(cfg: DictConfig) -> float | None:
 
 def launch() -> int:
     terminal.prepare()
+    try:
+        if help.asked(sys.argv[1:]):
+            help.show(sys.argv[1:])
+            return Exit.DONE
+        return compose_and_run()
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return Exit.FAILED
+
+
+def compose_and_run() -> int:
+    """Everything but the help: with Hydra."""
+    import hydra
+
+    from conf import again, completion, internals, version
+    from conf.sentences import report
+
     internals.take_over()
-    recipes.register()
     try:
         if "--version" in sys.argv:
             print(version.version_line())
@@ -59,11 +78,9 @@ def launch() -> int:
         words = sorted(sys.argv[1:], key=lambda word: word[:1] in "+~" or ("=" in word and word[:1] != "-"))
         internals.refuse_flags(words)
         sys.argv[1:] = again.with_its_own(words)
-        main()
+        place = str(Path(__file__).parent.resolve() / "conf")
+        hydra.main(version_base="1.3", config_path=place, config_name="config")(main)()
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return Exit.FAILED
     except Exception as error:
         if exit_codes:  # a run had begun, so the request was good
             raise

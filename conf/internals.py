@@ -54,7 +54,7 @@ class CheckedLoader(ConfigLoaderImpl):
         config_name: str | None = None,
         overrides: list[str] | None = None,
     ) -> list[str]:
-        """Without overrides nothing has to be composed; Hydra would copy all configs at each of `--help`'s hundred calls."""
+        """Without overrides nothing has to be composed, and Hydra's copy of all configs at each call can be saved."""
         if config_name is None and not overrides:
             return self.repository.get_group_options(group_name, results_filter)
         return super().get_group_options(group_name, results_filter, config_name, overrides)

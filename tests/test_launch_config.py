@@ -126,7 +126,7 @@ TRUST = "trusted_packages=[their_pkg]"
             f"policy=bc_mpl does not exist; did you mean policy=bc_mlp? policy is one of {', '.join(POLICIES)}, mine",
         ),
         (["policy=mine"], "policy._target_ is their_pkg.mine.Mine, but only policies, envs, trainers are trusted"),
-        (["study=x"], "study=x does not exist; study is one of ad_source, all_pairs"),
+        (["study=x"], "study=x does not exist; study is one of act_chunk, "),
         (["seed=1,2"], "seed=1,2 is a sweep; add -m"),
         (["data_dir=/dev/null"], "data_dir=/dev/null cannot be a folder: /dev/null is a file"),
         (["data_dir=/proc/1/x"], "cannot write to data_dir=/proc/1/x"),
@@ -212,7 +212,7 @@ def test_fault_keeps_its_traceback_and_the_command_repeats_it(launch: Any, tmp_p
     done = launch("mode=collect", "policy=mine", "env=faulty", TRUST, "tags=['it is']")
     assert done.returncode == 1
     assert "RuntimeError: a bug" in done.stderr
-    [run] = (tmp_path / "runs" / "mine-faulty").iterdir()
+    [run] = (tmp_path / "runs" / "collect-faulty").iterdir()
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert run.name.endswith(folder.identity(config))
     assert config["policy"] == {"_target_": "their_pkg.mine.Mine", "width": 4}  # no encoder: this policy has none
@@ -223,7 +223,7 @@ def test_fault_keeps_its_traceback_and_the_command_repeats_it(launch: Any, tmp_p
     env = {**os.environ, "PYTHONPATH": str(theirs)}
     again = subprocess.run((run / "command.txt").read_text(), shell=True, cwd="/", env=env, capture_output=True, timeout=60)
     assert again.returncode == 1
-    first, second = sorted((tmp_path / "runs" / "mine-faulty").iterdir())
+    first, second = sorted((tmp_path / "runs" / "collect-faulty").iterdir())
     assert (first / "config.yaml").read_text() == (second / "config.yaml").read_text()
 
 
