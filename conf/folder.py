@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from conf import internals
+from conf import again, internals
 from conf.errors import BadRequest
 from conf.files import Damaged, read_yaml
 from conf.version import uncommitted, versions
@@ -131,7 +131,7 @@ def describe(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) 
         (folder / "config.yaml").unlink()
     claim(folder, config)
     texts = {
-        "overrides.yaml": lambda: yaml.safe_dump(list(overrides)),
+        again.FILE: lambda: again.as_text(overrides),
         "command.txt": lambda: command(overrides) + "\n",
         "versions.json": lambda: json.dumps(versions(), indent=2) + "\n",
         "git.diff": uncommitted,
@@ -144,10 +144,10 @@ def describe(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) 
 def command(overrides: Sequence[str]) -> str:
     """A line for the shell that makes the same run again, in a fresh folder."""
     launch = Path(__file__).parents[1] / "launch.py"
-    again = [word for word in overrides if not word.startswith(("resume=", "skip_invalid="))]
-    if any(word.startswith(("study=", "cluster=")) for word in again):
-        again.append("hydra.mode=RUN")  # one run of that sweep, here
-    return f"cd {shlex.quote(os.getcwd())} && {shlex.join([sys.executable, str(launch), *config_flags(), *again])}"
+    words = [word for word in overrides if not word.startswith(("resume=", "skip_invalid="))]
+    if any(word.startswith(("study=", "cluster=")) for word in words):
+        words.append("hydra.mode=RUN")  # one run of that sweep, here
+    return f"cd {shlex.quote(os.getcwd())} && {shlex.join([sys.executable, str(launch), *config_flags(), *words])}"
 
 
 def quoted(value: Path | str) -> str:

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from conf import again
 from conf.errors import BadRequest
+from conf.files import Damaged
 from conf.folder import identifying, leaves
 from conf.status import DAMAGED
 from sweeps.state import of_run
@@ -81,7 +83,7 @@ def _run(folder: Path) -> Run:
     config = _config(folder)
     if not config:
         return Run(folder, 0, {}, set(), DAMAGED, reason="config.yaml cannot be read")
-    typed = [str(word).partition("=") for word in _words(folder)]
+    typed = [word.partition("=") for word in _words(folder)]
     names = {key.lstrip("+~"): value for key, _, value in typed}
     values = dict(leaves(identifying(config)))
     seed = values.pop("seed")
@@ -133,12 +135,11 @@ def _config(folder: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) and isinstance(config.get("seed"), int) else {}
 
 
-def _words(folder: Path) -> list[Any]:
+def _words(folder: Path) -> list[str]:
     try:
-        words = yaml.safe_load((folder / "overrides.yaml").read_text())
-    except (OSError, ValueError, yaml.YAMLError):
+        return again.read(folder)
+    except (OSError, Damaged):
         return []
-    return words if isinstance(words, list) else []
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -35,13 +35,17 @@ FAULTY = {
                 open("failed", "w").close()
                 raise RuntimeError("only once")
 
+        def segfault():
+            signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # pygame-ce, which minigrid imports, turns it into SIGABRT
+            ctypes.string_at(0)
+
         FAULTS = {
             "none": lambda: None,
             "raise": lambda: 1 / 0,
             "once": once,
             "exit": lambda: (print("about to go"), sys.stdout.flush(), os._exit(9)),
             "silent": lambda: os._exit(0),
-            "segfault": lambda: ctypes.string_at(0),
+            "segfault": segfault,
             "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
             "hang": lambda: time.sleep(600),
             "deaf": deaf,

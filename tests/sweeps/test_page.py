@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from conf import again
 from conf.folder import claim
 from sweeps.findings import report
 from sweeps.page import page
@@ -27,7 +27,7 @@ def run(folder: Path, config: dict[str, Any], words: list[str], shares: float | 
     """A run that is done, of 40 episodes of which a share was solved, with ten rows of metrics."""
     folder.mkdir(parents=True)
     claim(folder, config)
-    (folder / "overrides.yaml").write_text(yaml.safe_dump(words))
+    (folder / "overrides.yaml").write_text(again.as_text(words))
     solved = [number < (shares or 0) * 40 for number in range(40)]
     players = {"sampled": solved, "random": [False] * 40, "optimum": [True] * 40}
     episodes = {name: {"success": won, "return": won, "length": [3] * 40} for name, won in players.items()}
@@ -121,7 +121,7 @@ def test_a_run_of_fewer_episodes_is_not_joined_with_the_others(sweep: Path):
 
 def test_values_of_runs_cannot_write_html(sweep: Path):
     words = ["policy.corruption=mask", "seed=0", "study=</script><b>x"]
-    (sweep / "mask-0/overrides.yaml").write_text(yaml.safe_dump(words))
+    (sweep / "mask-0/overrides.yaml").write_text(again.as_text(words))
     (sweep / "mask-1/status.json").write_text(json.dumps({"status": "failed", "reason": "<img src=http://x>"}))
     text = page(report(sweep))
     assert "<img" not in text and "<b>x" not in text and "&lt;img src=http://x&gt;" in text
