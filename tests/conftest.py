@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import Forked
 from helpers import CONF, ROOT
 from hydra import compose, initialize_config_dir
 
@@ -48,18 +49,28 @@ def request_for(data_dir: Path) -> Iterator[Callable]:
         )
 
 
+@pytest.fixture(scope="session")
+def imported() -> Iterator[Forked]:
+    """The process that commands are forked from; it is started when the first test asks for it."""
+    server = Forked()
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def launch(here: Path, data_dir: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def forked(imported: Forked) -> Iterator[Forked]:
+    """`forked.run(command, cwd, env)` and `forked.start(...)`: commands of Python, without the seconds of its imports."""
+    yield imported
+    imported.end_all()
+
+
+@pytest.fixture
+def launch(forked: Forked, here: Path, data_dir: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the real `launch.py` in an empty working directory."""
 
     def run(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "launch.py"), f"data_dir={data_dir}", *arguments],
-            cwd=here,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error", **environment},
-            capture_output=True,
-            text=True,
-        )
+        command = [sys.executable, str(ROOT / "launch.py"), f"data_dir={data_dir}", *arguments]
+        done = forked.run(command, here, {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error", **environment})
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 

@@ -99,7 +99,7 @@ class Cluster:
                 process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+                process.wait(10)
         for pid in self.left():  # of a job that did not end in time: it would wait for its cluster forever
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -28,6 +28,6 @@ def test_a_benchmark_runs_and_prints_a_ratio(here: Path, name: str):
     if name == "push.py" and importlib.util.find_spec("pybullet") is None:
         pytest.skip("needs pip install 'iolaus[push]'")
     command = [sys.executable, str(ROOT / "tests/benchmarks" / name), *SMALL.get(name, [])]
-    done = subprocess.run(command, cwd=here, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "ratio" in done.stdout or "efficiency" in done.stdout or "x)" in done.stdout

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from forked import Forked
 from helpers import options, save_checkpoint
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -97,13 +98,12 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def launch(tmp_path: Path, theirs: Path) -> Any:
+def launch(forked: Forked, tmp_path: Path, theirs: Path) -> Any:
     """Run launch.py in an empty folder, with the user's config directory."""
 
     def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / "launch.py"), "--config-dir", str(theirs / "conf"), *words]
-        env = {**os.environ, "PYTHONPATH": str(theirs), **environment}
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+        return forked.run(command, tmp_path, {**os.environ, "PYTHONPATH": str(theirs), **environment}, 120)
 
     return run
 
@@ -159,7 +159,7 @@ def test_nothing_before_the_types_imports_torch(tmp_path: Path) -> None:
         f"try: runpy.run_path({str(ROOT / 'launch.py')!r}, run_name='__main__')\nfinally: {check}"
     )
     for words in (["--help"], ["--cfg", "job"], ["+policy.hiden_dim=3"], ["seed=x"], ["policy._target_=torch.load"]):
-        done = subprocess.run([sys.executable, "-c", script, *words], cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", script, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert done.stderr.splitlines()[-1] == "LIGHT", (words, done.stderr)
 
 
@@ -181,7 +181,7 @@ def test_completion_in_bash(tmp_path: Path) -> None:
         COMP_LINE="python launch.py policy=" COMP_POINT=24 COMP_WORDS=(python launch.py policy=) COMP_CWORD=2
         hydra_bash_completion; echo "${{COMPREPLY[@]}}"
     """
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == [f"policy={name}" for name in POLICIES], done.stderr
 
 
@@ -404,7 +404,7 @@ def test_uncommitted_changes_are_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x"]
     (tmp_path / "code.py").write_text("before\n")
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
-        subprocess.run([*git, *words], check=True)
+        subprocess.run([*git, *words], check=True, timeout=120)
     monkeypatch.setattr(version, "ROOT", str(tmp_path))
     assert version.uncommitted() == ""
     (tmp_path / "code.py").write_text("after\n")
@@ -442,5 +442,5 @@ def test_a_run_whose_output_nobody_reads_on_is_still_done(here: Path, data_dir: 
     words = (
         f"{sys.executable} {ROOT}/launch.py debug=fdr policy=bc_mlp logger=none data_dir={data_dir} hydra.run.dir=run | head -1"
     )
-    subprocess.run(["bash", "-c", words], cwd=here, check=True, capture_output=True)
+    subprocess.run(["bash", "-c", words], cwd=here, check=True, capture_output=True, timeout=120)
     assert json.loads((here / "run/status.json").read_text())["status"] == "done"

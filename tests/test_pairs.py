@@ -6,13 +6,13 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from forked import Forked
 from helpers import IN_CONTEXT, NO_EXPERT, ROOT, missing_extra, options, pair
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -207,7 +207,7 @@ def test_two_processes_do_not_share_a_run_folder(launch: Callable, here: Path):
     assert done.returncode == 2 and "still running" in done.stderr
 
 
-def test_a_stopped_sweep_stops(here: Path, data_dir: Path):
+def test_a_stopped_sweep_stops(forked: Forked, here: Path, data_dir: Path):
     words = (
         "-m",
         "policy=bc_mlp",
@@ -219,7 +219,7 @@ def test_a_stopped_sweep_stops(here: Path, data_dir: Path):
         "cluster.jobs=1",
     )
     command = [sys.executable, str(ROOT / "launch.py"), f"data_dir={data_dir}", "hydra.sweep.dir=sweep", *words]
-    process = subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = forked.start(command, here)
     while not list(here.glob("sweep/*/checkpoints/last")):
         assert process.poll() is None
         time.sleep(0.05)
@@ -230,9 +230,9 @@ def test_a_stopped_sweep_stops(here: Path, data_dir: Path):
     assert "sweep: 2 runs, 1 preempted, 1 pending\n" in output and "preempted pending" in output
 
 
-def test_a_stop_while_recording_leaves_no_half_dataset(here: Path):
+def test_a_stop_while_recording_leaves_no_half_dataset(forked: Forked, here: Path):
     words = ("policy=bc_mlp", "env.data.episodes=100000", "hydra.run.dir=run")
-    process = subprocess.Popen([sys.executable, str(ROOT / "launch.py"), *words], cwd=here, stdout=subprocess.PIPE, text=True)
+    process = forked.start([sys.executable, str(ROOT / "launch.py"), *words], here)
     while not list(here.glob("data/.*tmp*/action.npy")):
         assert process.poll() is None
         time.sleep(0.05)

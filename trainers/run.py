@@ -29,7 +29,7 @@ from trainers.base import Hopeless
 from trainers.evaluate.demonstration import film_expert
 from trainers.evaluate.final import evaluate_and_report
 from trainers.health.before import check_health
-from trainers.loop.stop import interruptible
+from trainers.loop.stop import handlers_restored, interruptible
 from trainers.record.boards import session
 from trainers.record.profile import profile
 from trainers.record.records import console, say, write_json
@@ -56,7 +56,8 @@ def main(request: Request, folder: Path, hopeless: Hopeless | None = None) -> Ex
         choose_kernels(request.trainer.deterministic)
     torch.set_num_threads(request.trainer.threads or THREADS)
     family = request.targets["env"](request.env)
-    with locked(folder), session(request.logger, folder, dict(leaves(request.config)), say), Heartbeat(folder) as heartbeat:
+    board = session(request.logger, folder, dict(leaves(request.config)), say)
+    with locked(folder), board, Heartbeat(folder) as heartbeat, handlers_restored():
         try:
             with interruptible():
                 if request.mode == "train":

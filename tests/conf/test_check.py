@@ -171,7 +171,7 @@ def test_public_keys_are_the_frozen_ones(ask: Ask) -> None:
 
 def test_reading_the_command_line_imports_nothing_that_trains() -> None:
     script = "import sys, conf.callback; print({'trainers', 'torch', 'wandb'} & {*sys.modules})"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout == "set()\n", done.stderr
 
 

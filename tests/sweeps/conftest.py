@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forked import Forked
 from helpers import ROOT
 
 FAULTY = {
@@ -96,21 +97,20 @@ def environment(theirs: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def launch(here: Path, command: Callable, environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+def launch(
+    forked: Forked, here: Path, command: Callable, environment: dict[str, str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command(*words), cwd=here, env=environment, capture_output=True, text=True, timeout=300)
+        return forked.run(command(*words), here, environment)
 
     return run
 
 
 @pytest.fixture
-def sweeps(here: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def sweeps(forked: Forked, here: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`python -m sweeps ...` in the test's folder."""
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(
-            [sys.executable, "-m", "sweeps", *words], cwd=here, env=env, capture_output=True, text=True, timeout=300
-        )
+        return forked.run([sys.executable, "-m", "sweeps", *words], here, {**os.environ, "PYTHONPATH": str(ROOT)})
 
     return run

@@ -6,13 +6,14 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forked import Forked, Process
 
 from conf import status
 
@@ -51,14 +52,15 @@ def results(home: Path) -> dict[str, tuple[bytes, ...]]:
 @pytest.mark.parametrize(
     "kills", [3, pytest.param(30, marks=pytest.mark.xfail(strict=False, reason="passes with 3; 30 were not seen through yet"))]
 )
-def test_killed_at_random_moments_every_run_is_done_once(command: Callable, environment: dict[str, str], here: Path, kills: int):
-    def start(home: str) -> subprocess.Popen[bytes]:
-        words = command(*GRID, f"hydra.sweep.dir={home}", "cluster.jobs=2", "trainer.threads=1")
-        return subprocess.Popen(words, cwd=here, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+def test_killed_at_random_moments_every_run_is_done_once(
+    forked: Forked, command: Callable, environment: dict[str, str], here: Path, kills: int
+):
+    def start(home: str) -> Process:
+        return forked.start(command(*GRID, f"hydra.sweep.dir={home}", "cluster.jobs=2", "trainer.threads=1"), here, environment)
 
     chance, began = random.Random(kills), time.monotonic()
     whole = start("whole")
-    output = whole.communicate()[0].decode()
+    output = whole.communicate()[0]
     assert whole.returncode == 0, output
     took, done, struck = time.monotonic() - began, {}, 0
     while struck < kills:
@@ -67,17 +69,17 @@ def test_killed_at_random_moments_every_run_is_done_once(command: Callable, envi
         if process.poll() is None:
             killed(chance.choice(victims(process.pid, here / "cut")))
             struck += 1
-        output = process.communicate()[0].decode()
+        output = process.communicate()[0]
         wait_for_the_rest(here / "cut")
         summaries = {path.parent.name: path.stat().st_mtime_ns for path in (here / "cut").glob("*/summary.json")}
         assert done.items() <= summaries.items(), "a run that was done was run again"
         done = {name: time for name, time in summaries.items() if status.read(here / "cut" / name).get("status") == "done"}
         if len(done) == 4:  # all done with kills to spare: begin anew
             assert results(here / "cut") == results(here / "whole")
-            subprocess.run(["rm", "-r", "cut"], cwd=here, check=True)
+            shutil.rmtree(here / "cut")
             done = {}
     process = start("cut")
-    output = process.communicate()[0].decode()
+    output = process.communicate()[0]
     assert process.returncode == 0, output
     assert {status.read(path.parent)["status"] for path in here.glob("cut/*/status.json")} == {"done"}
     assert results(here / "cut") == results(here / "whole")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from forked import Forked, Process
 
 from conf import status
 
@@ -78,7 +79,7 @@ def test_a_run_is_a_command_line_that_can_be_pasted(launch: Callable, here: Path
     shown = launch("-m", "mode=collect", "env.fault=none,raise", "tags=['it is']", "dry=true")
     assert shown.returncode == 0 and not (here / "runs").exists()
     line = shown.stdout.rstrip().splitlines()[-1]
-    done = subprocess.run(line, shell=True, cwd=here, env=environment, capture_output=True, text=True)
+    done = subprocess.run(line, shell=True, cwd=here, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     [summary] = here.glob("runs/sweep/*/*/summary.json")
     assert yaml.safe_load((summary.parent / "config.yaml").read_text())["tags"] == ["it is"]
@@ -111,20 +112,17 @@ def test_gpus_and_threads_are_dealt_out(launch: Callable, here: Path, environmen
     assert done.returncode == 2 and "cluster.gpus=3, but this machine has 2" in done.stderr
 
 
-def wait_until(process: subprocess.Popen, true: Callable[[], object]) -> None:
+def wait_until(process: Process, true: Callable[[], object]) -> None:
     until = time.monotonic() + 120
     while not true():
-        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        if process.poll() is not None or time.monotonic() > until:
+            raise AssertionError(process.communicate(1))
         time.sleep(0.05)
 
 
 @pytest.fixture
-def started(command: Callable, environment: dict[str, str], here: Path) -> Callable[..., subprocess.Popen[str]]:
-    def start(*words: str) -> subprocess.Popen[str]:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen(command(*words), cwd=here, env=environment, start_new_session=True, **pipes)  # type: ignore
-
-    return start
+def started(forked: Forked, command: Callable, environment: dict[str, str], here: Path) -> Callable[..., Process]:
+    return lambda *words: forked.start(command(*words), here, environment)
 
 
 LONG = ("-m", "hydra.sweep.dir=sweep", "seed=0,1,2", "cluster.jobs=2", "trainer.max_steps=100000", "trainer.save_every=20")

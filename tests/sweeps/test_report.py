@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forked import Forked
 from helpers import ROOT
 
 from conf.folder import claim
@@ -30,10 +31,10 @@ SWEEP = (
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def swept(imported: Forked, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Two settings with two seeds each: the folder, and what the sweep said."""
     here = tmp_path_factory.mktemp("swept")
-    done = subprocess.run([sys.executable, str(ROOT / "launch.py"), *SWEEP], cwd=here, capture_output=True, text=True)
+    done = imported.run([sys.executable, str(ROOT / "launch.py"), *SWEEP], here)
     assert done.returncode == 0, done.stdout + done.stderr
     return here / "sweep", done.stdout
 
@@ -56,8 +57,9 @@ def report(folder: Path) -> Shown:
     return Shown(findings(folder))
 
 
-def cli(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "sweeps", *words], cwd=ROOT, capture_output=True, text=True)
+@pytest.fixture
+def cli(forked: Forked) -> Callable[..., subprocess.CompletedProcess[str]]:
+    return lambda *words: forked.run([sys.executable, "-m", "sweeps", *words], ROOT)
 
 
 def run_of(sweep: Path, width: int, seed: int) -> Path:
@@ -65,7 +67,7 @@ def run_of(sweep: Path, width: int, seed: int) -> Path:
     return run
 
 
-def test_the_sweep_ends_with_the_table(swept: tuple[Path, str]):
+def test_the_sweep_ends_with_the_table(cli: Callable, swept: tuple[Path, str]):
     folder, said = swept
     assert "sweep: 4 runs, 4 done\n" in said
     again = cli("report", str(folder))
@@ -251,7 +253,7 @@ def test_references_are_those_of_the_same_episodes(request_for: Callable, tmp_pa
     assert rows == [(["test", ""], "random", "0.250"), (["val", ""], "random", "0.750")]
 
 
-def test_markdown(sweep: Path):
+def test_markdown(cli: Callable, sweep: Path):
     lines = cli("report", str(sweep), "--markdown").stdout.splitlines()
     assert lines[:2] == [
         "| hidden_dim | acting | success, seeds 0 1 | mean (95 %) | steps | training s | parameters |",
@@ -264,7 +266,7 @@ def test_markdown(sweep: Path):
     assert "| a\\|b |" in as_markdown(found)
 
 
-def test_bad_folders_are_one_sentence(sweep: Path, tmp_path: Path):
+def test_bad_folders_are_one_sentence(cli: Callable, sweep: Path, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     for folder, words in (
         ("empty", "holds no run"),
@@ -276,12 +278,12 @@ def test_bad_folders_are_one_sentence(sweep: Path, tmp_path: Path):
         assert words in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_help_and_nothing_heavy(sweep: Path):
+def test_help_and_nothing_heavy(cli: Callable, sweep: Path):
     assert "report" in cli("--help").stdout
     assert all(word in cli("report", "--help").stdout for word in ("--markdown", "--csv", "--json", "--html"))
     script = "import sys, pathlib; from sweeps.report import show; show(pathlib.Path(sys.argv[1])); "
     script += "print({'torch', 'trainers.record.boards'} & {*sys.modules})"
-    done = subprocess.run([sys.executable, "-c", script, str(sweep)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script, str(sweep)], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines()[-1] == "set()", done.stderr
 
 

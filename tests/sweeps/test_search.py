@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Forked
 from helpers import ROOT
 
 from conf.errors import BadRequest, Exit
@@ -33,13 +34,13 @@ SEARCH = ("-m", "hydra/sweeper=optuna", *TINY, *SPACE, "hydra.sweep.dir=found")
 
 
 @pytest.fixture
-def launch(here: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def launch(forked: Forked, here: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """The real launch.py, with data of its own."""
 
     def run(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / "launch.py"), *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
-        done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=300)
+        done = forked.run(command, here, environment)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
@@ -55,10 +56,10 @@ def states(folder: Path) -> Counter[str]:
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on_to_its_total(here: Path, launch: Callable):
+def test_a_killed_search_goes_on_to_its_total(forked: Forked, here: Path, launch: Callable):
     words = [*SEARCH, "hydra.sweeper.trials=3", "hydra.sweeper.sampler=random", "hydra.sweeper.prune=false"]
     command = [sys.executable, str(ROOT / "launch.py"), *words]
-    process = subprocess.Popen(command, cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = forked.start(command, here)
     until = time.monotonic() + 120
     while time.monotonic() < until and len([*(here / "found").glob("*/metrics.jsonl")]) < 2:
         time.sleep(0.02)

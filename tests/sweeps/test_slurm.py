@@ -108,7 +108,7 @@ def test_a_bad_request_submits_nothing(slurm: Cluster, launch: Callable, words: 
 
 def test_without_slurm_it_says_so(command: Callable, theirs: Path, here: Path):
     env = {**os.environ, "PYTHONPATH": str(theirs), "PATH": os.path.dirname(sys.executable)}
-    done = subprocess.run(command("-m", *SLURM, "seed=0"), cwd=here, env=env, capture_output=True, text=True)
+    done = subprocess.run(command("-m", *SLURM, "seed=0"), cwd=here, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2 and "there is no SLURM on this machine" in done.stderr and not (here / "sweep").exists()
 
 
@@ -122,7 +122,7 @@ def whole(undisturbed: Path, command: Callable, environment: dict[str, str]) -> 
     """The run that nobody stops."""
     if not (undisturbed / "run").exists():
         words = command(*LONG, "hydra.run.dir=run")
-        subprocess.run(words, cwd=undisturbed, env=environment, check=True, capture_output=True)
+        subprocess.run(words, cwd=undisturbed, env=environment, check=True, capture_output=True, timeout=300)
     return undisturbed / "run"
 
 

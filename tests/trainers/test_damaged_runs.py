@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from itertools import pairwise
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from forked import Forked
 from fuzz import copied, damage
 from helpers import ROOT
 from hydra import compose
@@ -36,11 +36,11 @@ EVAL = ("trainer.batch_size=8", "eval.episodes=2", "eval.media=0", "env.max_step
 
 
 @pytest.fixture(scope="module")
-def sweep_folder(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+def sweep_folder(imported: Forked, tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
     """A folder with one finished run of four steps."""
     place = tmp_path_factory.mktemp("sweep")
     words = [*TRAINED, *SMALL, *EVAL, "env.data.val_episodes=5", f"data_dir={data_dir}", f"hydra.run.dir={place / 'run'}"]
-    done = subprocess.run([sys.executable, str(ROOT / "launch.py"), *words], cwd=place, capture_output=True, text=True)
+    done = imported.run([sys.executable, str(ROOT / "launch.py"), *words], place)
     assert done.returncode == 0, done.stderr
     return place
 

@@ -19,10 +19,10 @@ def small_disc(here: Path) -> Iterator[Path]:
     """A real file system of 16 MB: one checkpoint of this policy takes 10 MB."""
     place = here / "disc"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(place)], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(place)], capture_output=True, timeout=60).returncode:
         pytest.skip("only root can mount a file system")
     yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    subprocess.run(["umount", "-l", str(place)], check=True, timeout=60)
 
 
 def test_a_full_disc_is_one_sentence_and_the_last_checkpoint_stays(launch: Callable, small_disc: Path):
@@ -33,7 +33,7 @@ def test_a_full_disc_is_one_sentence_and_the_last_checkpoint_stays(launch: Calla
     assert not [path for path in root.iterdir() if path.name.endswith(".tmp")]
     found = checkpoint.newest(root, pytest.fail)
     assert found is not None and found.state["step"] > 0
-    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disc)], check=True)  # somebody makes room
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disc)], check=True, timeout=60)  # somebody makes room
     assert "resumed from" in launch(*RUN, *SIZES, "hydra.run.dir=disc/run", "resume=true").stdout
 
 
@@ -46,7 +46,7 @@ def test_a_full_disc_for_the_data_leaves_no_half_dataset(launch: Callable, small
 
 
 def test_a_read_only_place_is_refused_before_anything_runs(launch: Callable, small_disc: Path):
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disc)], check=True)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disc)], check=True, timeout=60)
     done = launch(*RUN, *SIZES, "hydra.run.dir=disc/run", check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr and "hydra.run.dir" in done.stderr

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from forked import Forked, Process
 from helpers import ROOT, options, pair
 
 STEPS = 60
@@ -40,16 +41,16 @@ DAGGER = ("trainer=dagger", "trainer.episodes=20")
 OPTIONS = {"bc_mlp": ("trainer.accumulate=2", "trainer.ema=0"), "masked_dit": ("logger=tensorboard",)}
 
 
-def start(here: Path, folder: str, *arguments: str) -> subprocess.Popen[str]:
+def start(forked: Forked, here: Path, folder: str, *arguments: str) -> Process:
     where = TOY if "env=toy" in arguments else ("env.id=MiniGrid-DoorKey-5x5-v0",)
     usual = [word for word in ARGUMENTS if word != "logger=none" or not any(own.startswith("logger=") for own in arguments)]
     command = [sys.executable, str(ROOT / "launch.py"), *where, *usual, *arguments, f"hydra.run.dir={folder}", "resume=true"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")}
-    return subprocess.Popen(command, cwd=here, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return forked.start(command, here, environment)
 
 
-def finish(here: Path, folder: str, *arguments: str) -> str:
-    process = start(here, folder, *arguments)
+def finish(forked: Forked, here: Path, folder: str, *arguments: str) -> str:
+    process = start(forked, here, folder, *arguments)
     output = process.communicate()[0]
     assert process.returncode == 0, output
     return output
@@ -84,24 +85,24 @@ def assert_same_run(one: Path, other: Path) -> None:
         *((name, env, DAGGER) for name, env in (("bc_gru", "minigrid"), ("act", "toy"))),
     ],
 )
-def test_killed_and_resumed_is_the_run_that_was_not(here: Path, policy: str, env: str, trainer: tuple[str, ...]):
+def test_killed_and_resumed_is_the_run_that_was_not(forked: Forked, here: Path, policy: str, env: str, trainer: tuple[str, ...]):
     plateau = ("trainer.schedule.name=plateau", "trainer.schedule.patience=1")
-    assert_kills_change_nothing(here, *trainer, *pair(policy, env), *plateau, *OPTIONS.get(policy, ()))
+    assert_kills_change_nothing(forked, here, *trainer, *pair(policy, env), *plateau, *OPTIONS.get(policy, ()))
 
 
 @pytest.mark.slow
-def test_kills_change_nothing_of_a_run_on_cached_features(here: Path):
-    finish(here, "start", *pair("bc_mlp", "toy"))
-    assert_kills_change_nothing(here, *pair("act", "toy"), "init_from=start", "trainer.cache_features=true")
+def test_kills_change_nothing_of_a_run_on_cached_features(forked: Forked, here: Path):
+    finish(forked, here, "start", *pair("bc_mlp", "toy"))
+    assert_kills_change_nothing(forked, here, *pair("act", "toy"), "init_from=start", "trainer.cache_features=true")
 
 
-def assert_kills_change_nothing(here: Path, *extra: str) -> None:
-    finish(here, "whole", *extra)
+def assert_kills_change_nothing(forked: Forked, here: Path, *extra: str) -> None:
+    finish(forked, here, "whole", *extra)
     # Killed several times: after the first checkpoint, then at random times, also while saving and validating.
     kills, chance = 0, random.Random(extra[0])
     while kills < 3 or step_of(here / "cut") < STEPS // 2:
         before = step_of(here / "cut")
-        process = start(here, "cut", *extra)
+        process = start(forked, here, "cut", *extra)
         while process.poll() is None and step_of(here / "cut") <= before + 6:
             time.sleep(0.005)
         time.sleep(chance.random() * 0.2)
@@ -112,7 +113,7 @@ def assert_kills_change_nothing(here: Path, *extra: str) -> None:
         kills += 1
     assert kills >= 3
     assert 0 < step_of(here / "cut") < STEPS, "the kills came too late to prove anything"
-    output = finish(here, "cut", *extra)
+    output = finish(forked, here, "cut", *extra)
     assert "resumed from step-" in output
     assert_same_run(here / "whole", here / "cut")
 
@@ -127,9 +128,9 @@ def assert_kills_change_nothing(here: Path, *extra: str) -> None:
         ),
     ],
 )
-def test_a_polite_stop_saves_and_says_how_to_go_on(here: Path, number: signal.Signals):
-    finish(here, "whole", "policy=bc_mlp")
-    process = start(here, "stopped", "policy=bc_mlp")
+def test_a_polite_stop_saves_and_says_how_to_go_on(forked: Forked, here: Path, number: signal.Signals):
+    finish(forked, here, "whole", "policy=bc_mlp")
+    process = start(forked, here, "stopped", "policy=bc_mlp")
     while step_of(here / "stopped") < 3:
         assert process.poll() is None
         time.sleep(0.005)
@@ -138,14 +139,16 @@ def test_a_polite_stop_saves_and_says_how_to_go_on(here: Path, number: signal.Si
     assert process.returncode == 4, output
     assert json.loads((here / "stopped/status.json").read_text())["status"] == "preempted"
     command = next(line for line in output.splitlines() if "resume=true" in line).strip()
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command, shell=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same_run(here / "whole", here / "stopped")
 
 
-def test_a_damaged_checkpoint_is_not_the_end(here: Path):
-    finish(here, "whole", "policy=bc_mlp")
-    process = start(here, "cut", "policy=bc_mlp")
+def test_a_damaged_checkpoint_is_not_the_end(forked: Forked, here: Path):
+    finish(forked, here, "whole", "policy=bc_mlp")
+    process = start(forked, here, "cut", "policy=bc_mlp")
     while step_of(here / "cut") < 9:
         time.sleep(0.005)
     process.kill()
@@ -153,7 +156,7 @@ def test_a_damaged_checkpoint_is_not_the_end(here: Path):
     newest = here / f"cut/checkpoints/step-{step_of(here / 'cut')}"
     file = newest / "training.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
-    output = finish(here, "cut", "policy=bc_mlp")
+    output = finish(forked, here, "cut", "policy=bc_mlp")
     assert f"{newest.name} is damaged" in output and "resumed from" in output
     assert_same_run(here / "whole", here / "cut")
 

@@ -35,8 +35,21 @@ class StopRequest:
 
 
 @contextmanager
+def handlers_restored() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def interruptible() -> Iterator[None]:
-    """Outside the training loop there is nothing to save, so the first signal raises KeyboardInterrupt."""
+    """Outside the training loop there is nothing to save, so the first signal raises KeyboardInterrupt.
+
+    After it signals are ignored, until `handlers_restored` ends: a second one must not kill a run that writes how it ended.
+    """
     stopped = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -45,9 +58,10 @@ def interruptible() -> Iterator[None]:
             stopped = True
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
