@@ -20,6 +20,7 @@ import numpy as np
 from conf.status import DAMAGED
 from sweeps import settings
 from sweeps.curves import Chart, charts
+from sweeps.groups import GroupRow, divisions
 from sweeps.questions import question
 from sweeps.record import SearchRecord, searched
 from sweeps.runs import GROUPS, Episodes, Run, read
@@ -69,6 +70,7 @@ class Report:
     states: Counter[str]
     runs: list[Run]
     search: SearchRecord | None = None  # where values were searched and not a grid
+    groups: dict[str, list[GroupRow]] = field(default_factory=dict)  # by the way in which episodes are divided, such as "task"
     health: bool = False  # runs of mode=health, which have warnings and no scores
 
     @property
@@ -114,6 +116,7 @@ def report(folder: Path) -> Report:
         Counter(run.status for run in runs),
         runs,
         search,
+        divisions([(row.names, row.player, row.runs) for row in rows if row.score], ACTING),
         health,
     )
 
@@ -260,6 +263,7 @@ def as_plain(found: Report) -> dict[str, Any]:
             {"one": pair.one, "other": pair.other, **vars(pair.found), "verdict": pair.found.verdict}
             for pair in found.comparisons
         ],
+        "groups": {division: [{**vars(row), "mean": row.mean} for row in same] for division, same in found.groups.items()},
         "search": vars(found.search) if found.search else None,
         "notes": found.notes,
         "runs": [{"folder": str(run.folder), "seed": run.seed, "status": run.status, "reason": run.reason} for run in found.runs],

@@ -41,7 +41,10 @@ def show(folder: Path, form: str = "table") -> None:
         print_line(f"\n{found.title}")
         if found.question:
             print_line(found.question)
-        console.print(as_table(found))
+        console.print(as_table(header(found), cells(found), len(header(found)) - 4 * (not found.health)))
+        for division, (head, rows) in group_tables(found).items():
+            print_line(f"by {division}, each seed and their mean")
+            console.print(as_table(head, rows, len(found.columns) + 3))
         for note in found.notes:
             print_line(note)
         if found.comparisons:
@@ -117,12 +120,28 @@ def tested(found: Report) -> str:
     return f"differences on the same episodes, each pair by itself ({tests}):"
 
 
-def as_table(found: Report) -> Table:
+def group_tables(found: Report) -> dict[str, tuple[list[str], list[list[list[str]]]]]:
+    """{way to divide the episodes: heading and rows of its table}."""
+    tables = {}
+    for division, rows in found.groups.items():
+        references = list(dict.fromkeys(name for row in rows for name in row.references))
+        head = [*found.columns, "acting", division, "seeds", "mean", *references, "episodes"]
+        shown = [
+            [*row.names, row.player, row.group, " ".join(f"{score:.3f}" for score in row.seeds.values()), f"{row.mean:.3f}"]
+            + [f"{row.references[name]:.3f}" if name in row.references else ABSENT for name in references]
+            + [str(row.episodes)]
+            for row in rows
+        ]
+        tables[division] = (head, [shown])
+    return tables
+
+
+def as_table(head: Sequence[str], groups: Sequence[Sequence[Sequence[str]]], words: int) -> Table:
+    """`words` columns are texts; numbers follow."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    words = len(header(found)) - 4 * (not found.health)  # after the settings, the acting and the seeds come numbers
-    for number, name in enumerate(header(found)):
+    for number, name in enumerate(head):
         table.add_column(Text(name), justify="left" if number < words else "right", overflow="fold")
-    for rows in cells(found):
+    for rows in groups:
         for row in rows:
             table.add_row(*map(Text, row))
         table.add_section()
@@ -130,9 +149,10 @@ def as_table(found: Report) -> Table:
 
 
 def as_markdown(found: Report) -> str:
-    head = header(found)
-    lines = [_markdown_row(head), "|---" * len(head) + "|", *(_markdown_row(row) for rows in cells(found) for row in rows)]
+    lines = _markdown_table(header(found), cells(found))
     notes = [*found.notes]
+    for division, (head, rows) in group_tables(found).items():
+        notes.append("\n".join([f"By {division}, each seed and their mean:\n", *_markdown_table(head, rows)]))
     if found.comparisons:
         notes.append(tested(found) + "\n" + "".join(f"\n- {sentence(found, pair)}" for pair in found.comparisons))
     asks = [found.question, ""] if found.question else []
@@ -152,6 +172,10 @@ def as_csv(found: Report) -> str:
         rest = [row.steps[0] if row.steps else None, row.seconds, row.parameters[0] if row.parameters else None]
         writer.writerow([*row.names, row.player, found.measure, *mean, *rest, *(row.seeds.get(seed) for seed in found.seeds)])
     return text.getvalue()
+
+
+def _markdown_table(head: Sequence[str], groups: Sequence[Sequence[Sequence[str]]]) -> list[str]:
+    return [_markdown_row(head), "|---" * len(head) + "|", *(_markdown_row(row) for rows in groups for row in rows)]
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

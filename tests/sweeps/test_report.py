@@ -307,3 +307,16 @@ def test_what_was_seen_in_training_is_said_of_each_environment(request_for: Call
         "100.0% of these episodes of MiniGrid-Empty-8x8-v0 were seen in training",
         "25.0% of these episodes of MiniGrid-FourRooms-v0 were seen in training",
     ]
+
+
+def test_groups_of_episodes_are_told_over_the_seeds(sweep: Path):
+    for seed in (0, 1):
+        path = run_of(sweep, 16, seed) / "evaluation.json"
+        record = json.loads(path.read_text())
+        record["groups"] = {"task": {"push": {"episodes": 7, "sampled": 0.5 + seed / 4, "random": 0.25, "expert": 1.0}}}
+        path.write_text(json.dumps(record))
+    found = findings(sweep)
+    [row] = found.groups["task"]
+    assert row.seeds == {0: 0.5, 1: 0.75} and row.mean == 0.625 and row.references == {"random": 0.25, "expert": 1.0}
+    assert "| 16 | sampled | push | 0.500 0.750 | 0.625 | 0.250 | 1.000 | 7 |" in as_markdown(found)
+    assert "by task, each seed and their mean" in cli("report", str(sweep)).stdout
