@@ -1,4 +1,4 @@
-"""`python -m sweeps COMMAND [FOLDER]`: look after a sweep that `launch.py -m` has started."""
+"""`python -m sweeps COMMAND [FOLDER]`: manage a sweep that `launch.py -m` has started."""
 
 from __future__ import annotations
 

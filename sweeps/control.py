@@ -1,4 +1,4 @@
-"""`python -m sweeps status | resume | cancel`: look after a sweep from another terminal, or the next day."""
+"""`python -m sweeps status | resume | cancel`: manage a sweep from another terminal, also later."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATIENCE = 90.0  # seconds that `cancel` waits for runs to save
 
 
 def status(folder: Path | None, follow: bool = False) -> int:
-    """What every run is doing, the reasons of those that failed, and how to go on."""
+    """Show the state of every run, why runs failed, and the command that continues the sweep."""
     home = sweep_folder(folder)
     screen = console()
     while True:
@@ -42,7 +42,7 @@ def status(folder: Path | None, follow: bool = False) -> int:
 
 
 def resume(folder: Path | None, words: Sequence[str]) -> int:
-    """The sweep's own commands once more, with `words` behind them: what is done is skipped, the rest goes on."""
+    """Run the sweep's own commands again, with `words` added. Finished runs are skipped, the others continue."""
     home = sweep_folder(folder)
     commands = launching.recorded(home)
     if not commands:
@@ -58,14 +58,14 @@ def resume(folder: Path | None, words: Sequence[str]) -> int:
 
 
 def cancel(folder: Path | None) -> int:
-    """Runs that go on save a checkpoint and stop; waiting ones do not start."""
+    """Running runs save a checkpoint and stop; waiting ones do not start."""
     home = sweep_folder(folder)
     states = states_of(home)
     jobs = sorted(
         {str(state.values["job"]) for state in states if state.status in ("running", "queued") and state.values.get("job")}
     )
     if jobs:
-        subprocess.run(["scancel", *jobs])  # it complains of jobs that have ended meanwhile, and cancels the others
+        subprocess.run(["scancel", *jobs])  # it reports jobs that have already ended, and cancels the others
     if (pid := launching.launcher_of(home)) is not None:
         with suppress(ProcessLookupError):  # it has ended meanwhile
             os.kill(pid, signal.SIGTERM)  # it stops its runs

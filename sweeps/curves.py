@@ -1,4 +1,4 @@
-"""Learning curves of every setting: the mean over its seeds, and the lowest and the highest of them."""
+"""Learning curves of every setting: the mean over its seeds, with the lowest and the highest seed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from sweeps.runs import Run
 from sweeps.settings import Names
 
-MOST_POINTS = 160  # of a line: more cannot be told apart in a chart
-MOST_LINES = 10  # of a chart
+MOST_POINTS = 160  # in a line: more would not be visible in a chart
+MOST_LINES = 10  # in a chart
 SHOWN = {"val/success": "success on the val split", "val/return": "return on the val split", "val/loss": "loss on the val split"}
 SHOWN |= {"train/loss": "loss in training"}
 
@@ -38,7 +38,7 @@ class Chart:
 
 
 def charts(settings: Mapping[Names, Sequence[Run]], measure: str) -> list[Chart]:
-    """Those of which there is something to see: at least one line of two points."""
+    """The charts that have at least one line of two points."""
     found = [chart for chart in [by_episode(settings)] if chart]
     metrics = {names: [rows_of(run.folder) for run in runs] for names, runs in settings.items()}
     other = "return" if measure == "success" else "success"
@@ -69,7 +69,7 @@ def chart(title: str, x_title: str, curves: Mapping[Names, Sequence[Mapping[int,
 
 
 def joined(names: Names, runs: Sequence[Mapping[int, float]]) -> Line | None:
-    """One line for all seeds, as far as every seed that has begun has come: a mean over fewer would jump where one ends."""
+    """One line for all seeds, up to the last step that all started seeds reached: beyond it, a mean over fewer would jump."""
     runs = [run for run in runs if run]
     shared = sorted(set.intersection(*(set(run) for run in runs))) if runs else []
     if len(shared) < 2:
@@ -82,7 +82,7 @@ def joined(names: Names, runs: Sequence[Mapping[int, float]]) -> Line | None:
 
 
 def rows_of(folder: Path) -> dict[str, dict[int, float]]:
-    """metrics.jsonl by metric; a line that cannot be read (a run that is writing it) is left out."""
+    """metrics.jsonl by metric. Lines that cannot be read, because a run is writing them, are skipped."""
     found: dict[str, dict[int, float]] = {}
     for row in _rows(folder / "metrics.jsonl"):
         for key in SHOWN:

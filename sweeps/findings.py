@@ -27,15 +27,15 @@ from sweeps.runs import GROUPS, Episodes, Run, read
 from sweeps.settings import Names
 from trainers.evaluate.intervals import Difference, Interval, difference, interval
 
-ACTING = ("sampled", "greedy")  # whoever else has a score is a reference
+ACTING = ("sampled", "greedy")  # all other players with a score are references
 FINE = ("done", "pruned", "running", "pending", "queued")
 LISTED = 5  # keys in a note
-MOST_PAIRS = 6  # settings of which all pairs are compared; of more, the best against each of the others
+MOST_PAIRS = 6  # up to this many settings, all pairs are compared; with more, the best and each of the others
 
 
 @dataclass
 class Row:
-    """What a setting scored in one way of acting, or a reference."""
+    """The scores of a setting in one way of acting, or of a reference."""
 
     names: Names
     player: str
@@ -69,7 +69,7 @@ class Report:
     notes: list[str]
     states: Counter[str]
     runs: list[Run]
-    search: SearchRecord | None = None  # where values were searched and not a grid
+    search: SearchRecord | None = None  # if the sweep is a search
     groups: dict[str, list[GroupRow]] = field(default_factory=dict)  # by the way in which episodes are divided, such as "task"
     health: bool = False  # runs of mode=health, which have warnings and no scores
 
@@ -122,7 +122,7 @@ def report(folder: Path) -> Report:
 
 
 def setting_rows(names: Names, runs: Sequence[Run], seeds: Sequence[int], measure: str) -> Iterator[Row]:
-    """One for each way of acting; one without a score, if there is none yet."""
+    """One row for each way of acting; a row without a score, if there is none yet."""
     by_seed = {run.seed: run for run in runs}
     seconds = [run.summary["seconds"] for run in runs if isinstance(run.summary.get("seconds"), (int, float))]
     cost = float(np.mean(seconds)) if seconds else None
@@ -148,13 +148,13 @@ def over_seeds(episodes: Sequence[Episodes], measure: str) -> Interval:
 
 
 def same_length(runs: Sequence[Run], player: str) -> list[Run]:
-    """A run whose evaluation has another number of episodes than most (it was cut short) cannot be joined with them."""
+    """A run whose evaluation has another number of episodes than most cannot be combined with them."""
     lengths = Counter(len(run.episodes[player]["success"]) for run in runs)
     return [run for run in runs if len(run.episodes[player]["success"]) == lengths.most_common(1)[0][0]]
 
 
 def reference_rows(runs: Sequence[Run], columns: Sequence[str], measure: str) -> Iterator[Row]:
-    """The lowest and the highest of the runs, for each environment apart: random play depends on the seed."""
+    """The lowest and the highest score of a reference over the runs, for each environment: random play depends on the seed."""
     labels = {key: settings.shortened({run.setting.get(key, settings.ABSENT) for run in runs}) for key in columns}
     places: dict[Names, list[Run]] = {}
     for run in runs:
@@ -171,7 +171,7 @@ def reference_rows(runs: Sequence[Run], columns: Sequence[str], measure: str) ->
 
 
 def comparisons(rows: Sequence[Row], measure: str) -> Iterator[Comparison]:
-    """Settings that played the same episodes, in the first way of acting, each pair by itself."""
+    """Compare pairs of settings that played the same episodes, in the first way of acting."""
     first = next((row.player for row in rows if row.score), "")
     scored = [row for row in rows if row.score and row.player == first]
     scored.sort(key=lambda row: -row.score.mean if row.score else 0.0)
@@ -190,7 +190,7 @@ def comparisons(rows: Sequence[Row], measure: str) -> Iterator[Comparison]:
 
 
 def covers(rows: Sequence[Row], runs: Sequence[Run]) -> Iterator[str]:
-    """What the intervals are about."""
+    """What the intervals cover."""
     scores = [row.score for row in rows if row.score]
     if not scores:
         return
@@ -205,7 +205,7 @@ def covers(rows: Sequence[Row], runs: Sequence[Run]) -> Iterator[str]:
 
 
 def seen(runs: Sequence[Run]) -> Iterator[str]:
-    """How much of each environment's episodes occurred in training."""
+    """The share of each environment's episodes that occurred in training."""
     shares: dict[str, list[float]] = {}
     for run in runs:
         if run.evaluation:
@@ -217,7 +217,7 @@ def seen(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def worth_showing(runs: Sequence[Run]) -> str:
-    """Success, unless an evaluation says otherwise, or nobody ever had any and there are returns to compare."""
+    """Success, unless an evaluation says otherwise, or all successes are 0 and there are returns to compare."""
     if any(run.evaluation.get("headline") == "return" for run in runs):
         return "return"
     scores = [score for run in runs for score in run.episodes.values()]
@@ -226,18 +226,18 @@ def worth_showing(runs: Sequence[Run]) -> str:
 
 
 def players(runs: Sequence[Run]) -> list[str]:
-    """Everybody who was scored, in the order of the evaluation: the headline's way of acting first."""
+    """All players with a score, in the order of the evaluation: the headline's way of acting first."""
     return list(dict.fromkeys(name for run in runs if run.status != DAMAGED for name in run.evaluation.get("scores", {})))
 
 
 def named(columns: Sequence[str], names: Names) -> str:
-    """A setting in a sentence: an option by its name, a value with its key."""
+    """A setting in words: options by their names, values with their keys."""
     known = [(column, name) for column, name in zip(columns, names, strict=True) if name != settings.ABSENT]
     return ", ".join(name if column in GROUPS else f"{column}={name}" for column, name in known) or settings.ABSENT
 
 
 def between(values: Sequence[float], form: str) -> str:
-    """The lowest and the highest, or the one value that all have."""
+    """The lowest and the highest value, or the single value if all are equal."""
     if not values:
         return settings.ABSENT
     low, high = form.format(min(values)), form.format(max(values))

@@ -1,12 +1,12 @@
-"""A process that has imported PyTorch, and makes a fresh process out of itself for every run.
+"""A process that has imported PyTorch, and forks itself for every run.
 
     in:  {"id": 3, "argv": ["launch.py", "seed=0"], "output": "runs/x/3/output.txt", "cwd": "...", "env": {...}}
          {"kill": 3, "signal": 15}
     out: {"id": 3, "pid": 123}    {"id": 3, "code": 0} (below 0: the signal)
 
-It is itself forked from the launcher, which has imported all that the runs need when it checked them. A forked process whose
-parent had used a second thread can hang for ever (OpenMP), so there is no server unless the launcher has one thread alone. When
-the launcher dies its runs are asked to save and stop; when the server dies the kernel asks them. Linux only.
+It is itself forked from the launcher, which imported everything that the runs need when it checked them. A forked process whose
+parent has used a second thread can hang forever (OpenMP), so the server is used only if the launcher has a single thread. When
+the launcher dies, the server asks the runs to save and stop; when the server dies, the kernel asks them. Linux only.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def serve(requests: int, answers: int) -> None:
     """In the forked process, until `requests` is closed; does not return."""
     code = 1
     try:
-        os.setsid()  # Ctrl-C is the launcher's
+        os.setsid()  # only the launcher gets Ctrl-C
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
         os.dup2(null, 1)
         gc.collect()
-        gc.freeze()  # the collector must not touch, and so copy, what all runs share
+        gc.freeze()  # the collector must not touch shared memory, which would copy it
         signals, wake = os.pipe()
         for end in (signals, wake):
             os.set_blocking(end, False)
@@ -91,14 +91,14 @@ def _obey(request: dict[str, Any], running: dict[int, int], selector: selectors.
 
 
 def _run(request: dict[str, Any]) -> None:
-    """In the new process: as if Python had just been started with this command line. Does not return."""
-    os.setsid()  # a group of its own: it can be ended with all that it started
+    """In the new process: behave as if Python had just been started with this command line. Does not return."""
+    os.setsid()  # its own process group, so that it can be ended with all its children
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGUSR1, signal.SIGUSR2):  # would kill it until the run has handlers of its own
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # these would kill the run before it has its own handlers
         signal.signal(number, signal.SIG_IGN)
     code = 1
     try:
@@ -132,7 +132,7 @@ def _run(request: dict[str, Any]) -> None:
 
 
 def _stop(running: dict[int, int]) -> None:
-    """The launcher is gone: the runs save and stop, and none stays behind."""
+    """The launcher is gone: the runs save and stop, and none remains."""
     for pid in running:
         _signal(pid, signal.SIGTERM)
     until = time.monotonic() + GRACE
@@ -146,12 +146,12 @@ def _stop(running: dict[int, int]) -> None:
 def _signal(pid: int, number: int) -> None:
     try:
         os.killpg(pid, number)
-    except ProcessLookupError:  # it has just been forked and has no group of its own yet
+    except ProcessLookupError:  # it has just been forked and has no process group yet
         os.kill(pid, number)
 
 
 def _forget_the_launcher() -> None:
-    """Hydra is one a process, and this one has composed a sweep."""
+    """Hydra has global state, and this process has composed a sweep with it: reset it."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
 

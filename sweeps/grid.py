@@ -1,4 +1,4 @@
-"""A grid of runs from beginning to end, whatever launcher computes them: checked, launched, and shown."""
+"""A whole sweep over a grid, with any launcher: check the runs, launch them, show the results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sweeps.state import of_run
 
 
 def sweep(config: DictConfig, context: HydraContext, launcher: Launcher, words: Sequence[str], batch: int | None) -> int:
-    """The exit code: the worst of the runs'."""
+    """Returns the exit code, which is the worst one of the runs."""
     parsed = OverridesParser.create(config_loader=context.config_loader).parse_overrides(list(words))
     for override in parsed:
         if override.is_sweep_override() and not override.is_discrete_sweep():
@@ -37,7 +37,7 @@ def sweep(config: DictConfig, context: HydraContext, launcher: Launcher, words: 
     home = Path(config.hydra.sweep.dir)
     folders = [run.folder for run in launching.runs_of(config, context, placed)]
     todo = placed
-    if not hasattr(launcher, "show"):  # somebody else's launcher knows nothing of runs that are done
+    if not hasattr(launcher, "show"):  # launchers of other packages do not skip finished runs
         todo = [run for run, folder in zip(placed, folders, strict=True) if of_run(folder).status != "done"]
     try:
         fault = _launched(launcher, todo, batch)
@@ -50,7 +50,7 @@ def sweep(config: DictConfig, context: HydraContext, launcher: Launcher, words: 
 
 
 def _launched(launcher: Launcher, runs: Sequence[Sequence[str]], batch: int | None) -> Exception | None:
-    """All batches, whatever becomes of single runs; the first fault that has a traceback to show."""
+    """Launch all batches, even if runs fail; returns the first fault that has a traceback to show."""
     returns: list[JobReturn] = []
     for start in range(0, len(runs), batch or len(runs) or 1):
         part = [list(run) for run in runs[start : start + (batch or len(runs))]]
@@ -60,10 +60,10 @@ def _launched(launcher: Launcher, runs: Sequence[Sequence[str]], batch: int | No
 
 
 def _show(home: Path) -> None:
-    """Done, failed or stopped: what there is gets shown."""
+    """Show the results that exist, whether the sweep is done, failed or stopped."""
     from sweeps import report
 
     try:
         report.show(home)
-    except Exception:  # how the sweep itself ended matters more
+    except Exception:  # a fault in the report must not hide how the sweep ended
         traceback.print_exc()

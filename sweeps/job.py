@@ -1,4 +1,4 @@
-"""What one SLURM job computes: a few command lines, side by side, each in a process group of its own.
+"""The program of one SLURM job: a few command lines, side by side, each in its own process group.
 
     USR1, USR2  the time limit is near (or somebody asks): the runs save, the job requeues itself and leaves at once
     TERM        preemption or scancel, and only SLURM knows which: the runs save. A cancelled job must not come back, so it does
@@ -27,8 +27,8 @@ from sweeps.pool import OUTPUT, record_failure
 from sweeps.processes import Ended, Processes, Starter, starter
 
 TICK = 0.1
-IMPORTED = ("hydra.main", "trainers.setup", "trainers.offline", "trainers.evaluate.final")  # once for all runs of a job
-PREEMPTION = 3600.0  # seconds to wait for SLURM to end a preempted job: no grace time is longer
+IMPORTED = ("hydra.main", "trainers.setup", "trainers.offline", "trainers.evaluate.final")  # imported once for all runs of a job
+PREEMPTION = 3600.0  # seconds to wait for SLURM to end a preempted job; longer than any grace time
 ASKED = (signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -79,7 +79,7 @@ class Job:
                 waiting = []
                 if not told:
                     for number in live:
-                        starter.kill(number, signal.SIGTERM)  # to them all signals mean the same: save and leave
+                        starter.kill(number, signal.SIGTERM)  # to the runs all signals mean: save and exit
                 told = True
             for event in starter.events(TICK):
                 if not isinstance(event, Ended):
@@ -122,7 +122,7 @@ class Job:
 
 
 def _is_preempted() -> bool:
-    """Whether SLURM is about to requeue this job; a cancelled one has no PreemptTime."""
+    """Whether SLURM will requeue this job; a cancelled job has no PreemptTime."""
     done = subprocess.run(["scontrol", "show", "job", str(status.job_id())], capture_output=True, text=True)
     times = [word.partition("=")[2] for word in done.stdout.split() if word.startswith("PreemptTime=")]
     return any(time not in ("None", "Unknown", "") for time in times)

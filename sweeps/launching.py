@@ -1,4 +1,4 @@
-"""From the overrides of a sweep's runs to their folders and command lines: what all launchers share."""
+"""Shared by all launchers: turns the overrides of a sweep's runs into folders and command lines."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sweeps.pool import Run
 from sweeps.state import State, locked, of_run
 
 RECORD = "sweep.json"
-# What decides where a run is computed, and which runs there are: no part of the command line of one of them.
+# Overrides that decide where runs are computed and which runs there are. They are not part of a single run's command line.
 NOT_OF_A_RUN = (
     "cluster",
     "dry",
@@ -42,11 +42,11 @@ NOT_OF_A_RUN = (
 
 
 class RunFailed(Exception):
-    """What a `JobReturn` of a failed run holds."""
+    """The value in the `JobReturn` of a failed run."""
 
 
 def runs_of(config: DictConfig, context: HydraContext, job_overrides: Sequence[Sequence[str]]) -> list[Run]:
-    """One for each list of overrides, checked, with its folder made. Those that our own sweeper sends were checked there."""
+    """One run for each list of overrides, checked, with its folder made. Our own sweeper has already checked its runs."""
     lists = [list(overrides) for overrides in job_overrides]
     runs = []
     for overrides in lists if placed(lists) else multirun.checked(config, lists, context.config_loader):
@@ -57,12 +57,12 @@ def runs_of(config: DictConfig, context: HydraContext, job_overrides: Sequence[S
 
 
 def placed(job_overrides: Sequence[Sequence[str]]) -> bool:
-    """Whether our own grid sent them, with their folders."""
+    """Whether the overrides come from our own grid, which adds the folders."""
     return all(any(word.startswith("hydra.sweep.subdir=") for word in overrides) for overrides in job_overrides)
 
 
 def command_of(config: DictConfig, overrides: Sequence[str], folder: Path) -> list[str]:
-    """The run by itself: `python launch.py ...`, which goes on where it was if it is pasted once more."""
+    """The command of this run alone: `python launch.py ...`. Pasted again, it continues where the run stopped."""
     words = [*overrides, *config.hydra.overrides.hydra]
     kept = [word for word in words if not is_machinery(word)]
     own = ["hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}", "resume=true"]
@@ -77,7 +77,7 @@ def cluster_of(config: DictConfig) -> clusters.Local | clusters.Slurm:
 
 @contextmanager
 def alone(home: Path) -> Iterator[None]:
-    """One launcher a sweep at a time: two would start the same runs."""
+    """Let one launcher at a time use a sweep: two would start the same runs."""
     with open(home / ".lock", "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,7 +92,7 @@ def alone(home: Path) -> Iterator[None]:
 
 
 def launcher_of(home: Path) -> int | None:
-    """The process on this machine that is launching the sweep."""
+    """The id of the process on this machine that is launching the sweep."""
     if not locked(home):
         return None
     host, _, pid = (home / ".lock").read_text().partition(" ")
@@ -100,7 +100,7 @@ def launcher_of(home: Path) -> int | None:
 
 
 def remember(home: Path, cluster: clusters.Local | clusters.Slurm, total: int) -> None:
-    """sweep.json: how the sweep was asked for, so that it can be gone on with; once for every different command."""
+    """Add this command to sweep.json, unless it is there already, so that the sweep can be resumed."""
     path = home / RECORD
     commands = recorded(home)
     words = [os.path.abspath(sys.argv[0]), *sys.argv[1:]]
@@ -126,7 +126,7 @@ def own_command() -> str:
 
 
 def returned(run: Run) -> JobReturn:
-    """For the sweeper: what became of the run. Its folder is `working_dir`; summary.json there holds its scores."""
+    """The run's result, for the sweeper. Its folder is `working_dir`; summary.json there holds its scores."""
     result, state = JobReturn(), of_run(run.folder)
     result.overrides, result.working_dir = run.command[1:], str(run.folder)
     result.status = JobStatus.COMPLETED if state.status in ("done", "queued", "running") else JobStatus.FAILED
@@ -135,7 +135,7 @@ def returned(run: Run) -> JobReturn:
 
 
 def worst(states: Sequence[State]) -> int:
-    """The exit code of a sweep: the highest of its runs'. A run that has not begun, and is in no queue, was stopped."""
+    """The exit code of a sweep: the highest of its runs'. A run that has not started and is not queued was stopped."""
     codes = {"done": Exit.DONE, "running": Exit.DONE, "queued": Exit.DONE, "preempted": Exit.PREEMPTED, "diverged": Exit.DIVERGED}
     found: list[int] = []
     for state in states:
@@ -150,6 +150,6 @@ def worst(states: Sequence[State]) -> int:
 
 
 def is_machinery(word: str) -> bool:
-    """Whether the override belongs to the sweep, and not to a run of it."""
+    """Whether the override belongs to the sweep and not to a single run."""
     key = word.lstrip("+~").partition("=")[0].replace("/", ".")
     return any(key == name or key.startswith(name + ".") for name in NOT_OF_A_RUN)

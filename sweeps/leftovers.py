@@ -1,4 +1,4 @@
-"""What a killed search leaves behind: a lock that its runs still hold, runs that still save, trials that ended unseen."""
+"""Handle what a killed search leaves: a lock that its runs still hold, runs that still save, trials whose end it missed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def alone(home: Path) -> Iterator[None]:
 
 
 def wait_for_leftovers(folders: Sequence[Path]) -> list[Path]:
-    """Processes of a killed search save and end by themselves, and until then hold their folders; returns those folders."""
+    """The folders that processes of a killed search still hold. These processes save and end by themselves."""
 
     def held() -> list[Path]:
         states = [of_run(folder) for folder in folders]

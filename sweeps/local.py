@@ -27,13 +27,13 @@ class LocalSweep:
         cluster = launching.cluster_of(config)
         assert isinstance(cluster, Local)
         self.cluster = replace(cluster, threads=cluster.threads or int(os.environ.get("OMP_NUM_THREADS", 0)))
-        # The launcher computes nothing: a second thread of its own would be in the way of forking.
+        # The launcher computes nothing, and with a second thread it could not fork safely.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
     def launch(self, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
         runs = launching.runs_of(self.config, self.context, job_overrides)
         home = runs[0].folder.parent
-        # Forked before the lock is taken, which it would hold on to.
+        # Forked before the lock is taken, or the server would hold the lock too.
         processes = starter() if any(run.state.status != "done" for run in runs) else Processes()
         with launching.alone(home):
             launching.remember(home, self.cluster, len(runs))
@@ -66,7 +66,7 @@ class LocalSweep:
             )
 
     def _gpus(self) -> list[str]:
-        """The GPUs to deal out, as CUDA_VISIBLE_DEVICES names them."""
+        """The GPUs to use, as CUDA_VISIBLE_DEVICES names them."""
         if self.cluster.gpus == 0 or self.config.device == "cpu":
             return []
         import torch

@@ -1,4 +1,4 @@
-"""A report as one HTML file: no network, SVG drawn here, light and dark, for a desk and a phone."""
+"""A report as one HTML file that needs no network: drawings as SVG, light and dark mode, for large and small screens."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def states(found: Report) -> str:
 
 
 def scores(found: Report, colors: dict[Names, int]) -> Iterator[str]:
-    """The table; each interval is drawn on one scale for all, with the seeds as dots and the references as lines."""
+    """The table. All intervals are drawn on the same scale, with the seeds as dots and the references as lines."""
     yield "<h2>Scores</h2>"
     scale, references = limits(found), [row.spread[0] for row in found.references if row.spread]
     names = "".join(f"<th>{escape(name)}</th>" for name in found.columns)
@@ -99,7 +99,7 @@ def mean(row: Row) -> str:
 
 
 def limits(found: Report) -> tuple[float, float]:
-    """The scale of all intervals: 0 to 1 for success, else from the lowest to the highest that there is."""
+    """The scale of all intervals: 0 to 1 for success, else from the lowest to the highest value."""
     values = [value for row in found.rows if row.score for value in (row.score.low, row.score.high)]
     values += [value for row in found.references if row.spread for value in row.spread]
     if found.measure == "success" or not values:
@@ -109,7 +109,7 @@ def limits(found: Report) -> tuple[float, float]:
 
 
 def importance(found: Report) -> Iterator[str]:
-    """Of a search: a bar for each parameter."""
+    """For a search: a bar for each parameter's importance."""
     if not found.search or not found.search.importance:
         return
     yield '<h2>Importance of what was searched</h2><div class="scroll"><table><tbody>'

@@ -1,4 +1,4 @@
-"""Runs in processes of their own on this machine, a few at a time, with threads and GPUs shared out.
+"""Run processes on this machine, a few at a time, and divide threads and GPUs among them.
 
 A run that crashes, hangs, or is killed fails alone, and its status.json says why. Ctrl-C asks all of them to save and stop.
 """
@@ -20,10 +20,10 @@ from sweeps.processes import Ended, Pid, Processes, ServerDied, Starter
 from sweeps.state import FAILED, State, locked, of_run
 from sweeps.table import Board, duration
 
-OUTPUT = "output.txt"  # in the run's folder: all that it prints
+OUTPUT = "output.txt"  # in the run's folder: everything that it prints
 PATIENCE = 60.0  # seconds that a run has to save and stop before it is killed
-TICK = 0.1  # seconds between two looks at clocks and signals
-LOG_END = 20  # lines of its output that status.json keeps of a failed run
+TICK = 0.1  # seconds between checks of clocks and signals
+LOG_END = 20  # last lines of a failed run's output that status.json keeps
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Run:
     command: list[str]  # launch.py and its overrides
     tries: int = 0
     code: int | None = None  # as of a process: below 0 the signal that killed it
-    failure: str | None = None  # why, where the launcher knows better than the run
+    failure: str | None = None  # the reason, if the launcher knows it better than the run
 
     @property
     def state(self) -> State:
@@ -45,8 +45,8 @@ class Live:
     slot: int
     began: float
     pid: int | None = None
-    stopping: float | None = None  # when it was asked to
-    why: str | None = None  # it was asked to, if that is a failure
+    stopping: float | None = None  # the time when the run was asked to stop
+    why: str | None = None  # the reason, if being stopped is a failure
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Pool:
         self.queue = list(range(len(self.runs)))
 
     def __call__(self) -> bool:
-        """Run them all; whether it came to the end, rather than being stopped."""
+        """Run all of them. Returns whether it finished, rather than being stopped."""
         for run in self.runs:
             if run.state.status not in ("running", "preempted", "interrupted"):
                 status.update(run.folder, status="pending")
@@ -96,7 +96,7 @@ class Pool:
 
     def _start(self) -> None:
         while self.queue and len(self.live) < self.jobs and not self.stops:
-            # A run whose launcher was killed may still be saving, and somebody may be computing one by hand.
+            # A run whose launcher was killed may still be saving, and a run may have been started by hand.
             if (number := next((number for number in self.queue if not locked(self.runs[number].folder)), None)) is None:
                 return
             self.queue.remove(number)
@@ -119,7 +119,7 @@ class Pool:
                     self.live[event.number].pid = event.pid
                 elif isinstance(event, Ended):
                     self._ended(self.live.pop(event.number), event.number, event.code)
-        except ServerDied as error:  # its runs were asked to stop, by the kernel; they go on in processes of another kind
+        except ServerDied as error:  # the kernel has asked its runs to stop; they continue as separate Python processes
             self.board.say(str(error))
             again = sorted(self.live)
             _wait_for([live.pid for live in self.live.values() if live.pid])
@@ -147,7 +147,7 @@ class Pool:
         run.code = code
         if code == Exit.DONE and run.state.status == "done":
             self.seconds.append(took)
-        elif code == Exit.PREEMPTED or (self.stops and not live.why):  # stopped from outside, and not for a fault of its own
+        elif code == Exit.PREEMPTED or (self.stops and not live.why):  # stopped from outside, not because of a fault
             if run.state.status not in ("preempted", "interrupted"):
                 status.update(run.folder, status="interrupted", exit_code=code)
         else:
@@ -173,7 +173,7 @@ class Pool:
 
 
 def record_failure(folder: Path, code: int, why: str | None = None) -> None:
-    """What the launcher knows of a run that failed goes into its status.json, beside what the run itself had written."""
+    """Add what the launcher knows about a failed run to the run's status.json."""
     lines = _last_lines(folder / OUTPUT)
     if why is None and code < 0:
         name = signal.Signals(-code).name
@@ -201,7 +201,7 @@ def _last_lines(path: Path) -> list[str]:
 
 
 def _wait_for(pids: Sequence[int]) -> None:
-    """Until these processes are gone, which are not ours to wait for; one that does not go is killed."""
+    """Wait until these processes, which are not our children, are gone; kill those that do not end."""
     until = time.monotonic() + PATIENCE
     while any(_exists(pid) for pid in pids) and time.monotonic() < until:
         time.sleep(TICK)

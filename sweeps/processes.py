@@ -1,4 +1,4 @@
-"""Two ways to start a run in a process of its own: forked from one that has imported PyTorch, or a Python of its own."""
+"""Two ways to start a run in its own process: forked from one that has imported PyTorch, or as a new Python."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Starter(Protocol):
 
 
 def starter() -> Starter:
-    """Forking is quicker, where it is safe."""
+    """Fork if that is safe, because it is faster."""
     alone = sys.platform == "linux" and len(os.listdir("/proc/self/task")) == 1
     return ForkServer() if alone else Processes()
 
@@ -88,7 +88,7 @@ class ForkServer:
         os.waitpid(self.pid, 0)
 
     def _tell(self, **words: object) -> None:
-        with suppress(BrokenPipeError):  # `events` will say so
+        with suppress(BrokenPipeError):  # `events` reports it
             os.write(self.requests, (json.dumps(words) + "\n").encode())
 
 
@@ -137,7 +137,7 @@ LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _before_python() -> None:
-    """A signal to save that comes before the run has handlers for it would kill it; and it stops when its launcher dies."""
+    """Ignore signals to save until the run has handlers, since they would kill it; and stop it when its launcher dies."""
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     if LIBC:

@@ -1,4 +1,4 @@
-"""What the header of a named study says: its question."""
+"""The question in the header of a named study."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BEGINS, ENDS = "Question: ", ("  ", "Cost", "Result")  # a command is indented
 
 
 def question(runs: Sequence[Run]) -> str:
-    """The question of the study that all runs belong to; "" if there is none, or it is somebody else's file."""
+    """The question of the study that all runs belong to; "" if there is none, or the study is not one of ours."""
     named = {run.study for run in runs if run.setting}
     path = STUDIES / f"{named.pop()}.yaml" if len(named) == 1 else STUDIES
     if not path.is_file():

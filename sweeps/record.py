@@ -1,4 +1,4 @@
-"""What a search wrote down of itself in search.json, for those who have no Optuna."""
+"""The record of a search in search.json, which can be read without Optuna."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SearchRecord:
     direction: str
     best: dict[str, Any] | None
     trials: list[dict[str, Any]]
-    importance: dict[str, float]  # of each parameter, for being among the best; they sum to 1
+    importance: dict[str, float]  # how much each parameter matters for being among the best; sums to 1
 
     def sentences(self) -> Iterator[str]:
         if self.best:
@@ -31,7 +31,7 @@ class SearchRecord:
 
 
 def searched(folder: Path) -> SearchRecord | None:
-    """None where nothing was searched, or its record is damaged: the runs tell their part."""
+    """The record of a search; None if there is none or it is damaged, since the runs alone make a report too."""
     try:
         return SearchRecord(**json.loads((folder / FILE).read_text()))
     except (OSError, ValueError, TypeError):

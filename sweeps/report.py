@@ -19,9 +19,9 @@ from sweeps.findings import Comparison, Report, Row, as_plain, between, named, r
 from sweeps.page import page
 from sweeps.settings import ABSENT, Names
 
-WIDTH = 110  # of the table where there is no terminal to fit it into
-TOLD = 5  # comparisons on a terminal; the page has all
-DIFFER = "*"  # behind an interval
+WIDTH = 110  # of the table if the output is not a terminal
+TOLD = 5  # most comparisons on a terminal; the page has all
+DIFFER = "*"  # marks intervals where seeds differ
 
 
 def show(folder: Path, form: str = "table") -> None:
@@ -65,7 +65,7 @@ def header(found: Report) -> list[str]:
 
 
 def cells(found: Report) -> list[list[list[str]]]:
-    """The rows of each setting: what all of them share stands in the first; then the references."""
+    """The rows of each setting, with shared values in its first row, then the references."""
     if found.health:
         return health_cells(found)
     groups: list[list[list[str]]] = []
@@ -90,7 +90,7 @@ def cells(found: Report) -> list[list[list[str]]]:
 
 
 def health_cells(found: Report) -> list[list[list[str]]]:
-    """What the checks before the first step found, run by run."""
+    """The findings of the checks before the first step, by run."""
     groups: list[list[list[str]]] = []
     for row in found.rows:
         groups.append([])

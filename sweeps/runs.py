@@ -1,4 +1,4 @@
-"""The runs of a sweep, read from their folders while they are still going on or long after. A damaged file damages its run."""
+"""Read the runs of a sweep from their folders, running or finished. A damaged file marks its run as damaged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from conf.folder import identifying, leaves
 from conf.status import DAMAGED
 from sweeps.state import of_run
 
-GROUPS = ("experiment", "policy", "encoder", "env", "trainer")  # whose options are shown by the names that were typed
+GROUPS = ("experiment", "policy", "encoder", "env", "trainer")  # their options are shown by the typed names
 TARGET = "._target_"
 
 Episodes = dict[str, Any]  # of one player in one run: success, return and length of each episode, and the strata they come in
@@ -28,18 +28,18 @@ Episodes = dict[str, Any]  # of one player in one run: success, return and lengt
 class Run:
     folder: Path
     seed: int  # of the training that is compared
-    setting: dict[str, str]  # all that decides what is computed, but the seed: policy.horizon -> 8; and the names of the options
+    setting: dict[str, str]  # everything but the seed that decides the results: policy.horizon -> 8; and the options' names
     asked: set[str]  # the keys of its overrides
     status: str
     study: str | None = None
-    reason: str = ""  # why it failed, as far as its status.json knows
+    reason: str = ""  # why it failed, from its status.json
     summary: dict[str, Any] = field(default_factory=dict)  # this and the next two only of a run that is done
     evaluation: dict[str, Any] = field(default_factory=dict)
     episodes: dict[str, Episodes] = field(default_factory=dict)  # player -> episodes
 
     @property
     def only_looks(self) -> bool:
-        """A look at a configuration (debug=..., health, a profile) and no training or evaluation to compare."""
+        """Whether the run only checks a configuration (debug=..., health, a profile), so there is nothing to compare."""
         flags = (self.setting.get(f"trainer.{name}") for name in ("profile", "overfit"))
         return self.setting.get("mode", "train") not in ("train", "eval") or "true" in flags or "debug" in self.asked
 
@@ -62,7 +62,7 @@ def take_training_seeds(runs: Sequence[Run]) -> None:
     seeds: dict[str, int] = {}
     alike: dict[str, list[str]] = {}  # how they were trained -> checkpoints
     for path in {run.setting["ckpt_path"] for run in runs if run.setting.get("mode") == "eval"}:
-        config = _config(Path(path))  # it may have gone since
+        config = _config(Path(path))  # the checkpoint may be gone
         if config:
             seeds[path] = config.pop("seed")
             alike.setdefault(json.dumps(identifying(config), sort_keys=True), []).append(path)
@@ -111,7 +111,7 @@ def _run(folder: Path) -> Run:
 
 
 def _episodes(evaluation: dict[str, Any]) -> dict[str, Episodes]:
-    """Every player's episodes as arrays; ValueError if they do not belong together."""
+    """Every player's episodes as arrays; ValueError if they do not fit together."""
     found: dict[str, Episodes] = {}
     strata = evaluation.get("task_of_stream")
     for player, score in evaluation.get("per_episode", {}).items():
@@ -127,7 +127,7 @@ def _episodes(evaluation: dict[str, Any]) -> dict[str, Episodes]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """The run's configuration; {} if there is none that can be read."""
+    """The run's configuration; {} if it cannot be read."""
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text())
     except (OSError, ValueError, yaml.YAMLError):

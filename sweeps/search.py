@@ -1,8 +1,8 @@
-"""A search for good values: Optuna proposes, any launcher computes, a journal on disc remembers.
+"""A search for good values: Optuna proposes them, any launcher runs them, and a journal on disc records them.
 
-The journal lies in the search's folder. The same command goes on with it, up to the total of trials that is asked for: trials
-whose process has gone are marked as failed, and their values tried again in the same run folder, which resumes. Draws of the
-samplers depend on how many trials there were, so a search that was stopped proposes what an undisturbed one would have.
+The journal lies in the search's folder. The same command continues it, up to the requested total number of trials. Trials whose
+process is gone are marked as failed, and their values are tried again in the same run folder, which resumes. The samplers' random
+numbers depend on the number of earlier trials, so a stopped search proposes the same values as an undisturbed one.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from sweeps.record import FILE, SearchRecord, short
 from sweeps.space import distribution, grid
 
 SAMPLERS = ("tpe", "random", "grid")
-STOPPED = ("preempted", "interrupted", "pending", "queued", "running")  # not the trial's fault
-MOST_FAILURES = 5  # in a row: something else is wrong
+STOPPED = ("preempted", "interrupted", "pending", "queued", "running")  # the trial itself did not fail
+MOST_FAILURES = 5  # after this many failures in a row the search stops
 LEAST_FOR_IMPORTANCE = 10  # trials
 
 
@@ -76,7 +76,7 @@ class Search:
         self.maximize = self.values.direction == "maximize"
 
     def choose_home(self) -> Path:
-        """The same folder for the same question, so that the same command goes on."""
+        """The same search has the same folder, so that the same command continues it."""
         if self.config.hydra.sweep.dir != folders.AUTO:
             return Path(self.config.hydra.sweep.dir)
         if study := self.config.hydra.runtime.choices.get("study"):
@@ -106,7 +106,7 @@ class Search:
                 self.show()
 
     def opened(self) -> Any:
-        """The study of the journal, with nothing running in it."""
+        """The study in the journal, after taking care of trials that are marked as running."""
         study = self.optuna.create_study(
             study_name=trials.NAME,
             storage=trials.storage(self.home / "search.journal"),
@@ -125,7 +125,7 @@ class Search:
         return study
 
     def recover(self, study: Any) -> None:
-        """Of trials that a stopped search left running: what is done counts, the others are put in line again."""
+        """Trials that a stopped search left running: finished ones count, the others are queued again."""
         state = self.optuna.trial.TrialState
         left = study.get_trials(states=(state.RUNNING,))
         folders = {trial.number: self.home / trial.user_attrs.get("folder", "-") for trial in left}
@@ -173,19 +173,19 @@ class Search:
         return sum("failed" in trial.user_attrs for trial in self.study.get_trials(deepcopy=False))
 
     def left(self, total: int) -> int:
-        """Trials still to come. Of a grid, a point that failed counts as tried, and no point is tried twice."""
+        """The number of trials still to run. In a grid, a failed point counts as tried, and no point is tried twice."""
         if self.values.sampler != "grid":
             return total - self.finished()
         waiting = self.study.get_trials(deepcopy=False, states=(self.optuna.trial.TrialState.WAITING,))
         return min(len(waiting), total - self.finished() - self.failed())
 
     def sampler(self) -> Any:
-        """Seeded by how many trials came to an end: what is proposed next does not depend on where a search was stopped."""
+        """A sampler seeded with the number of finished trials, so proposals do not depend on where a search was stopped."""
         samplers, seed = self.optuna.samplers, self.values.seed * 1_000_003 + self.finished() + self.failed()
         return samplers.TPESampler(seed=seed, multivariate=True) if self.values.sampler == "tpe" else samplers.RandomSampler(seed)
 
     def launch(self, batch: Sequence[Any]) -> list[str]:
-        """How each trial ended, after the study was told."""
+        """Tell the study how each trial ended; returns the endings."""
         placed: dict[int, list[str]] = {}
         ends: dict[int, str] = {}
         for trial in batch:
@@ -197,7 +197,7 @@ class Search:
                 trial.set_user_attr("failed", str(error))
                 self.study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
                 if not self.finished() and trial.number == 0:
-                    raise  # nothing has run: the request is at fault
+                    raise  # nothing has run, so the request itself is wrong
                 print(f"trial {trial.number} cannot run: {error}")
                 ends[trial.number] = "failed"
             else:
@@ -222,7 +222,7 @@ class Search:
     def tell(self, trial: Any, folder: Path) -> str:
         state = self.optuna.trial.TrialState
         status, value = status_of(folder), trials.best(folder, self.values.metric, self.maximize)
-        if status in STOPPED:  # left running: the next command puts it in line again
+        if status in STOPPED:  # left as running: the next command queues it again
             return status
         if status == "pruned":
             self.study.tell(trial, state=state.PRUNED)
@@ -255,7 +255,7 @@ class Search:
         os.replace(temporary, self.home / FILE)
 
     def importance(self) -> dict[str, float]:
-        """How much of what sets the best tenth of the trials apart each parameter explains (PED-ANOVA)."""
+        """How much each parameter matters for being among the best tenth of the trials (PED-ANOVA)."""
         from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
         try:
@@ -269,5 +269,5 @@ class Search:
 
         try:
             report.show(self.home)
-        except Exception as error:  # how the search itself ended matters more
+        except Exception as error:  # a fault in the report must not hide how the search ended
             print(explain(error) or repr(error))

@@ -1,4 +1,4 @@
-"""Which settings a sweep compares: what differs between its runs, but their seed, under the names that people use."""
+"""The settings that a sweep compares: what differs between its runs except the seed, under readable names."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from sweeps.runs import GROUPS, TARGET, Run
 
 ABSENT = "-"
-LONG = 8  # characters of a number that nobody typed
-PLAYED_ALIKE = ("eval.decode", "eval.media", "eval.num_envs")  # of `eval.*`, what leaves the episodes as they are
+LONG = 8  # numbers with more characters are shortened, since nobody typed them
+PLAYED_ALIKE = ("eval.decode", "eval.media", "eval.num_envs")  # keys of `eval.*` that do not change the episodes
 
 Names = tuple[str, ...]  # the values of a setting, one a column
 
@@ -24,10 +24,10 @@ def settings_of(runs: Sequence[Run], columns: Sequence[str]) -> dict[Names, list
 
 
 def without_repeats(runs: Sequence[Run]) -> list[Run]:
-    """Two runs of one setting and one seed are the same run: as one more seed it would narrow the interval for nothing."""
+    """Two runs with the same setting and seed are the same run. Counted as two seeds, they would make intervals too narrow."""
     kept: dict[tuple, Run] = {}
     for run in runs:  # by name, so by time where names begin with it
-        same = (*sorted(run.setting.items()), run.seed) if run.setting else (run.folder,)  # an unreadable one is like no other
+        same = (*sorted(run.setting.items()), run.seed) if run.setting else (run.folder,)  # an unreadable run equals no other
         if same not in kept or run.status == "done" or kept[same].status != "done":
             kept[same] = run
     return [*kept.values()]
@@ -63,7 +63,7 @@ def telling_apart(runs: Sequence[Run]) -> tuple[list[str], list[str]]:
 
 
 def headings(columns: Sequence[str], runs: Sequence[Run]) -> list[str]:
-    """Each key by its shortest end that no other key has."""
+    """The shortest unique ending of each key."""
     every = {key.removesuffix(TARGET) for run in runs for key in (*run.setting, "seed")}
 
     def shortest(key: str) -> str:
@@ -75,7 +75,7 @@ def headings(columns: Sequence[str], runs: Sequence[Run]) -> list[str]:
 
 
 def shortened(values: set[str]) -> dict[str, str]:
-    """Paths without what all of them share; long decimals with as many digits as tell them apart."""
+    """Paths without their common parts; long decimals with just enough digits to differ."""
     if len(values) > 1 and all(os.path.isabs(value) for value in values):
         return {value: os.path.relpath(value, os.path.commonpath(values)) for value in values}
     for digits in (3, 4, 6):
@@ -93,19 +93,19 @@ def _rounded(value: str, digits: int) -> str:
 
 
 def place(run: Run) -> Names:
-    """What decides which episodes are played: two runs in the same place play the same ones."""
+    """The values that decide which episodes are played: runs with equal ones play the same episodes."""
     evaluation = run.evaluation
     kept = [f"{key}={value}" for key, value in sorted(run.setting.items()) if is_place(key)]
     return (*kept, *(str(evaluation.get(key)) for key in ("split", "first_seed", "episodes", "streams", "episodes_per_task")))
 
 
 def is_place(key: str) -> bool:
-    """Whether the key decides what is played, and so what the references score."""
+    """Whether the key affects which episodes are played, and so the scores of the references."""
     return key == "env" or (key.startswith(("env.", "eval.")) and not key.startswith(("env.data.", *PLAYED_ALIKE)))
 
 
 def environment(run: Run) -> str:
-    """The environment by the name that people use: its id, or else its game, or its option."""
+    """The usual name of the environment: its id, or its game, or its option."""
     return run.setting.get("env.id") or run.setting.get("env.game") or run.setting.get("env", ABSENT)
 
 

@@ -1,7 +1,7 @@
-"""`cluster=slurm`: the runs of a sweep as job arrays. It returns when they are submitted.
+"""`cluster=slurm`: submits the runs of a sweep as job arrays, and returns.
 
-submitit writes the sbatch script and carries `sweeps.job.Job` to the node. What became of the jobs is read from the runs' own
-status files and from squeue (sweeps/state.py), not from submitit: it waits for ever for a job that died without a word.
+submitit writes the sbatch script and sends `sweeps.job.Job` to the node. The state of the jobs is read from the runs' own status
+files and from squeue (sweeps/state.py), not from submitit, which waits forever for a job that ended without reporting.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from sweeps.snapshot import ROOT, snapshot
 from sweeps.state import of_sweep
 from sweeps.table import headline
 
-FILES = "slurm"  # in the sweep's folder: scripts, logs of the jobs, and the code that they run
-POLL = 5.0  # seconds between two looks, with cluster.wait=true
+FILES = "slurm"  # folder in the sweep's folder: scripts, logs of the jobs, and the code that they run
+POLL = 5.0  # seconds between checks with cluster.wait=true
 
 
 class SlurmSweep:
@@ -59,7 +59,7 @@ class SlurmSweep:
                 print(f"{len(runs) - len(todo) - going} of {len(runs)} runs are done already, {going} are queued or running")
             if todo:
                 self._submit(todo, home)
-        if self.cluster.wait or not launching.placed(job_overrides):  # a search needs to know what became of them
+        if self.cluster.wait or not launching.placed(job_overrides):  # a search needs the results
             self._wait(home, runs)
         return [launching.returned(run) for run in runs]
 
@@ -91,9 +91,9 @@ class SlurmSweep:
             for array in _arrays(jobs):
                 ids += submitted(self.cluster, home, array, code or ROOT)
             for number, run in enumerate(runs):
-                if status.read(run.folder).get("status") == "pending":  # a run that has begun writes its job itself
+                if status.read(run.folder).get("status") == "pending":  # a run that has started writes its job itself
                     status.update(run.folder, job=ids[number // self.cluster.pack])
-        except BaseException as error:  # all of it or nothing
+        except BaseException as error:  # submit all jobs or none
             if ids:
                 subprocess.run(["scancel", *{one.partition("_")[0] for one in ids}], check=False)
             for path in (home / FILES).glob("*.pkl"):
@@ -164,7 +164,7 @@ def parameters(cluster: Slurm) -> dict[str, Any]:
 
 
 def max_array() -> int:
-    """How many jobs one array may have, here."""
+    """The largest size of a job array on this cluster."""
     try:
         shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=20).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -174,7 +174,7 @@ def max_array() -> int:
 
 
 def refusal(error: BaseException) -> str | None:
-    """What sbatch said, without the trace of who called it."""
+    """The message of sbatch, without submitit's traceback."""
     if found := re.search(r"sbatch: error: (?:Batch job submission failed: )?(.*)", str(error)):
         return found[1].strip()
     return None

@@ -1,4 +1,4 @@
-"""A copy of the code as it is now, so that what is edited while jobs wait does not reach them."""
+"""A copy of the current code, so that later edits do not affect waiting jobs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGES = ("conf", "envs", "hydra_plugins", "policies", "sweeps", "trainers")
 
 
 def snapshot(into: Path) -> Path:
-    """The folder of the copy; the same code is copied once."""
+    """Copy the code, unless the same code was copied before; returns the folder."""
     files = sorted(_files())
     mark = hashlib.sha256()
     for path in files:
@@ -30,7 +30,7 @@ def snapshot(into: Path) -> Path:
 
 
 def _files() -> list[Path]:
-    """What git knows of or would add; of an installed project, its packages."""
+    """The files that git tracks or would add; for an installed project, its packages."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "launch.py", *PACKAGES]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)

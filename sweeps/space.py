@@ -40,7 +40,7 @@ def distribution(override: Override) -> BaseDistribution:
     if isinstance(value, RangeSweep):
         start, stop, step = value.start or 0, value.stop, value.step
         assert stop is not None
-        count = math.ceil((stop - start) / step - 1e-9)  # Hydra leaves `stop` out; here the end belongs to it
+        count = math.ceil((stop - start) / step - 1e-9)  # Hydra excludes `stop`; Optuna's range includes its end
         if count < 1:
             raise BadRequest(f"{override.input_line} holds no value")
         high = start + (count - 1) * step

@@ -1,4 +1,4 @@
-"""What every run of a sweep is doing, derived from the status files that the runs and their launchers write.
+"""The state of every run of a sweep, derived from the status files that the runs and their launchers write.
 
 A run that died without a word still says `running`. On this machine its lock tells, in a SLURM job squeue, then sacct (often
 there is no accounting), and otherwise the age of its last heartbeat.
@@ -32,7 +32,7 @@ BROKEN = ("BOOT_FAIL", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
 @dataclass
 class State:
     folder: Path
-    status: str  # as in status.json; besides `queued` (in SLURM's queue) and `died` (without a word)
+    status: str  # as in status.json, or `queued` (in SLURM's queue), or `died` (ended without reporting)
     values: dict[str, Any]  # of status.json
 
     @property
@@ -81,7 +81,7 @@ def newest_sweep(runs: Path = Path("runs")) -> Path:
 
 
 def slurm_states(jobs: Iterable[str]) -> dict[str, str]:
-    """SLURM's word for the state of each job that it still knows; squeue first, then sacct for the rest."""
+    """The state of each job that SLURM still knows, from squeue, and from sacct for the rest."""
     wanted = set(jobs)
     heads = ",".join(sorted({job.partition("_")[0] for job in wanted}))
     states: dict[str, str] = {}
@@ -112,7 +112,7 @@ def _alive(folder: Path, values: Mapping[str, Any], in_slurm: str | None) -> boo
 
 
 def locked(folder: Path) -> bool:
-    """The lock goes with the process that holds it, however that ended."""
+    """Whether a process holds the run's lock. The lock is released when its process ends, even by a kill."""
     try:
         with open(folder / ".lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -80,7 +80,7 @@ def chart(found: Chart, colors: Mapping[Names, int], labels: Mapping[Names, str]
 
 
 def ticks(low: float, high: float, number: int) -> list[float]:
-    """Round numbers that reach from about `low` to about `high`."""
+    """Round numbers from about `low` to about `high`."""
     if high <= low:
         return [low]
     rough = (high - low) / number

@@ -1,4 +1,4 @@
-"""The table of a sweep while it goes on: one row a run, live on a terminal, otherwise a line for every run that ends."""
+"""The table of a running sweep: one row per run, live on a terminal; otherwise one line for every run that ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def console() -> Console:
 
 
 def table(states: Sequence[State], rows: int | None = None) -> Table:
-    """With `rows`, only as many: those that go on or failed before those that wait or are done."""
+    """With `rows`, show at most that many: running and failed runs first, then waiting and finished ones."""
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("run", "state", "doing", "step", "loss", "success", "left"):
         shown.add_column(name, justify="right" if name in ("step", "loss", "success", "left") else "left", overflow="fold")
@@ -61,7 +61,7 @@ def headline(states: Sequence[State], left: float | None = None) -> str:
 
 
 class Board:
-    """Shows the sweep as it goes on; `look` gives the states of all its runs, and the seconds left if they can be told."""
+    """Shows the sweep while it runs. `look` returns the states of all its runs, and the estimated seconds left or None."""
 
     def __init__(self, look: Callable[[], tuple[list[State], float | None]]):
         self.look, self.console = look, console()
@@ -69,7 +69,7 @@ class Board:
         self.shown = time.monotonic()
 
     def __enter__(self) -> Board:
-        if self.console.is_terminal:  # refreshed by hand: a thread would stand in the way of forking
+        if self.console.is_terminal:  # refreshed by hand, since forking is not safe with a second thread
             self.live = Live(console=self.console, auto_refresh=False, transient=True)
             self.live.start()
         return self

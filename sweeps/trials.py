@@ -1,4 +1,4 @@
-"""What a run and a search know of each other: the best value of a metric, and whether it is worth going on.
+"""What a run and a search exchange: the best value of a metric, and whether the run should go on.
 
 A search writes `trial.json` into the folder of each of its runs. The run reports its validations to the search's journal and is
 told there to stop if it is worse than the median of the trials before it.
@@ -32,7 +32,7 @@ def optuna_module() -> Any:
 
 
 def storage(journal: Path) -> Any:
-    """The journal as Optuna's storage, with a lock that goes with its process: a killed one leaves none behind."""
+    """The journal as Optuna's storage. Its lock is released when its process ends, even by a kill."""
     optuna_module()
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -73,7 +73,7 @@ def best(folder: Path, metric: str, maximize: bool = True) -> float | None:
 
 
 def objective(folder: Path) -> float | None:
-    """What `launch.py` returns to a sweeper that is not ours: the best success on the val split, or return, or minus the loss."""
+    """The value that `launch.py` returns to a sweeper: the best success on the val split, or return, or minus the loss."""
     for metric in ("val/success", "val/return"):
         if (found := best(folder, metric)) is not None:
             return found
@@ -82,7 +82,7 @@ def objective(folder: Path) -> float | None:
 
 
 def pruner(folder: Path) -> Pruner | None:
-    """For a run that belongs to a search with pruning; None for all others."""
+    """The pruner of a run that belongs to a search with pruning; None for other runs."""
     try:
         said = json.loads((folder / FILE).read_text())
     except FileNotFoundError:
@@ -103,12 +103,12 @@ def pruner(folder: Path) -> Pruner | None:
 
 
 def median(after: int) -> Any:
-    """Of the best values that the trials before it had at the same step, at least three."""
+    """The median of the best values that at least three earlier trials had at the same step; None if there are fewer."""
     return optuna_module().pruners.MedianPruner(n_startup_trials=after, n_min_trials=min(3, max(1, after)))
 
 
 def _repair(journal: Path) -> None:
-    """Cut off the half line that a killed process left: what is written behind it would be lost with it."""
+    """Cut off the incomplete last line that a killed process left, or the next line would be lost with it."""
     if not journal.exists() or not (size := journal.stat().st_size):
         return
     with open(journal, "r+b") as file:

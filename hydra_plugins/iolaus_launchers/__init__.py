@@ -1,4 +1,4 @@
-"""`hydra/launcher=local` and `hydra/launcher=slurm`. Hydra finds them because of where they lie; the work is in sweeps/.
+"""`hydra/launcher=local` and `hydra/launcher=slurm`. Hydra finds plugins in this package; the work is done in sweeps/.
 
 No `from __future__ import annotations`: Hydra executes a plugin before it is in sys.modules, where dataclasses would look.
 """
@@ -39,7 +39,7 @@ class SlurmLauncher(Launcher):
         self.sweep = SlurmSweep(hydra_context, config)
 
     def wait_for_runs(self) -> None:
-        """For a search, which must know how its runs ended: `launch` returns when they have, as with cluster.wait=true."""
+        """Called by a search, which needs results: `launch` then returns when the runs have ended, as with cluster.wait=true."""
         self.sweep.cluster.wait = True
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

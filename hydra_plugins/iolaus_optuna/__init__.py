@@ -1,4 +1,4 @@
-"""`hydra/sweeper=optuna`: search instead of a grid; the work is in sweeps/search.py. Hydra finds it because of where it lies.
+"""`hydra/sweeper=optuna`: a search instead of a grid. Hydra finds plugins in this package; the work is done in sweeps/search.py.
 
 No `from __future__ import annotations`: Hydra executes a plugin before it is in sys.modules, where dataclasses would look.
 """
@@ -21,13 +21,13 @@ class OptunaSweeperConf:
 
     _target_: str = "hydra_plugins.iolaus_optuna.OptunaSweeper"
     sampler: str = "tpe"  # tpe | random | grid
-    trials: int = 20  # in all, with those of earlier commands; of a grid at most so many
-    parallel: int = 1  # trials that are asked for, launched and judged together
+    trials: int = 20  # total number, including those of earlier commands; for a grid, the most
+    parallel: int = 1  # number of trials that are proposed and run together
     metric: str = "val/success"  # of metrics.jsonl; the best value of a run counts. Never of the test split
     direction: str = "maximize"  # maximize | minimize
     seed: int = 0
-    prune: bool = True  # stop a trial that is worse at a validation than the median of those before it
-    prune_after: int = 5  # trials that are never stopped, at first
+    prune: bool = True  # stop a trial that is worse at a validation than the median of earlier trials
+    prune_after: int = 5  # the first trials, which are never stopped
     params: dict[str, Any] = field(default_factory=dict)  # key: choice(...), range(...), interval(...), a value
 
 

@@ -1,4 +1,4 @@
-"""Makes the folder `sweeps/study` a config group, `study=NAME`, shown by --help and by tab completion."""
+"""Makes the folder `sweeps/study` a config group, `study=NAME`, which tab completion knows."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Hydra's own grid sweeper, with all runs checked before the first one starts. Hydra finds it because of where it lies.
+"""Hydra's own grid sweeper, but all runs are checked before the first one starts. Hydra finds plugins in this package.
 
 No `from __future__ import annotations`: Hydra executes a plugin before it is in sys.modules, where dataclasses would look.
 """
@@ -16,7 +16,7 @@ class CheckedSweeperConf(BasicSweeperConf):
     _target_: str = "hydra_plugins.iolaus_sweeper.CheckedSweeper"
 
 
-# It takes the name of Hydra's default, because a choice in config.yaml would silently beat an experiment's own sweeper.
+# It has the name of Hydra's default, because a choice in config.yaml would silently override an experiment's sweeper.
 ConfigStore.instance().store(group="hydra/sweeper", name="basic", node=CheckedSweeperConf, provider="iolaus")
 
 
