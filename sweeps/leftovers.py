@@ -18,7 +18,7 @@ PATIENCE = 20  # seconds to wait for the lock
 
 @contextmanager
 def alone(home: Path) -> Iterator[None]:
-    """One process a search at a time: two would put each other's trials in line again.
+    """Let one process at a time run a search: two would queue each other's trials again.
 
     Runs of a killed search were forked from it and hold its lock until they have saved.
     """

@@ -103,7 +103,7 @@ def pruner(folder: Path) -> Pruner | None:
 
 
 def median(after: int) -> Any:
-    """The median of the best values that at least three earlier trials had at the same step; None if there are fewer."""
+    """A pruner: compares a trial with the median of the best values of earlier trials at the same step, if there are three."""
     return optuna_module().pruners.MedianPruner(n_startup_trials=after, n_min_trials=min(3, max(1, after)))
 
 
