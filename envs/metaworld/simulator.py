@@ -51,6 +51,8 @@ class Kept:
         kept = {name: env.__dict__[name] for name in NOT_COPIED}
         env.__dict__.clear()
         env.__dict__.update(copy.deepcopy(self.fresh) | kept)
+        for side in ("left", "right"):  # in the package these are views of where the fingers are, and a copy would stand still
+            setattr(env, f"init_{side}_pad", env.get_body_com(f"{side}pad"))
         env.np_random = np.random.Generator(np.random.Philox(key=[zlib.crc32(self.task.encode()), seed]))
         # As the package resets: twice, with the same positions. They are drawn the first time, when the hand needs no moving.
         env._freeze_rand_vec = False
