@@ -2,7 +2,7 @@
 
 python tests/benchmarks/babyai.py --id BabyAI-GoToLocal-v0 --episodes 2000
 
-Two ratios: of the time that passed, which other work on the machine falsifies, and of CPU time. For the latter the two workers are
+Two ratios: of the time that passed, which other work on the machine falsifies, and of CPU time. For the second, the workers are
 taken to share their work equally, and the parent to wait while they work.
 """
 
