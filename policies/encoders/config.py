@@ -28,6 +28,9 @@ class Config:
     image_shift: int = 0  # pixels by which training images are randomly shifted
     image_bf16: bool = False  # run the backbone in bfloat16 during training
     state_normalise: bool = True  # by the training data's mean and standard deviation; write-up 004 did not
+    # The state times this, once normalised. A network learns coarse differences first: with 30 it sees earlier what a centimetre
+    # changes, which scripted experts decide by.
+    state_scale: float = 1.0
     # tokens: each modality as normalised tokens of one width | concat: one token of all features, unchanged
     # | sum: one token, the sum of all features projected to its width (write-up 004's ACT)
     join: Literal["tokens", "concat", "sum"] = "tokens"
@@ -41,6 +44,8 @@ class Config:
             raise ValueError(f"grid_film needs grid=mlp, got grid={self.grid}")
         if self.image_size and not 16 <= self.image_size <= 1024:
             raise ValueError(f"image_size must be between 16 and 1024, or 0 to leave images as they are, got {self.image_size}")
+        if not 0 < self.state_scale <= 1000:
+            raise ValueError(f"state_scale must be above 0 and at most 1000, got {self.state_scale}")
         if not 0 <= self.image_shift <= 64:
             raise ValueError(f"image_shift must be between 0 and 64 pixels, got {self.image_shift}")
         if self.image_pretrained and self.image == "cnn":

@@ -19,7 +19,7 @@ class State(Part):
 
     def __init__(self, config: Config, space: spaces.Box, width: int):
         super().__init__(config, space, width)
-        self.feature_size, self.normalise = space.shape[0], config.state_normalise
+        self.feature_size, self.normalise, self.scale = space.shape[0], config.state_normalise, config.state_scale
         if self.normalise:
             self.register_buffer("mean", torch.zeros(self.feature_size))
             self.register_buffer("std", torch.ones(self.feature_size))
@@ -36,7 +36,8 @@ class State(Part):
             self.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
 
     def feature(self, state: Tensor) -> Tensor:  # [B, feature_size]
-        return ((state.float() - self.mean) / self.std).clamp(-FARTHEST, FARTHEST) if self.normalise else state.float()
+        x = ((state.float() - self.mean) / self.std).clamp(-FARTHEST, FARTHEST) if self.normalise else state.float()
+        return x * self.scale
 
     def forward(self, state: Tensor) -> Tensor:
         return self.project(self.feature(state))[:, None]

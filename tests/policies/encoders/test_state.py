@@ -21,6 +21,10 @@ def test_a_state_is_normalised_by_the_training_data():
     other.load_state_dict(part.state_dict())
     assert torch.equal(part(torch.ones(1, 2)), other(torch.ones(1, 2)))
 
+    scaled = State(Config(state_scale=20), SPACE, 8)
+    scaled.fit(MOMENTS)
+    assert scaled.feature(torch.tensor([[4.0, 1.5], [99.0, 1.0]])).tolist() == [[40.0, 10.0], [200.0, 0.0]]
+
 
 def test_write_up_004_took_it_as_it_is():
     part = State(Config(state_normalise=False), SPACE, 8)
