@@ -54,6 +54,9 @@ def setting(request: pytest.FixtureRequest, request_for: Callable, data_dir: Pat
     made = asked.targets["policy"](asked.policy, family.spaces)
     data = record.dataset(family, asked.env.data, "train", data_dir)
     made.fit(statistics.summarise(data))
+    for module in made.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0  # it draws from PyTorch's own generator, and no two passes would be equal
     return Setting(made, family, Windows(data, made.window), asked)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from envs.base import Family
 from envs.play import ExpertPlayer, play
-from trainers.evaluate.episodes import FILMED
-from trainers.evaluate.pictures import film
+from trainers.evaluate.episodes import FILMED, names_of
+from trainers.evaluate.pictures import film, labels_of
 
 
 def film_expert(family: Family, episodes: int, folder: Path) -> Path | None:
@@ -20,4 +20,6 @@ def film_expert(family: Family, episodes: int, folder: Path) -> Path | None:
     frames = family.render(seeds, [kept[index][:FILMED] for index in range(episodes)])
     if frames is None:
         return None
-    return replace(film(frames), file="expert.gif").save(folder / "media")
+    names = names_of(family)
+    labels = [labels_of(kept[index][:FILMED], names, "expert", f"{len(kept[index])} steps") for index in range(episodes)]
+    return replace(film(frames, labels), file="expert.gif").save(folder / "media")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from rich.console import Group
 from rich.table import Table
 
@@ -17,7 +18,7 @@ from policies.base import Policy
 from policies.noise import Noise, Purpose, fold
 from trainers.evaluate.base import Config, Evaluation, Evaluator
 from trainers.evaluate.intervals import interval
-from trainers.evaluate.pictures import film, unmasking
+from trainers.evaluate.pictures import film, labels_of, unmasking
 from trainers.evaluate.rollout import PolicyPlayer, RandomPlayer
 from trainers.record.records import bar, say
 
@@ -75,10 +76,24 @@ def evaluate(
     if episodes is None:
         say(f"no pictures: {type(family).__name__} does not render (eval.media=0 leaves them out)")
         return Evaluation(record, [])
-    pictures = [film(episodes)]
+    decode = config.decode[0]
+    pictures = [film(episodes, [labels_of(kept[i][:FILMED], names_of(family), decode, end(scores[decode], i)) for i in kept])]
     if (rounds := first_plans(policy, family, config, shown, seed, device)) is not None:
         pictures += unmasking([frames[0] for frames in episodes], rounds, family.action_names)
     return Evaluation(record, pictures)
+
+
+def names_of(family: Family) -> list[str]:
+    """The names of the actions; none for continuous actions."""
+    return family.action_names if isinstance(family.spaces.action, spaces.Discrete) else []
+
+
+def end(score: Score, index: int) -> str:
+    """How an episode ended, for the label of its last frame."""
+    steps = int(score.lengths[index])
+    if steps > FILMED:
+        return f"{FILMED} of {steps} steps"
+    return f"return {score.returns[index]:.2f}" if score.success is None else f"{'' if score.success[index] else 'not '}solved"
 
 
 def references(family: Family, seed: int) -> dict[str, Player]:

@@ -13,7 +13,8 @@ import torch
 from envs.base import Family, Score
 from policies.base import Policy
 from trainers.evaluate.base import Config, Evaluation, Evaluator
-from trainers.evaluate.pictures import Curve, curves, film
+from trainers.evaluate.episodes import names_of
+from trainers.evaluate.pictures import Curve, curves, film, labels_of
 from trainers.evaluate.stream_references import references
 from trainers.evaluate.stream_tables import by_episode, by_task, summary, table
 from trainers.evaluate.streams import FOUND, Progress, Streams, StreamSpec, play
@@ -81,7 +82,11 @@ def evaluate(
         if films is None:
             say(f"no pictures of episodes: {type(family).__name__} does not render (eval.media=0 leaves them out)")
         else:
-            pictures.append(film(films))
+            labels = []
+            for (row, index), key in zip(shown, shown, strict=True):
+                end = f"return {headline.returns[row, index]:.2f}"
+                labels.append(labels_of(headline.actions[key], names_of(family), f"episode {index + 1}", end))
+            pictures.append(film(films, labels))
     return Evaluation(record, pictures)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-GAP = 6  # white pixels between the episodes of a film
+GAP, LABEL = 6, 120  # pixels between the episodes of a film, and the least width that their labels need
 STEP, ROUND, LAST = 150, 700, 4000  # milliseconds: a step of an episode, a round of unmasking, its end
 STATE, ROW, MARGIN = 234, 26, 16  # pixels: the side of a state's picture, the height of a table's row, around everything
 ROUNDS, SLOTS = 10, 64  # the most rounds drawn of each plan, and the most slots drawn in all plans together
@@ -37,13 +37,32 @@ class Picture:
         return folder / self.file
 
 
-def film(episodes: list[np.ndarray]) -> Picture:
-    """Several episodes' frames [T,H,W,3] side by side. Shorter episodes keep showing their last frame."""
-    longest = max(len(frames) for frames in episodes)
-    held = [np.concatenate([frames, np.repeat(frames[-1:], longest - len(frames), axis=0)]) for frames in episodes]
+def film(episodes: list[np.ndarray], labels: Sequence[Sequence[str]]) -> Picture:
+    """Several episodes' frames [T,H,W,3] side by side, each above its label. Shorter episodes keep showing their last frame."""
+    labelled = [
+        np.stack([_labelled(frame, label) for frame, label in zip(frames, below, strict=True)])
+        for frames, below in zip(episodes, labels, strict=True)
+    ]
+    longest = max(len(frames) for frames in labelled)
+    held = [np.concatenate([frames, np.repeat(frames[-1:], longest - len(frames), axis=0)]) for frames in labelled]
     gap = ((0, 0), (0, 0), (0, GAP), (0, 0))
     frames = np.concatenate([np.pad(frames, gap, constant_values=255) for frames in held], axis=2)
     return Picture("episodes.gif", "episodes", encode_gif(map(Image.fromarray, frames), STEP), frames.shape[1:3])
+
+
+def labels_of(actions: np.ndarray, names: Sequence[str], begin: str, end: str) -> list[str]:
+    """The labels of an episode's frames: `begin`, then each step with its action's name, if it has one, and `end` at the end."""
+    steps = [f"{step}  {names[int(action)] if names else ''}".rstrip() for step, action in enumerate(actions[:-1], start=1)]
+    return [begin, *steps, end] if len(actions) else [end]
+
+
+def _labelled(frame: np.ndarray, label: str) -> np.ndarray:
+    """The frame [H,W,3] above a line of text; a narrow frame is widened to make room for it."""
+    height, width = frame.shape[:2]
+    sheet = Image.new("RGB", (max(width, LABEL), height + ROW), "white")
+    sheet.paste(Image.fromarray(frame), ((sheet.width - width) // 2, 0))
+    ImageDraw.Draw(sheet).text((sheet.width / 2, height + ROW / 2), label, INK, FONT, "mm")
+    return np.asarray(sheet)
 
 
 def unmasking(states: Sequence[np.ndarray], rounds: np.ndarray, names: list[str]) -> list[Picture]:

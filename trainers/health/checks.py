@@ -238,6 +238,8 @@ def _held_out(report: Report, data: Windows, validation: Windows) -> None:
             f"{measured}: this environment has too few layouts to hold some out, so val and test scores show memory, not skill; "
             "try an env.id with more layouts"
         )
+    elif share:
+        measured += "; the final evaluation shows its unseen episodes by themselves too"
     report.add("held-out data", measured, warning)
 
 

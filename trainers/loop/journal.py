@@ -28,6 +28,7 @@ class Journal:
         report.during_training = state.said
         self.watch = Watch(bounds.chance, bounds.floor_of(bounds.plain), max_steps, config.grad_clip, state.said)
         self.words = ""  # for the progress display
+        self.timed = state.step, state.step_seconds  # at the last row of metrics
         if state.said:
             self.write_health()
 
@@ -60,7 +61,9 @@ class Journal:
         if (floor := self.bounds.floor_of(self.bounds.plain)) is not None:
             values["train/floor"] = floor
         self.records.scalars(step, values)
-        steps_per_second = step / self.seconds
+        before, seconds = self.timed
+        self.timed = step, self.state.step_seconds
+        steps_per_second = (step - before) / max(self.state.step_seconds - seconds, 1e-9)  # since the last row
         speed = {"steps_per_second": steps_per_second, "samples_per_second": steps_per_second * self.config.batch_size}
         self.records.speeds(step, {"speed/" + name: value for name, value in speed.items()})
         self.state.loss = values.get("train/loss")  # None where every step was skipped

@@ -15,7 +15,7 @@ from policies.bc_mlp import BCMLP
 from policies.bc_mlp import Config as BCConfig
 from trainers.evaluate.base import Config
 from trainers.evaluate.episodes import evaluate, table
-from trainers.evaluate.pictures import GAP
+from trainers.evaluate.pictures import GAP, LABEL, ROW
 from trainers.evaluate.rollout import PolicyPlayer, RandomPlayer
 
 CPU = torch.device("cpu")
@@ -78,7 +78,7 @@ def test_an_evaluation_has_its_references_and_its_film():
         assert math.isclose(np.mean(episodes["success"]), scores[name]["success"])
     (film,) = result.pictures  # bc_mlp makes no plan
     shown = Image.open(io.BytesIO(film.encoded))
-    assert shown.n_frames > 5 and shown.size == film.shape[::-1] == (2 * (5 * 16 + GAP), 5 * 16)
+    assert shown.n_frames > 5 and shown.size == film.shape[::-1] == (2 * (LABEL + GAP), 5 * 16 + ROW)
 
 
 def test_a_test_split_that_repeats_the_training_split_is_called_that():

@@ -180,3 +180,15 @@ def test_there_are_no_pictures_where_there_is_nothing_to_show(launch: Callable, 
     assert episodes.evaluate(policy, place, config, None, 0, CPU).pictures == []
     launch("policy=bc_mlp", *TINY, "eval.media=1", "hydra.run.dir=run")
     assert [path.name for path in (here / "run/media").iterdir()] == ["episodes.gif"]
+
+
+def test_a_film_names_each_step_and_how_the_episode_ended():
+    labels = pictures.labels_of(np.array([1, 0, 1]), ["left", "right"], "sampled", "solved")
+    assert labels == ["sampled", "1  right", "2  left", "solved"]
+    assert pictures.labels_of(np.zeros((2, 3)), [], "greedy", "not solved") == ["greedy", "1", "not solved"]
+    black = np.zeros((2, 20, 40, 3), np.uint8)
+    first, second = (
+        np.asarray(Image.open(io.BytesIO(pictures.film([black], [[text] * 2]).encoded)).convert("L")) for text in "ab"
+    )
+    assert first.shape == (20 + pictures.ROW, pictures.LABEL + pictures.GAP)
+    assert (first[:20] == second[:20]).all() and (first[20:] != second[20:]).any()
