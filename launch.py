@@ -74,6 +74,10 @@ def compose_and_run() -> int:
         if completion.asked(sys.argv) and (found := completion.suggestions(os.environ.get("COMP_LINE", ""))):
             print(" ".join(found))
             return Exit.DONE
+        if sys.argv[1:2] == ["--together"]:  # written by sweeps/together.py
+            from sweeps import together
+
+            return together.main(sys.argv[2])
         # Hydra's parser takes flags before the overrides or after them; people write them as they come.
         words = sorted(sys.argv[1:], key=lambda word: word[:1] in "+~" or ("=" in word and word[:1] != "-"))
         internals.refuse_flags(words)

@@ -23,6 +23,7 @@ class Local:
 
     name: str = "local"
     jobs: int = 0  # runs at a time; 0: one per GPU, or per core if there is no GPU
+    together: int = 1  # runs that one process trains at once, as one stack of weights: for seeds and values that change no shape
     threads: int = 0  # CPU threads of each run; 0: the cores divided by the runs at a time
     gpus: int = -1  # GPUs to use, each for one run at a time; -1: all, unless device=cpu
     timeout_min: float = 0  # a run that takes longer is stopped and counts as failed; 0: no limit
@@ -32,6 +33,7 @@ class Local:
     def __post_init__(self) -> None:
         if self.gpus < -1:
             raise ValueError(f"gpus must be at least 0, or -1 for all, got {self.gpus}")
+        _refuse_below_one(self, "together")
         _refuse_negative(self, "jobs", "threads", "timeout_min", "retries")
 
 
@@ -48,7 +50,8 @@ class Slurm:
     memory: str | None = None  # of each run, as in 4G
     gpus: int = 0  # of each job; its runs share them
     time_min: int = 60  # limit of each job; a longer run is requeued and resumes
-    pack: int = 1  # runs that share one job, side by side
+    together: int = 1  # runs that one process trains at once, as one stack of weights: for seeds and values that change no shape
+    pack: int = 1  # runs (with `together`: groups of them) that share one job, side by side
     parallel: int = 0  # jobs at a time; 0: as many as the cluster gives
     signal: str = "USR2"  # sent by SLURM before the limit (others may send it too): save and requeue
     signal_s: int = 90  # seconds before the limit at which it is sent: enough to finish a step and save
@@ -60,9 +63,7 @@ class Slurm:
     retries: int = 0  # times that a failed run is tried again, in its job
 
     def __post_init__(self) -> None:
-        for name in ("cpus", "time_min", "pack"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        _refuse_below_one(self, "cpus", "time_min", "pack", "together")
         _refuse_negative(self, "gpus", "parallel", "requeues", "retries")
         if self.signal not in SIGNALS:
             raise ValueError(f"signal must be one of {', '.join(SIGNALS)}, got {self.signal}")
@@ -97,6 +98,12 @@ def _of_cluster(name: str, key: str, *, _root_: Any) -> Any:
 
 
 OmegaConf.register_new_resolver("of_cluster", _of_cluster, replace=True)
+
+
+def _refuse_below_one(config: Local | Slurm, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
 
 
 def _refuse_negative(config: Local | Slurm, *names: str) -> None:

@@ -127,7 +127,7 @@ def withdraw(folder: Path) -> None:
 
 def describe(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """Write what the run is; what an earlier part of the same run wrote stays. config.yaml is first: it claims the folder."""
-    if (folder / "config.yaml").exists() and _differing(_saved(folder), config) == BUDGET:  # the budget grew, which was allowed
+    if (folder / "config.yaml").exists() and differing(_saved(folder), config) == BUDGET:  # the budget grew, which was allowed
         (folder / "config.yaml").unlink()
     claim(folder, config)
     texts = {
@@ -187,7 +187,7 @@ def _check_ours(folder: Path, config: Mapping[str, Any]) -> None:
 def refuse_another(folder: Path, config: Mapping[str, Any]) -> None:
     """Refuse to resume another run than the one in `folder`. Its budget may grow if the schedule does not depend on it."""
     before = _saved(folder)
-    keys = _differing(before, config)
+    keys = differing(before, config)
     if keys == BUDGET:
         old, new = (one["trainer"]["max_steps"] for one in (before, config))
         schedule = config["trainer"]["schedule"]["name"]
@@ -219,7 +219,7 @@ def _newest(home: Path, config: Mapping[str, Any]) -> Path:
     ours = [run for run in runs if f"-{wanted}" in run.name and identity(_saved(run)) == wanted]
     if ours:  # a run that failed before its first checkpoint must not hide an older one
         return next((run for run in ours if (run / "checkpoints/last").exists()), ours[0])
-    nearest = [(run, _differing(saved, config)) for run in runs if (saved := _saved(run)).get("mode") == config["mode"]]
+    nearest = [(run, differing(saved, config)) for run in runs if (saved := _saved(run)).get("mode") == config["mode"]]
     if nearest:
         run, keys = min(nearest, key=lambda one: len(one[1]))  # the newest of the nearest
         advice = f"; resume=true hydra.run.dir={run} goes on with that one" if keys == BUDGET else ""
@@ -234,7 +234,7 @@ def _saved(folder: Path) -> dict[str, Any]:
         raise BadRequest(f"cannot read {folder / 'config.yaml'} ({error}), so its run cannot be resumed") from error
 
 
-def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     a, b = dict(leaves(identifying(one))), dict(leaves(identifying(other)))
     return sorted(key for key in a.keys() | b.keys() if a.get(key, ...) != b.get(key, ...))
 

@@ -7,8 +7,11 @@ of our code; here everything below `hydra.*` is checked first.
 from __future__ import annotations
 
 import argparse
+import functools
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra._internal import hydra as hydra_application
@@ -16,6 +19,7 @@ from hydra._internal import utils as hydra_utils
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
@@ -85,6 +89,18 @@ def flags(arguments: Sequence[str]) -> argparse.Namespace:
     parser = hydra_utils.get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     return parser.parse_args([*arguments])
+
+
+@functools.cache
+def loader(config_path: str | None, config_dir: str | None) -> ConfigLoaderImpl:
+    """Of the configs that a command line with these flags sees, for a process that composes several runs."""
+    path = hydra_utils.create_config_search_path(config_path or str(Path(__file__).parent.resolve()))
+    if config_dir:
+        path.append(provider="command-line", path=f"file://{os.path.abspath(config_dir)}")
+    GlobalHydra.instance().clear()
+    made = hydra_application.Hydra.create_main_hydra2(task_name="launch", config_search_path=path).config_loader
+    assert isinstance(made, ConfigLoaderImpl)
+    return made
 
 
 def config_flags(arguments: Sequence[str]) -> list[str]:

@@ -16,8 +16,8 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from conf import folder
-from conf.check import typed
+from conf import folder, together
+from conf.check import Request, typed
 from conf.compose import Composer
 from conf.errors import BadRequest
 from conf.folder import quoted
@@ -69,6 +69,7 @@ def checked(
     """
     composer = Composer(loader, master.hydra.job.config_name)
     valid: list[tuple[Sequence[str], dict[str, Any]]] = []
+    requests: list[Request] = []
     invalid: list[str] = []
     for number, overrides in enumerate(runs):
         try:
@@ -78,6 +79,7 @@ def checked(
             request = typed(run)
             request.refuse_unready()
             valid.append((overrides, {**request.config, "resume": True}))
+            requests.append(request)
         except Exception as error:
             if (sentence := explain(error)) is None:
                 raise
@@ -89,6 +91,10 @@ def checked(
         raise BadRequest(f"{len(invalid)} of {len(runs)} runs cannot run, so nothing was launched{advice}\n{listed}")
     if invalid:
         print(f"left out {len(invalid)} of {len(runs)} runs that cannot run:\n" + "\n".join(invalid), file=sys.stderr)
+    if (size := master.hydra.launcher.get("together") or 1) > 1:
+        if label is not None:
+            raise BadRequest("a search tries one setting after the other, so cluster.together cannot be; leave it out")
+        together.refuse(requests, size)
     home = _home(master, [config for _, config in valid])
     words = _told_apart([overrides for overrides, _ in valid]) if label is None else [label]
     slugs = _slugs(home, words, [config for _, config in valid])

@@ -61,6 +61,7 @@ class Policy(nn.Module):
     window: Window
     modalities: tuple[str, ...] | None = None  # observed modalities; None: all. The entropy floor is given these
     memory_scope: ClassVar[str] = "episode"  # "history": memory is kept across episodes until the task changes
+    alone: ClassVar[str] = ""  # why runs of it cannot be stacked and trained together, if they cannot
     samples: bool = True  # whether sampled and greedy acting differ
     starts_from: ClassVar[tuple[str, ...]] = ()  # classes of other policies, as in YAML, whose weights may initialise this one
 

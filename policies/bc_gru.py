@@ -44,6 +44,8 @@ class Config:
 
 
 class BCGRU(Policy):
+    alone = "PyTorch's GRU has no stacked form"
+
     @classmethod
     def accepts(cls, config: Config, spaces: Spaces) -> str | None:
         sentence = refuse("bc_gru", spaces.action) or refuse_head(config.head, spaces.action)

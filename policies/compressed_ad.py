@@ -56,6 +56,7 @@ class Config(histories.Config):
 
 
 class CompressedAD(HistoryPolicy):
+    alone = "each run draws the shapes of its steps"
     config: Config
     starts_from: ClassVar[tuple[str, ...]] = ("policies.ad.AD",)
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from policies.dropout import Dropout
+
 MOST_ROWS = 512  # of a table whose gradient is a matrix product
 
 
@@ -77,7 +79,7 @@ class DiTBlock(nn.Module):
         self.norm_mlp = nn.LayerNorm(width, elementwise_affine=False)
         self.mlp = nn.Sequential(nn.Linear(width, feedforward), nn.GELU(), nn.Linear(feedforward, width))
         self.modulation = nn.Linear(width, 6 * width)
-        self.dropout = nn.Dropout(dropout)  # on the block's output; inside attention it would rule out the fast kernel
+        self.dropout = Dropout(dropout)  # on the block's output; inside attention it would rule out the fast kernel
         for layer in (self.modulation, *([self.cross_attention.out] if cross_attention else [])):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -103,8 +105,8 @@ def mlp(widths: Sequence[int], activation: type[nn.Module], dropout: float = 0.0
     """Linear layers of these widths. The last one starts at zero, so that the first loss is exactly that of chance."""
     layers: list[nn.Module] = []
     for a, b in itertools.pairwise(widths[:-1]):
-        layers += [nn.Linear(a, b), activation()]
-        layers += [nn.Dropout(dropout)] if dropout else []
+        # As one layer, so that a network has the same names with and without dropout.
+        layers += [nn.Linear(a, b), nn.Sequential(activation(), Dropout(dropout)) if dropout else activation()]
     last = nn.Linear(widths[-2], widths[-1])
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)

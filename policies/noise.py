@@ -22,7 +22,10 @@ def _signed(word: int) -> int:
     return word - (1 << 64) if word >> 63 else word
 
 
-def _finalise(x: Tensor) -> Tensor:
+GOLDEN = _signed(_GOLDEN)  # what counters are multiplied by, as a signed integer
+
+
+def finalised(x: Tensor) -> Tensor:
     """SplitMix64's output function on int64 seen as 64 bits; `>>` copies the sign, so each shift masks it off."""
     x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * _signed(_MIX[0])
     x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * _signed(_MIX[1])
@@ -38,6 +41,11 @@ def fold(*keys: int) -> int:
         state = ((state ^ (state >> 27)) * _MIX[1]) & _WORD
         state ^= state >> 31
     return state >> 1
+
+
+def folded(seed: int) -> int:
+    """A seed as Noise uses it, in a tensor of 64-bit integers."""
+    return _signed(fold(seed))
 
 
 class Purpose(IntEnum):
@@ -61,14 +69,15 @@ def shared_uniform(seed: int, step: int) -> float:
 class Noise:
     """Draws for rows that share a seed. `step` is one number, or one per row. Every call draws new numbers."""
 
-    def __init__(self, seed: int, step: int | Tensor, rows: Tensor, number: int | None = None):
-        """`number`: the step as a number, if `step` is a tensor shared by all rows (so that a captured step can be replayed)."""
+    def __init__(self, seed: int | Tensor, step: int | Tensor, rows: Tensor, number: int | None = None):
+        """`number`: the step as a number, if `step` is a tensor shared by all rows (so that a captured step can be replayed).
+        `seed`: where vmap stacks runs, a tensor that holds `folded(seed)`; such runs have no `shared_uniform`."""
         # `full`, because a number that is copied to a GPU would be a copy that no graph can capture.
         start = step.to(torch.int64) if isinstance(step, Tensor) else torch.full((), step, dtype=torch.int64, device=rows.device)
-        key = _finalise(start + _signed(fold(seed)))
-        self.rows = _finalise(rows.to(torch.int64) * _signed(_GOLDEN) + key)  # [B] one stream per row
+        key = finalised(start + (folded(seed) if isinstance(seed, int) else seed))
+        self.rows = finalised(rows.to(torch.int64) * GOLDEN + key)  # [B] one stream per row
         # A tensor: torch.compile would fold a number and the counter into an index expression, and overflow.
-        self.stride = torch.full((), _signed(_GOLDEN), device=rows.device)
+        self.stride = torch.full((), GOLDEN, device=rows.device)
         self.drawn = 0
         self.key = seed, step if number is None else number
 
@@ -82,7 +91,7 @@ class Noise:
     def shared_uniform(self) -> float:
         """One number in [0, 1) for all rows of a step, the same for any split of them. It does not advance the rows' streams."""
         seed, step = self.key
-        assert isinstance(step, int), "rows with steps of their own have nothing in common"
+        assert isinstance(seed, int) and isinstance(step, int), "rows with steps of their own have nothing in common"
         return shared_uniform(seed, step)
 
     def uniform(self, *shape: int) -> Tensor:
@@ -90,7 +99,7 @@ class Noise:
         size = math.prod(shape)
         counter = torch.arange(self.drawn + 1, self.drawn + size + 1, device=self.rows.device)
         self.drawn += size
-        bits = _finalise(self.rows[:, None] + counter * self.stride)  # [B, size]
+        bits = finalised(self.rows[:, None] + counter * self.stride)  # [B, size]
         # The top 24 bits: as many as a float32 holds exactly.
         unit = ((bits >> 40) & ((1 << 24) - 1)).to(torch.float32) * (1.0 / (1 << 24))
         return unit.view(len(self.rows), *shape)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from policies.base import Memory
+from policies.dropout import Dropout
 
 CHUNK = 64  # queries per attention call on a CPU, so that most of the masked keys are skipped
 SLOWEST = 1000.0  # steps of the slowest rotation, so that positions hundreds of steps apart differ
@@ -28,7 +29,7 @@ class Block(nn.Module):
         self.out = nn.Linear(width, width)
         self.norm_mlp = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, feedforward), nn.GELU(), nn.Linear(feedforward, width))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def project(self, x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values [B, heads, T, d/heads] of x [B, T, d]; the first two rotated by `turn`."""

@@ -19,11 +19,10 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from conf import status
 from conf.errors import Exit
-from sweeps.pool import OUTPUT, record_failure
+from sweeps.pool import OUTPUT, Run, record_end
 from sweeps.processes import Ended, Processes, Starter, starter
 
 TICK = 0.1
@@ -36,7 +35,7 @@ ASKED = (signal.SIGUSR1, signal.SIGUSR2)
 class Job:
     """`Job(...)()` is what submitit calls on the node."""
 
-    runs: list[tuple[str, list[str]]]  # folder and command line
+    runs: list[Run]  # with absolute folders
     cwd: str
     threads: int
     retries: int = 0
@@ -61,7 +60,7 @@ class Job:
 
     def _compute(self) -> tuple[bool, bool]:
         """Whether there is something left to do, and whether a run failed."""
-        todo = [(Path(folder), command) for folder, command in self.runs if status.read(Path(folder)).get("status") != "done"]
+        todo = [run for run in self.runs if any(_said(member) != "done" for member in run.members)]
         tries = dict.fromkeys(range(len(todo)), 0)
         starter = self._starter(len(todo))
         live: set[int] = set()
@@ -70,10 +69,10 @@ class Job:
         while waiting or live:
             while waiting and self.stop is None:
                 number = waiting.pop(0)
-                folder, command = todo[number]
+                run = todo[number]
                 tries[number] += 1
                 live.add(number)
-                starter.start(number, command, folder / OUTPUT, self.cwd, {})
+                starter.start(number, run.command, run.folder / OUTPUT, self.cwd, {})
             if self.stop is not None:
                 again = again or bool(waiting)
                 waiting = []
@@ -85,21 +84,14 @@ class Job:
                 if not isinstance(event, Ended):
                     continue
                 live.remove(event.number)
-                folder, _ = todo[event.number]
-                said = status.read(folder).get("status")
-                if event.code == Exit.DONE and said == "done":
-                    continue
-                stopped = self.stop is not None and (event.code < 0 or said in ("preempted", "interrupted"))
-                if stopped or event.code == Exit.PREEMPTED:
-                    again = True
-                    if said not in ("preempted", "interrupted"):
-                        status.update(folder, status="interrupted", exit_code=event.code)
-                    continue
-                record_failure(folder, event.code)
-                if tries[event.number] <= self.retries and self.stop is None:
+                run = todo[event.number]
+                asked = self.stop is not None and (event.code < 0 or _said(run) in ("preempted", "interrupted"))
+                ill = record_end(run, event.code, asked or event.code == Exit.PREEMPTED)
+                again = again or any(_said(member) in ("preempted", "interrupted") for member in run.members)
+                if ill and tries[event.number] <= self.retries and self.stop is None:
                     waiting.append(event.number)
                 else:
-                    failed = True
+                    failed = failed or bool(ill)
         starter.close()
         return again, failed
 
@@ -128,5 +120,9 @@ def _is_preempted() -> bool:
     return any(time not in ("None", "Unknown", "") for time in times)
 
 
-def packed(runs: Sequence[tuple[str, list[str]]], size: int, cwd: str, threads: int, retries: int, requeues: int) -> list[Job]:
+def _said(run: Run) -> str | None:
+    return status.read(run.folder).get("status")
+
+
+def packed(runs: Sequence[Run], size: int, cwd: str, threads: int, retries: int, requeues: int) -> list[Job]:
     return [Job(list(runs[i : i + size]), cwd, threads, retries, requeues) for i in range(0, len(runs), size)]

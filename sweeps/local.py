@@ -19,6 +19,7 @@ from sweeps import launching
 from sweeps.pool import Pool
 from sweeps.processes import Processes, Starter, starter
 from sweeps.state import FAILED
+from sweeps.together import grouped
 
 
 class LocalSweep:
@@ -48,13 +49,15 @@ class LocalSweep:
 
     def show(self, job_overrides: Sequence[Sequence[str]]) -> None:
         """dry=true: nothing is started."""
-        first = launching.runs_of(self.config, self.context, job_overrides[:1])[0]
+        first = grouped(launching.runs_of(self.config, self.context, job_overrides), self.cluster.together)[0]
         print(f"\nThe first as a command of its own:\n  {shlex.join([sys.executable, *first.command])}")
 
     def _run(self, todo: list[launching.Run], home: Path, processes: Starter) -> None:
-        pool = Pool(self.cluster, todo, processes, os.getcwd(), self._gpus())
-        at_once = f"{pool.jobs} at a time, " if len(todo) > 1 else ""
-        words = f"{len(todo)} runs, {at_once}{pool.threads} thread{'s' * (pool.threads > 1)} each; python -m sweeps status {home}"
+        groups = grouped(todo, self.cluster.together)
+        pool = Pool(self.cluster, groups, processes, os.getcwd(), self._gpus())
+        at_once = f"{pool.jobs} at a time, " if len(groups) > 1 else ""
+        kind = f"{len(todo)} runs" + (f" in {len(groups)} groups" if len(groups) < len(todo) else "")
+        words = f"{kind}, {at_once}{pool.threads} thread{'s' * (pool.threads > 1)} each; python -m sweeps status {home}"
         print(words, flush=True)
         finished = pool()
         if not finished:

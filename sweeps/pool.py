@@ -30,6 +30,7 @@ LOG_END = 20  # last lines of a failed run's output that status.json keeps
 class Run:
     folder: Path
     command: list[str]  # launch.py and its overrides
+    others: list[Run] = field(default_factory=list)  # runs that its process trains together with it (cluster.together)
     tries: int = 0
     code: int | None = None  # as of a process: below 0 the signal that killed it
     failure: str | None = None  # the reason, if the launcher knows it better than the run
@@ -37,6 +38,10 @@ class Run:
     @property
     def state(self) -> State:
         return of_run(self.folder)
+
+    @property
+    def members(self) -> list[Run]:
+        return [self, *self.others]
 
 
 @dataclass
@@ -65,10 +70,11 @@ class Pool:
         self.jobs = max(1, min(self.config.jobs or len(self.gpus) or cores, len(self.runs)))
         self.threads = self.config.threads or max(1, cores // self.jobs)
         self.queue = list(range(len(self.runs)))
+        self.members = [member for run in self.runs for member in run.members]
 
     def __call__(self) -> bool:
         """Run all of them. Returns whether it finished, rather than being stopped."""
-        for run in self.runs:
+        for run in self.members:
             if run.state.status not in ("running", "preempted", "interrupted"):
                 status.update(run.folder, status="pending")
         handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -89,7 +95,7 @@ class Pool:
     def look(self) -> tuple[list[State], float | None]:
         left = len(self.queue) + len(self.live)
         mean = sum(self.seconds) / len(self.seconds) if self.seconds else None
-        return [run.state for run in self.runs], mean and mean * left / self.jobs
+        return [run.state for run in self.members], mean and mean * left / self.jobs
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         self.stops += 1 if not self.stops or number == signal.SIGINT else 0
@@ -97,10 +103,10 @@ class Pool:
     def _start(self) -> None:
         while self.queue and len(self.live) < self.jobs and not self.stops:
             # A run whose launcher was killed may still be saving, and a run may have been started by hand.
-            if (number := next((number for number in self.queue if not locked(self.runs[number].folder)), None)) is None:
+            if (number := next((number for number in self.queue if not self._held(number)), None)) is None:
                 return
             self.queue.remove(number)
-            if self.runs[number].state.status == "done":
+            if all(member.state.status == "done" for member in self.runs[number].members):
                 self.runs[number].code = Exit.DONE
                 continue
             slot = min(set(range(self.jobs)) - {live.slot for live in self.live.values()})
@@ -111,6 +117,9 @@ class Pool:
                 environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
             self.live[number] = Live(run, slot, time.monotonic())
             self.starter.start(number, run.command, run.folder / OUTPUT, self.cwd, environment)
+
+    def _held(self, number: int) -> bool:
+        return any(locked(member.folder) for member in self.runs[number].members)
 
     def _receive(self) -> None:
         try:
@@ -145,36 +154,55 @@ class Pool:
     def _ended(self, live: Live, number: int, code: int) -> None:
         run, took = live.run, time.monotonic() - live.began
         run.code = code
-        if code == Exit.DONE and run.state.status == "done":
+        # Stopped from outside, and not for a fault of its own:
+        stopped = code == Exit.PREEMPTED or bool(self.stops and not live.why)
+        failed = record_end(run, code, stopped, live.why)
+        if not failed and not stopped:
             self.seconds.append(took)
-        elif code == Exit.PREEMPTED or (self.stops and not live.why):  # stopped from outside, not because of a fault
-            if run.state.status not in ("preempted", "interrupted"):
-                status.update(run.folder, status="interrupted", exit_code=code)
-        else:
-            record_failure(run.folder, code, live.why)
-            if run.tries <= self.config.retries and not self.stops:
-                self.board.say(f"{run.state.label} failed and is tried again: {run.state.reason}")
-                self.queue.append(number)
-                return
-            if self.config.fail_fast:
-                self.stops = max(self.stops, 1)  # 2 would kill the runs that are saving
-        self._report(run, took)
+        if failed and run.tries <= self.config.retries and not self.stops:
+            self.board.say(f"{failed[0].state.label} failed and is tried again: {failed[0].state.reason}")
+            self.queue.append(number)
+            return
+        if failed and self.config.fail_fast:
+            self.stops = max(self.stops, 1)  # 2 would kill the runs that are saving
+        for member in run.members:
+            self._report(member, run.folder / OUTPUT, took)
 
-    def _report(self, run: Run, took: float) -> None:
-        ended = sum(one.code is not None for one in self.runs) - sum(self.runs[number].code is not None for number in self.queue)
-        state = run.state
-        words = f"{ended} of {len(self.runs)}  {state.label}  {state.status} after {duration(took)}"
+    def _report(self, run: Run, output: Path, took: float) -> None:
+        finished = [one for number, one in enumerate(self.runs) if one.code is not None and number not in self.queue]
+        state, ended = run.state, sum(len(one.members) for one in finished)
+        words = f"{ended} of {len(self.members)}  {state.label}  {state.status} after {duration(took)}"
         for name in ("loss", "success"):
             if state.values.get(name) is not None:
                 words += f", {name} {state.values[name]:.3f}"
         if state.status in FAILED:
-            words += f": {state.reason}\n    {run.folder / OUTPUT}"
+            words += f": {state.reason}\n    {output}"
         self.board.say(words)
 
 
-def record_failure(folder: Path, code: int, why: str | None = None) -> None:
+def record_end(run: Run, code: int, stopped: bool, why: str | None = None) -> list[Run]:
+    """Writes down how a process ended, for each of its runs; returns those that failed. Of several runs in a process, each has
+    said itself how it ended, unless the process was killed."""
+    failed = []
+    for member in run.members:
+        said = status.read(member.folder).get("status")
+        if said == "done" and (code == Exit.DONE or run.others):
+            continue
+        if run.others and said in ("preempted", "interrupted"):
+            continue
+        if stopped and not (run.others and said in FAILED):
+            if said not in ("preempted", "interrupted"):
+                status.update(member.folder, status="interrupted", exit_code=code)
+            continue
+        if not (run.others and said in FAILED):
+            record_failure(member.folder, run.folder / OUTPUT, code, why)
+        failed.append(member)
+    return failed
+
+
+def record_failure(folder: Path, output: Path, code: int, why: str | None = None) -> None:
     """Add what the launcher knows about a failed run to the run's status.json."""
-    lines = _last_lines(folder / OUTPUT)
+    lines = _last_lines(output)
     if why is None and code < 0:
         name = signal.Signals(-code).name
         why = f"it was killed by {name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from sweeps.pool import Run
 from sweeps.snapshot import ROOT, snapshot
 from sweeps.state import of_sweep
 from sweeps.table import headline
+from sweeps.together import grouped
 
 FILES = "slurm"  # folder in the sweep's folder: scripts, logs of the jobs, and the code that they run
 POLL = 5.0  # seconds between checks with cluster.wait=true
@@ -72,12 +74,13 @@ class SlurmSweep:
         print(f"\n{words}. The first:\n\n{script(self.cluster, home, min(len(jobs), max_array()))}")
 
     def _jobs(self, runs: Sequence[Run], cwd: str, code: Path | None = None) -> list[Job]:
-        commands = []
-        for run in runs:
-            launch = Path(run.command[0]) if code is None else code / Path(run.command[0]).name
-            commands.append((str(run.folder.absolute()), [str(launch), *run.command[1:]]))
         cluster = self.cluster
-        return packed(commands, cluster.pack, cwd, cluster.cpus, cluster.retries, cluster.requeues)
+        placed = []
+        for run in grouped(runs, cluster.together):
+            launch = Path(run.command[0]) if code is None else code / Path(run.command[0]).name
+            others = [replace(other, folder=other.folder.absolute()) for other in run.others]
+            placed.append(replace(run, folder=run.folder.absolute(), command=[str(launch), *run.command[1:]], others=others))
+        return packed(placed, cluster.pack, cwd, cluster.cpus, cluster.retries, cluster.requeues)
 
     def _submit(self, runs: Sequence[Run], home: Path) -> None:
         code = snapshot(home.absolute() / FILES / "code") if self.cluster.snapshot else None
@@ -90,9 +93,10 @@ class SlurmSweep:
                 status.write(run.folder, status="pending", **kept)
             for array in _arrays(jobs):
                 ids += submitted(self.cluster, home, array, code or ROOT)
-            for number, run in enumerate(runs):
-                if status.read(run.folder).get("status") == "pending":  # a run that has started writes its job itself
-                    status.update(run.folder, job=ids[number // self.cluster.pack])
+            for job, name in zip(jobs, ids, strict=True):
+                for run in (member for group in job.runs for member in group.members):
+                    if status.read(run.folder).get("status") == "pending":  # a run that has started writes its job itself
+                        status.update(run.folder, job=name)
         except BaseException as error:  # submit all jobs or none
             if ids:
                 subprocess.run(["scancel", *{one.partition("_")[0] for one in ids}], check=False)

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -71,6 +71,8 @@ class Run:
 class Trainer(ABC):
     """`fit()` trains, starting from the newest checkpoint in the run folder if there is one."""
 
+    together: ClassVar[bool] = False  # whether several can share their steps (cluster.together): all have the same data
+
     def __init__(self, config: Config, policy: Policy, data: Windows, held_out: Windows, run: Run):
         self.config, self.policy, self.data, self.run = config, policy, data, run
         self._refuse()
@@ -121,18 +123,22 @@ class Trainer(ABC):
                     self.advance()
                     progress(self.state.step, note=self.journal.words)
                     self.validate_and_save()
-                self.catch_up()
-                if self.diverged:
-                    self.keep_evidence(self.state.step - 1)
-                    return self.outcome("diverged")
-                if stop.signal:
-                    self.save()
-                    return self.outcome("preempted")
-                if self.pruned:
-                    return self.outcome("pruned")
-            return self.outcome("done" if not self.config.overfit or self.learned() else "failed")
+                return self.end(stop.signal is not None)
         finally:
             self.journal.records.close()
+
+    def end(self, stopped: bool) -> Outcome:
+        """What became of the training, with a checkpoint if a signal has stopped it."""
+        self.catch_up()
+        if self.diverged:
+            self.keep_evidence(self.state.step - 1)
+            return self.outcome("diverged")
+        if stopped:
+            self.save()
+            return self.outcome("preempted")
+        if self.pruned:
+            return self.outcome("pruned")
+        return self.outcome("done" if not self.config.overfit or self.learned() else "failed")
 
     def begin(self) -> None:
         """Load the newest checkpoint, if there is one, and open the records."""
@@ -151,7 +157,12 @@ class Trainer(ABC):
             self.journal.records.scalars(step, added)
         began = time.perf_counter()
         self.step.take(self.source.inputs(0 if self.config.overfit else step), step)
-        self.state.step_seconds += time.perf_counter() - began
+        self.taken(time.perf_counter() - began)
+
+    def taken(self, seconds: float) -> None:
+        """Counts a step, and records what it did where that is due."""
+        step = self.state.step
+        self.state.step_seconds += seconds
         self.state.step = step + 1
         logs = self.state.step % self.config.log_every == 0 or self.state.step == self.max_steps
         if logs or len(self.step.rates) == self.step.most_pending:

@@ -25,7 +25,7 @@ from envs.data.histories import describe
 from envs.data.store import Dataset
 from envs.data.windows import Window, Windows
 from policies import store
-from trainers.base import Hopeless
+from trainers.base import Hopeless, Outcome, Trainer
 from trainers.evaluate.demonstration import film_expert
 from trainers.evaluate.final import evaluate_and_report
 from trainers.health.before import check_health
@@ -65,11 +65,9 @@ def main(request: Request, folder: Path, hopeless: Hopeless | None = None) -> Ex
                 else:
                     status = MODES[request.mode](request, family, folder, device)
         except KeyboardInterrupt:
-            status = "preempted" if (folder / "checkpoints" / "last").exists() else "interrupted"
+            status = stopped(folder)
         except BaseException as error:
-            with suppress(OSError):  # a full disc may be what failed
-                reason = (str(error).strip().splitlines() or [""])[0]
-                heartbeat.become("failed", exit_code=int(Exit.FAILED), reason=f"{type(error).__name__}: {reason}")
+            fail(heartbeat, error)
             raise
         heartbeat.become(status, exit_code=int(EXIT[status]))
     if status == "preempted":
@@ -110,16 +108,36 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def fail(heartbeat: Heartbeat, error: BaseException) -> None:
+    with suppress(OSError):  # a full disc may be what failed
+        reason = (str(error).strip().splitlines() or [""])[0]
+        heartbeat.become("failed", exit_code=int(Exit.FAILED), reason=f"{type(error).__name__}: {reason}")
+
+
+def stopped(folder: Path) -> str:
+    return "preempted" if (folder / "checkpoints" / "last").exists() else "interrupted"
+
+
 def train(request: Request, family: Family, folder: Path, device: torch.device, hopeless: Hopeless | None) -> str:
     trainer = build_trainer(request, family, folder, device, hopeless)
+    examine(trainer, request, device)
+    if request.trainer.profile:
+        profile(trainer)
+        return "done"
+    return conclude(trainer, trainer.fit(), request, family, device)
+
+
+def examine(trainer: Trainer, request: Request, device: torch.device) -> None:
+    """What is to be known, and said, before the first step."""
     report = check_health(trainer, request)
     size, samples = request.trainer.batch_size, len(trainer.data)
     words = f"training on {device} for {trainer.max_steps} steps of {size} out of {samples:,} samples"
     say(f"{words}; a loss of {report.facts['chance_loss']:.3f} is chance" + entropies(trainer.data.dataset, trainer.bounds.floor))
-    if request.trainer.profile:
-        profile(trainer)
-        return "done"
-    outcome = trainer.fit()
+
+
+def conclude(trainer: Trainer, outcome: Outcome, request: Request, family: Family, device: torch.device) -> str:
+    """What follows a training: the final evaluation, if it came to its end. Returns the run's status."""
+    folder = trainer.run.folder
     if outcome.status == "diverged":
         say(
             f"diverged at step {outcome.step}: {request.trainer.bad_steps} steps in a row had a loss or gradient that was not "
@@ -133,7 +151,7 @@ def train(request: Request, family: Family, folder: Path, device: torch.device, 
         return outcome.status
     best = store.load(folder, device=device, trusted_packages=request.trusted_packages)
     facts = {
-        "parameters": report.facts["parameters"],
+        "parameters": trainer.report.facts["parameters"],
         "steps": outcome.step,
         "seconds": outcome.seconds,
         "step_seconds": outcome.step_seconds,

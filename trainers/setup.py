@@ -22,10 +22,17 @@ from trainers.record.records import Records, bar, say
 
 
 def build_trainer(
-    request: Request, family: Family, folder: Path, device: torch.device, hopeless: Hopeless | None = None
+    request: Request,
+    family: Family,
+    folder: Path,
+    device: torch.device,
+    hopeless: Hopeless | None = None,
+    beside: Trainer | None = None,
 ) -> Trainer:
-    """A trainer with its policy and data, ready for the first step."""
-    data, validation = (load_or_record(request, family, split) for split in ("train", "val"))
+    """A trainer with its policy and data, ready for the first step. It shares its data with the trainer `beside` it."""
+    windows, held_out = (beside.data, beside.validation.windows) if beside else (None, None)
+    data = windows.dataset if windows else load_or_record(request, family, "train")
+    validation = held_out.dataset if held_out else load_or_record(request, family, "val")
     torch.manual_seed(request.seed)
     policy: Policy = request.targets["policy"](request.policy, family.spaces)
     policy.fit(statistics.summarise(data))
@@ -38,8 +45,11 @@ def build_trainer(
             data, validation = (
                 features.with_features(one, policy, Path(request.data_dir), progress) for one in (data, validation)
             )
-    windows, held_out = (Windows(dataset, policy.window) for dataset in (data, validation))
-    floor = statistics.floor(windows, policy.modalities) if isinstance(family.spaces.action, spaces.Discrete) else None
+    windows, held_out = windows or Windows(data, policy.window), held_out or Windows(validation, policy.window)
+    if beside:
+        floor = beside.run.floor
+    else:
+        floor = statistics.floor(windows, policy.modalities) if isinstance(family.spaces.action, spaces.Discrete) else None
 
     def play(acting: Policy) -> Score:
         episodes = request.trainer.eval_episodes

@@ -22,6 +22,13 @@ class PlacedWindows:
         kind = PlacedHistories if isinstance(windows.cut, HistoryCut) else PlacedEpisodes
         self.cut: PlacedHistories | PlacedEpisodes = kind(windows.cut, device)  # type: ignore[arg-type]
 
+    @classmethod
+    def of(cls, windows: Windows, device: torch.device) -> PlacedWindows:
+        """Moved once: runs that train together share their data."""
+        if device not in windows.placed:
+            windows.placed[device] = cls(windows, device)
+        return windows.placed[device]
+
     def batch(self, samples: Tensor) -> dict[str, Any]:
         """The batch of `policies/base.py` for sample indices [B]."""
         return self.cut.batch(samples)

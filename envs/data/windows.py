@@ -39,6 +39,7 @@ class Windows:
 
     def __init__(self, dataset: Dataset, window: Window):
         self.dataset, self.window = dataset, window
+        self.placed: dict[torch.device, Any] = {}  # the columns on other devices (placed.py)
         self.cut = HistoryCut(dataset, window) if window.span == "history" else EpisodeCut(dataset, window)
 
     def __len__(self) -> int:

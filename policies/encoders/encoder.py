@@ -18,7 +18,7 @@ from policies.encoders.discrete import Choice, Position
 from policies.encoders.grid import GRIDS, GridMLP
 from policies.encoders.image import Image
 from policies.encoders.language import Mission
-from policies.encoders.part import Part
+from policies.encoders.part import Part, shapes_are_fixed
 from policies.encoders.state import State
 from policies.noise import Noise
 
@@ -100,9 +100,9 @@ class Encoder(nn.Module):
             seen |= {name: part.shifted(seen[name], noise) for name, part in images.items()}
         frames = {name: value.flatten(0, 1) for name, value in seen.items()}
         # Windows often reach back before the start of their episode. A CPU skips frames that do not exist; on a GPU, counting
-        # them would wait for the device.
+        # them would wait for the device, and stacked runs have different numbers of them.
         there = None
-        if known is not None and shape[1] > 1 and known.device.type == "cpu" and not torch.compiler.is_compiling():
+        if known is not None and shape[1] > 1 and known.device.type == "cpu" and not shapes_are_fixed(known):
             there = known.flatten().nonzero()[:, 0]
             frames = {name: x.index_select(0, there) for name, x in frames.items()}
         tokens = self.joined(frames)

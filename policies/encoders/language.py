@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from policies.encoders.config import Config
-from policies.encoders.part import Part
+from policies.encoders.part import Part, shapes_are_fixed
 
 
 class Mission(Part):
@@ -23,7 +24,8 @@ class Mission(Part):
 
     def forward(self, mission: Tensor) -> Tensor:  # [B, words] uint8, 0: no word
         used = mission.shape[1]
-        if mission.device.type == "cpu" and not torch.compiler.is_compiling():  # most missions are far shorter than the longest
+        if mission.device.type == "cpu" and not shapes_are_fixed(mission):  # most missions are far shorter than the longest
             used = max(1, int((mission > 0).any(0).sum()))  # words fill a mission from the front
-        x = self.word(mission[:, :used].long()) * self.position[:used]
-        return x.sum(1, keepdim=True) / (mission > 0).sum(1).clamp(min=1).sqrt()[:, None, None]
+        there = mission[:, :used] > 0  # not left to the table's padding_idx, which vmap knows of the first of stacked runs only
+        x = F.embedding(mission[:, :used].long(), self.word.weight) * (self.position[:used] * there[..., None])
+        return x.sum(1, keepdim=True) / there.sum(1).clamp(min=1).sqrt()[:, None, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
@@ -32,3 +33,8 @@ class Part(nn.Module):
     def feature(self, modality: Tensor) -> Tensor:
         """[B, feature_size], before any projection to the tokens' width."""
         raise NotImplementedError("feature(modality) -> [B, feature_size]")
+
+
+def shapes_are_fixed(x: Tensor) -> bool:
+    """Whether torch.compile or torch.vmap is at work."""
+    return torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(x)

@@ -70,7 +70,7 @@ def made(asked: Request) -> Policy:
 def training(asked: Request, data: Dataset, steps: int, size: int = BATCH) -> float:
     """Sequences a second."""
     policy = made(asked)
-    windows, optimizer = Windows(data, policy.window), make_optimizer(asked.trainer.optimizer, policy)
+    windows, optimizer = Windows(data, policy.window), make_optimizer(asked.trainer.optimizer, [*policy.parameters()])
     random, rows = np.random.default_rng(0), torch.arange(size)
 
     def step(number: int) -> None:

@@ -70,7 +70,7 @@ def bare(name: str, whole: bool) -> Callable[[int], None]:
     request, policy, windows = prepared(name)
     size = request.trainer.batch_size
     batch, rows = windows.batch(torch.arange(size).numpy()), torch.arange(size)
-    optimizer, average = make_optimizer(request.trainer.optimizer, policy), Average(policy, request.trainer.ema)
+    optimizer, average = make_optimizer(request.trainer.optimizer, [*policy.parameters()]), Average(policy, request.trainer.ema)
 
     def step(number: int) -> None:
         loss = policy(batch, Noise(0, number, rows))

@@ -36,7 +36,7 @@ class Probe:
     def loss(self, batch: Batch) -> Loss:
         rows = torch.arange(len(batch["action"]), device=batch["action"].device)
         with torch.random.fork_rng(devices=[rows.device] if rows.device.type == "cuda" else []):
-            torch.manual_seed(self.seed)  # dropout draws from PyTorch's own generator
+            torch.manual_seed(self.seed)  # for PyTorch's own dropout, in a policy of somebody else's
             return self.policy(batch, Noise(self.seed, 0, rows))
 
     @torch.no_grad()

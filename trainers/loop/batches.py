@@ -54,7 +54,7 @@ def copy_into(batch: Batch, other: Batch) -> None:
             value.copy_(other[name], non_blocking=True)
 
 
-def rows_of(batch: Batch, rows: slice) -> Batch:
+def rows_of(batch: Batch, rows: slice | tuple[slice, ...]) -> Batch:
     return {name: rows_of(value, rows) if isinstance(value, dict) else value[rows] for name, value in batch.items()}
 
 

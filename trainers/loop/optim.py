@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from policies.base import Policy
 
@@ -59,14 +60,14 @@ class ScheduleConfig:
             raise ValueError(f"schedule.factor must be between 0 and 1, got {self.factor}")
 
 
-def make_optimizer(config: OptimizerConfig, policy: Policy) -> torch.optim.Optimizer:
-    """The optimiser. Its learning rate is a tensor on the policy's device; with 1 in `found_inf`, a step changes nothing."""
+def make_optimizer(config: OptimizerConfig, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser. Its learning rate is a tensor on the parameters' device; with 1 in `found_inf`, a step changes nothing."""
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.name]
-    betas, device = (config.betas[0], config.betas[1]), next(policy.parameters()).device
+    betas, device = (config.betas[0], config.betas[1]), parameters[0].device
     # A GPU's kernel needs a float32; on a CPU the rate keeps the full precision of a Python number.
     rate = torch.tensor(config.lr, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
     optimizer = kind(
-        policy.parameters(),
+        parameters,
         lr=rate,
         weight_decay=config.weight_decay,
         betas=betas,

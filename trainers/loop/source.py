@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 
 from conf.errors import BadRequest
@@ -25,7 +28,7 @@ class Source:
     def __init__(self, windows: Windows, batch_size: int, seed: int, device: torch.device, data_on: str = "host"):
         self.windows, self.device = windows, device
         self.batches = Batches(len(windows), batch_size, seed)
-        self.placed = PlacedWindows(windows, device) if _lie_on_device(windows, device, data_on) else None
+        self.placed = PlacedWindows.of(windows, device) if _lie_on_device(windows, device, data_on) else None
 
     @property
     def fingerprint(self) -> str:
@@ -38,8 +41,12 @@ class Source:
         return {}
 
     def inputs(self, step: int) -> Batch:
-        """The inputs on the host; pinned if the device is a GPU, so that copying them does not block."""
-        samples = self.batches.samples(step)
+        return self.inputs_of([self.batches.samples(step)])
+
+    def inputs_of(self, parts: Sequence[np.ndarray]) -> Batch:
+        """The inputs on the host, for samples of one run, or of several one after the other; pinned if the device is a GPU, so
+        that copying them does not block."""
+        samples = np.concatenate(parts) if len(parts) > 1 else parts[0]
         inputs = {"samples": torch.from_numpy(samples)} if self.placed else self.windows.batch(samples)
         return pinned(inputs) if self.device.type == "cuda" else inputs
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from policies.base import Batch, Loss, Policy
-from policies.noise import Noise, Purpose, fold, shared_uniform
+from policies.dropout import dropouts
+from policies.noise import Noise, Purpose, finalised, fold, shared_uniform
 from trainers.loop.batches import rows_of, to_device
 from trainers.loop.capture import Captured, obstacle
 from trainers.loop.config import Config
@@ -37,7 +38,7 @@ class Step:
         self.config, self.policy, self.source, self.device = config, policy, source, device
         self.model = torch.compile(policy) if config.compile else policy
         self.parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-        self.optimizer = make_optimizer(config.optimizer, policy)
+        self.optimizer = make_optimizer(config.optimizer, [*policy.parameters()])
         self.schedule = Schedule(config.schedule, max_steps)
         self.average = Average(policy, config.ema) if config.ema else None
         self.seed, self.noise_seed = seed, fold(seed, Purpose.TRAINING)
@@ -47,6 +48,10 @@ class Step:
         # On the device, since only the device knows whether a step was finite:
         self.number = torch.zeros((), dtype=torch.int64, device=device)  # the step's number
         self.bad_in_row = torch.zeros((), dtype=torch.int64, device=device)  # number of last steps that were not finite
+        self.dropout_seed, self.dropout_key = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(2))
+        self.dropouts = dropouts(policy)
+        for module in self.dropouts.values():
+            module.key = self.dropout_key
         # Not fetched by the host yet: a row of numbers for each step, and the learning rates.
         self.names: list[str] = []  # of the metrics, which have two numbers each in a row
         self.rows: Tensor | None = None  # [most, 2 * metrics + 1 + parameters]
@@ -63,7 +68,9 @@ class Step:
 
     def take(self, inputs: Batch, step: int) -> None:
         """Take one optimiser step. It changes nothing if the loss or the gradient is not finite."""
-        self.generator.manual_seed(fold(self.seed, Purpose.DROPOUT, step))  # dropout draws from PyTorch's own generator
+        seed = fold(self.seed, Purpose.DROPOUT, step)
+        self.generator.manual_seed(seed)  # for PyTorch's own dropout, in a policy of somebody else's
+        self.dropout_seed.fill_(seed)
         rate = self.config.optimizer.lr * self.schedule.factor(step)
         self.optimizer.param_groups[0]["lr"].fill_(rate)
         self.number.fill_(step)
@@ -131,6 +138,8 @@ class Step:
         return sums
 
     def loss(self, batch: Batch, rows: Tensor, step: int) -> Loss:
+        if self.dropouts:
+            self.dropout_key.copy_(finalised(self.dropout_seed + rows[0]))  # other draws for each part of a batch
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             return self.model(batch, Noise(self.noise_seed, self.number, rows, step))
 

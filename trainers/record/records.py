@@ -32,6 +32,8 @@ log = logging.getLogger("iolaus")
 
 
 class Screen(Console):
+    speaker = ""  # before each message, where several runs share a process
+
     def on_broken_pipe(self) -> None:
         """The reader of the output is gone (`| head`): stop the output, not the run."""
         self.quiet = True
@@ -45,7 +47,7 @@ SECONDS_BETWEEN_LINES = 5.0  # between progress lines, if the output is not a te
 
 def say(text: str) -> None:
     """Print a message, and write it to log.txt."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{console.speaker}{text}", markup=False, highlight=False, soft_wrap=True)
     log.info(text)
 
 

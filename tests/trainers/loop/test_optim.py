@@ -54,7 +54,7 @@ def test_average_follows_and_forgets_its_start():
 
 @pytest.mark.parametrize("name, kind", [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam)])
 def test_optimizers_by_name(name, kind):
-    made = make_optimizer(OptimizerConfig(name=name, lr=0.1, weight_decay=0.2, betas=[0.5, 0.6]), nn.Linear(2, 2))
+    made = make_optimizer(OptimizerConfig(name=name, lr=0.1, weight_decay=0.2, betas=[0.5, 0.6]), [*nn.Linear(2, 2).parameters()])
     assert type(made) is kind
     group = made.param_groups[0]
     assert (group["lr"], group["weight_decay"], group["betas"]) == (0.1, 0.2, (0.5, 0.6))
