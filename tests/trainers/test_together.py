@@ -17,6 +17,7 @@ import pytest
 import torch
 from helpers import ROOT, pair
 
+from conf import together
 from conf.errors import BadRequest
 from envs.data import record, statistics
 from envs.data.windows import Windows
@@ -176,17 +177,26 @@ def test_a_killed_group_goes_on(here: Path, data_dir: Path, launch: Callable):
         assert (one.parent / weights).read_bytes() == (other / weights).read_bytes()
 
 
+def test_a_swept_shape_is_refused_before_anything_starts(launch: Callable, here: Path):
+    done = launch(*SWEEP, "seed=0,1", "policy.token_dim=8,16", "cluster.together=2", check=False)
+    assert done.returncode == 2 and "these differ in policy.token_dim (8 and 16): launch one sweep for each" in done.stderr
+    assert "Traceback" not in done.stderr and not (here / "sweep").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("seed=0,1", "policy.hidden_dim=8,16"), "these differ in policy.hidden_dim (8 and 16)"),
-        (("seed=0,1", "policy=bc_gru"), "BCGRU cannot be stacked (PyTorch's GRU has no stacked form)"),
-        (("seed=0,1", "mode=collect"), "mode=collect trains nothing"),
-        (("seed=0,1", "trainer.compile=true"), "trainer.compile=true is for a single run"),
+        (("policy=bc_gru",), "BCGRU cannot be stacked"),
+        (("mode=collect",), "mode=collect trains nothing"),
+        (("trainer=dagger",), "DAgger makes data of its own for each run"),
+        (("trainer.compile=true",), "trainer.compile=true is for a single run"),
     ],
 )
-def test_what_cannot_be_trained_together(launch: Callable, here: Path, words: tuple[str, ...], sentence: str):
-    chosen = {word.partition("=")[0]: word for word in (*SWEEP, *words)}
-    done = launch(*chosen.values(), "cluster.together=2", check=False)
-    assert done.returncode == 2 and sentence in done.stderr + done.stdout, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr and not (here / "sweep").exists()
+def test_what_cannot_be_trained_together(request_for: Callable, words: tuple[str, ...], sentence: str):
+    with pytest.raises(BadRequest, match=sentence):
+        together.refuse([request_for(*words, f"seed={seed}") for seed in range(2)], 2)
+
+
+def test_what_may_differ(request_for: Callable):
+    swept = ("seed=1", "trainer.optimizer.lr=1e-2", "trainer.schedule.warmup=9", "policy.dropout=0.5", "policy.temperature=2")
+    together.refuse([request_for(), *(request_for(word) for word in swept)], 6)
