@@ -17,6 +17,7 @@ SMALL = {
     "push.py": ["--lanes", "2", "--steps", "3", "--episodes", "2"],
     "sampler.py": ["--steps", "1", "--widths", "64"],
     "sweeps.py": ["--runs", "2", "--steps", "2", "trainings", "check"],
+    "together.py": ["--policies", "bc_mlp", "--runs", "2", "--measured", "0.2"],
     "training_step.py": ["--steps", "2", "--policies", "bc_mlp"],
     "windows.py": ["--batches", "5"],
 }

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from envs.data import record, statistics
 from envs.data.windows import Windows
 from policies import plans
+from policies.encoders import language
 from trainers.evaluate.rollout import PolicyPlayer
 from trainers.loop.capture import obstacle
 from trainers.loop.config import Config
@@ -42,6 +43,7 @@ class NoQuestions(TorchDispatchMode):
 @pytest.mark.parametrize("policy", ["masked_dit", "bc_mlp", "act", "ad", "compressed_ad"])
 def test_a_step_and_acting_ask_nothing(request_for: Callable, data_dir: Path, policy: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(plans, "NEVER_ASKED", ("cpu",))
+    monkeypatch.setattr(language, "shapes_are_fixed", lambda x: True)
     request = request_for(*pair(policy, "darkroom" if policy.endswith("ad") else "minigrid"), "trainer.batch_size=8")
     family = request.targets["env"](request.env)
     made = request.targets["policy"](request.policy, family.spaces)
