@@ -40,7 +40,7 @@ def _alone(request: Request) -> str | None:
         return f"mode={request.mode} trains nothing"
     if policy.alone:
         return f"{policy.__name__} cannot be stacked ({policy.alone})"
-    if not trainer.together:
+    if not trainer.recorded:
         return f"{trainer.__name__} makes data of its own for each run"
     for key in ("cache_features", "compile", "profile"):
         if getattr(request.trainer, key):

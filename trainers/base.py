@@ -71,7 +71,7 @@ class Run:
 class Trainer(ABC):
     """`fit()` trains, starting from the newest checkpoint in the run folder if there is one."""
 
-    together: ClassVar[bool] = False  # whether several can share their steps (cluster.together): all have the same data
+    recorded: ClassVar[bool] = False  # whether all data exist before the first step, as several runs or processes together need
 
     def __init__(self, config: Config, policy: Policy, data: Windows, held_out: Windows, run: Run):
         self.config, self.policy, self.data, self.run = config, policy, data, run

@@ -15,7 +15,7 @@ class Config(config.Config):
 
 
 class Offline(Trainer):
-    together = True
+    recorded = True
 
     def make_source(self) -> Source:
         return Source(self.data, self.config.batch_size, self.run.seed, self.run.device, self.config.data_on)

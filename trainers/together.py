@@ -17,8 +17,8 @@ import torch
 
 from conf.check import Request
 from conf.device import pick
-from conf.errors import BadRequest, Exit
-from conf.sentences import report
+from conf.errors import BadRequest
+from conf.sentences import explain
 from conf.status import Heartbeat, note
 from envs.base import Family
 from trainers.base import Outcome, Trainer
@@ -74,8 +74,10 @@ class Member:
         """The others go on."""
         self.status = "failed"
         fail(self.heartbeat, error)
-        if report(error) != Exit.BAD_REQUEST:
+        if (sentence := explain(error)) is None:
             traceback.print_exception(error)
+        else:
+            say(sentence)
 
 
 def main(runs: Sequence[tuple[Request, Path, str]]) -> int:
