@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,6 +15,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from helpers import ROOT
 
 from conf.errors import BadRequest
 from trainers.record.boards import Config
@@ -95,9 +98,15 @@ def test_what_a_run_shows_offline_and_after_a_resume(launch: Callable, here: Pat
     assert [row["step"] for row in again if "train/loss" in row] == [2]
 
 
-def test_without_the_package(launch: Callable, here: Path):
+def test_without_the_package(here: Path):
     (here / "sitecustomize.py").write_text("import sys\nsys.modules['wandb'] = None\n")
-    done = launch(*RUN, "logger.mode=offline", check=False, PYTHONPATH=str(here))
+    command = [
+        sys.executable,
+        str(ROOT / "launch.py"),
+        *RUN,
+        "logger.mode=offline",
+    ]  # a new Python, which has not imported it yet
+    done = subprocess.run(command, cwd=here, env={**os.environ, "PYTHONPATH": str(here)}, capture_output=True, text=True)
     assert done.returncode == 2 and "pip install -e '.[wandb]'" in done.stderr
     assert not (here / "run").exists()
 
