@@ -1,4 +1,4 @@
-"""`python -m envs list` prints a Markdown table of all MiniGrid and BabyAI ids."""
+"""`python -m envs list` prints a Markdown table of all ids of MiniGrid, BabyAI and Meta-World."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ def main() -> int:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     table = commands.add_parser("list", help="for every id: its simulator, the success of expert and random play, its speed")
     table.add_argument(
-        "--match", default="MiniGrid-", help="only ids that contain this (default: %(default)s; '' for BabyAI too)"
+        "--match",
+        default="MiniGrid-",
+        help="only ids that contain this (default: %(default)s; others: BabyAI-, Meta-World; '': all)",
     )
     table.add_argument("--episodes", type=int, default=50, help="episodes of each player, on test layouts (default: %(default)s)")
     table.add_argument("--into", type=Path, metavar="FILE", help="write the table into this file, between its two markers")

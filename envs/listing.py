@@ -9,7 +9,10 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from envs.minigrid import Config, MiniGrid
+from envs import metaworld, minigrid
+from envs.base import Family
+from envs.metaworld import MetaWorld, tasks
+from envs.minigrid import MiniGrid
 from envs.play import ExpertPlayer, Observation, play
 from envs.spaces import random_actions
 
@@ -17,14 +20,14 @@ BEGIN, END = "<!-- python -m envs list -->", "<!-- end of the list -->"
 
 
 class RandomPlayer:
-    def __init__(self, family: MiniGrid) -> None:
+    def __init__(self, family: Family) -> None:
         self.space, self.random = family.spaces.action, np.random.default_rng(0)
 
     def start(self, vector: VectorEnv) -> None:
         pass
 
     def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, step_index: np.ndarray) -> np.ndarray:
-        return random_actions(self.space, self.random.random(len(lanes), np.float32))
+        return random_actions(self.space, self.random.random((len(lanes), *(self.space.shape or ())), np.float32))
 
 
 def header(episodes: int) -> list[str]:
@@ -37,15 +40,25 @@ def header(episodes: int) -> list[str]:
     ]
 
 
+def families(match: str) -> Iterator[tuple[str, str, Family]]:
+    """(id, who plays it, its family) of each id that contains `match` and can be played here."""
+    for id in gymnasium.registry:
+        if id.startswith(("MiniGrid-", "BabyAI-")) and match in id and not MiniGrid.accepts(minigrid.Config(id=id)):
+            family = MiniGrid(minigrid.Config(id=id))
+            yield id, "engine" if family.batched else "MiniGrid", family
+    for task in tasks.NAMES:
+        config = metaworld.Config(tasks=task, num_workers=0)  # the time of other processes would not be counted
+        if match in (id := f"Meta-World/{task}") and not MetaWorld.accepts(config):
+            yield id, "Meta-World", MetaWorld(config)
+
+
 def rows(match: str, episodes: int) -> Iterator[str]:
     """One line for each id that contains `match`."""
-    for id in gymnasium.registry:
-        if not id.startswith(("MiniGrid-", "BabyAI-")) or match not in id or MiniGrid.accepts(Config(id=id)):
-            continue
-        family = MiniGrid(Config(id=id))
+    for id, player, family in families(match):
         seeds = family.seeds("test", episodes)
         began = time.process_time()
-        expert = play(ExpertPlayer(family), family, seeds, episodes).score if family.planned else None
+        has_expert = family.accepts(family.config, needs="expert") is None
+        expert = play(ExpertPlayer(family), family, seeds, episodes).score if has_expert else None
         middle = time.process_time()
         random = play(RandomPlayer(family), family, seeds, episodes).score
         assert random.success is not None
@@ -55,9 +68,13 @@ def rows(match: str, episodes: int) -> Iterator[str]:
             assert expert.success is not None
             success, steps = f"{expert.success.mean():.2f}", f"{expert.lengths.mean():.0f}"
         yield (
-            f"| {id} | {'engine' if family.batched else 'MiniGrid'} | {success} | {steps} | {random.success.mean():.2f} "
-            f"| {family.max_steps} | {episodes / seconds:,.0f} |"
+            f"| {id} | {player} | {success} | {steps} | {random.success.mean():.2f} | {family.max_steps} "
+            f"| {rate(episodes / seconds)} |"
         )
+
+
+def rate(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"
 
 
 def inserted(text: str, lines: list[str]) -> str:

@@ -1,4 +1,5 @@
 import pytest
+from helpers import missing_extra
 
 from envs import listing
 
@@ -21,3 +22,10 @@ def test_the_table_goes_between_its_markers():
     assert listing.inserted(new, ["| new |"]) == new
     with pytest.raises(SystemExit, match="must contain"):
         listing.inserted("no markers", [])
+
+
+def test_a_line_for_a_task_of_meta_world():
+    if sentence := missing_extra("metaworld"):
+        pytest.skip(sentence)
+    (line,) = listing.rows("Meta-World/drawer-close", episodes=1)
+    assert line.startswith("| Meta-World/drawer-close-v3 | Meta-World | 1.00 |")
