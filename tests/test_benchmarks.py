@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
+WITH_PUSH = ("beside_lerobot.py", "push.py", "push_policies.py")
 SMALL = {
+    "beside_lerobot.py": ["--steps", "1", "--batch", "2", "--policies", "act"],
     "darkroom.py": ["--histories", "70", "--episodes", "5", "--repeats", "1"],
     "engine.py": ["--repeats", "1"],
     "in_context.py": ["--repeats", "1", "--lanes", "16"],
     "push.py": ["--lanes", "2", "--steps", "3", "--episodes", "2"],
+    "push_policies.py": ["--calls", "1", "--policies", "bc_mlp", "act"],
     "sampler.py": ["--steps", "1", "--widths", "64"],
     "sweeps.py": ["--runs", "2", "--steps", "2", "trainings", "check"],
     "together.py": ["--policies", "bc_mlp", "--runs", "2", "--measured", "0.2"],
@@ -26,7 +29,7 @@ SMALL = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "tests/benchmarks").glob("*.py")))
 def test_a_benchmark_runs_and_prints_a_ratio(here: Path, name: str):
-    if name == "push.py" and importlib.util.find_spec("pybullet") is None:
+    if name in WITH_PUSH and importlib.util.find_spec("pybullet") is None:
         pytest.skip("needs pip install 'iolaus[push]'")
     command = [sys.executable, str(ROOT / "tests/benchmarks" / name), *SMALL.get(name, [])]
     done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=600)
