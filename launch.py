@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from conf import help, terminal
 from conf.errors import BadRequest, Exit
+from conf.ranks import here
 
 if TYPE_CHECKING:  # Hydra takes .2 s to import, which --help does not need
     from omegaconf import DictConfig
@@ -33,8 +34,9 @@ def main(cfg: DictConfig) -> float | None:
     alone = internals.is_single(HydraConfig.get()) and not (place / "config.yaml").exists()
     try:
         request = typed(cfg)
-        folder.refuse_other_run(place, request.config, internals.has_our_folder(HydraConfig.get()))
-        folder.describe(place, request.config, HydraConfig.get().overrides.task)
+        if here().rank == 0:
+            folder.refuse_other_run(place, request.config, internals.has_our_folder(HydraConfig.get()))
+            folder.describe(place, request.config, HydraConfig.get().overrides.task)
         from sweeps import trials
         from trainers import run  # torch comes with it
 
@@ -42,7 +44,7 @@ def main(cfg: DictConfig) -> float | None:
         return trials.objective(place)
     except (BadRequest, OSError) as error:
         exit_codes[-1] = report(error)
-        if alone and isinstance(error, BadRequest):
+        if alone and isinstance(error, BadRequest) and here().rank == 0:
             folder.withdraw(place)
     return None
 

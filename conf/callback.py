@@ -13,10 +13,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
-from conf import folder, multirun
-from conf.check import typed
+from conf import folder, multirun, ranks
+from conf.check import Request, typed
 from conf.device import pick
 from conf.errors import Exit
+from conf.ranks import here
 from conf.sentences import report
 
 
@@ -27,17 +28,34 @@ class Check(Callback):
             request = typed(config)
             pick(request.device)  # this run is computed on this machine; a sweep's runs may go elsewhere
             request.refuse_unready()
-            place = folder.choose(request.config, config.hydra.run.dir)
-            if request.dry:
-                print(yaml.safe_dump(request.config, sort_keys=False) + f"\n# would run in {place}")
+            ranks.refuse(request, here().count)
+            if here().rank and request.dry:
                 sys.exit(Exit.DONE)
-            fresh = config.hydra.run.dir == folder.AUTO and not request.resume
+            place = _chosen(request, config.hydra.run.dir) if here().alone else _of_first(request, config.hydra.run.dir)
             with read_write(config.hydra):
-                config.hydra.run.dir = str(folder.make(place, fresh))
+                config.hydra.run.dir = place
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         with _only_exits():
             multirun.prepare(config)
+
+
+def _chosen(request: Request, directory: str) -> str:
+    """The folder of the run, made."""
+    place = folder.choose(request.config, directory)
+    if request.dry:
+        print(yaml.safe_dump(request.config, sort_keys=False) + f"\n# would run in {place}")
+        sys.exit(Exit.DONE)
+    return str(folder.make(place, fresh=directory == folder.AUTO and not request.resume))
+
+
+def _of_first(request: Request, directory: str) -> str:
+    """Of several processes, the first chooses."""
+    from trainers.loop import processes
+
+    made = _chosen(request, directory) if here().rank == 0 else None  # before they meet: refused, it leaves without them
+    processes.start()
+    return str(processes.gathered(made)[0])
 
 
 @contextmanager

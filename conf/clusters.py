@@ -48,7 +48,8 @@ class Slurm:
     constraint: str | None = None
     cpus: int = 1  # of each run
     memory: str | None = None  # of each run, as in 4G
-    gpus: int = 0  # of each job; its runs share them
+    nodes: int = 1  # of each run; on more than one, or alone with several GPUs, a run is trained by a process for each GPU
+    gpus: int = 0  # of each job (on each of its nodes); its runs share them
     time_min: int = 60  # limit of each job; a longer run is requeued and resumes
     together: int = 1  # runs that one process trains at once, as one stack of weights: for seeds and values that change no shape
     pack: int = 1  # runs (with `together`: groups of them) that share one job, side by side
@@ -63,7 +64,9 @@ class Slurm:
     retries: int = 0  # times that a failed run is tried again, in its job
 
     def __post_init__(self) -> None:
-        _refuse_below_one(self, "cpus", "time_min", "pack", "together")
+        _refuse_below_one(self, "cpus", "time_min", "pack", "together", "nodes")
+        if self.nodes > 1 and (self.pack > 1 or self.together > 1):
+            raise ValueError("nodes above 1 is for runs that have a job to themselves; leave out pack and together")
         _refuse_negative(self, "gpus", "parallel", "requeues", "retries")
         if self.signal not in SIGNALS:
             raise ValueError(f"signal must be one of {', '.join(SIGNALS)}, got {self.signal}")
@@ -75,6 +78,12 @@ class Slurm:
         if wrong := [line for line in self.extra if not line.startswith("--")]:
             raise ValueError(f"extra holds options of sbatch, which begin with --, got {wrong[0]}")
 
+    @property
+    def processes(self) -> int:
+        """That train one run, on each node."""
+        alone = self.pack == self.together == 1
+        return max(1, self.gpus) if alone else 1
+
 
 CLUSTERS: dict[str, type[Local] | type[Slurm]] = {"local": Local, "slurm": Slurm}
 
@@ -85,6 +94,15 @@ def typed(values: Mapping[str, Any], path: str = "cluster") -> Local | Slurm:
     if name not in CLUSTERS:
         raise BadRequest(f"{path}.name must be one of {', '.join(CLUSTERS)}, got {name}")
     return build(CLUSTERS[str(name)], values, path)
+
+
+def processes(launcher: Any) -> int:
+    """How many train one run, by the values of `hydra.launcher`."""
+    if launcher.get("name") != "slurm":
+        return 1
+    cluster = typed({key: value for key, value in launcher.items() if key != "_target_"})
+    assert isinstance(cluster, Slurm)
+    return cluster.nodes * cluster.processes
 
 
 def launcher(name: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from conf import folder, together
+from conf import clusters, folder, ranks, together
 from conf.check import Request, typed
 from conf.compose import Composer
 from conf.errors import BadRequest
@@ -67,6 +67,7 @@ def checked(
 
     `label` names the folder of a run that comes alone, as those of a search do.
     """
+    processes = clusters.processes(OmegaConf.to_container(master.hydra.launcher, resolve=True))
     composer = Composer(loader, master.hydra.job.config_name)
     valid: list[tuple[Sequence[str], dict[str, Any]]] = []
     requests: list[Request] = []
@@ -78,6 +79,7 @@ def checked(
             _refuse_own_machinery(master, HydraConfig.get())
             request = typed(run)
             request.refuse_unready()
+            ranks.refuse(request, processes)
             valid.append((overrides, {**request.config, "resume": True}))
             requests.append(request)
         except Exception as error:

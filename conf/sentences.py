@@ -18,6 +18,7 @@ from yaml import MarkedYAMLError
 from conf import internals, terminal
 from conf.build import join, unknown
 from conf.errors import BadRequest, Exit
+from conf.ranks import here
 
 CHOICES = ("encoder", "experiment", "study", "debug", "cluster")  # chosen at the top, but no keys of the config
 PLUGINS = {  # the packages of options that Hydra's documentation names
@@ -40,6 +41,8 @@ def report(error: Exception) -> Exit:
         return Exit.DONE
     if (sentence := explain(error)) is None:
         raise error
+    if here().rank and isinstance(error, BadRequest):  # the first process of the run says it
+        return Exit.BAD_REQUEST
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exception(error)
     print(sentence, file=sys.stderr)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,6 +65,7 @@ class Job:
         tries = dict.fromkeys(range(len(todo)), 0)
         starter = self._starter(len(todo))
         live: set[int] = set()
+        ranks = of_task()
         told = again = failed = False
         waiting = list(tries)
         while waiting or live:
@@ -72,7 +74,7 @@ class Job:
                 run = todo[number]
                 tries[number] += 1
                 live.add(number)
-                starter.start(number, run.command, run.folder / OUTPUT, self.cwd, {})
+                starter.start(number, run.command, run.folder / OUTPUT, self.cwd, ranks)
             if self.stop is not None:
                 again = again or bool(waiting)
                 waiting = []
@@ -85,6 +87,9 @@ class Job:
                     continue
                 live.remove(event.number)
                 run = todo[event.number]
+                if ranks.get("RANK", "0") != "0":  # the first process of the run says what became of it
+                    again, failed = again or event.code == Exit.PREEMPTED, failed or event.code not in (Exit.DONE, Exit.PREEMPTED)
+                    continue
                 asked = self.stop is not None and (event.code < 0 or _said(run) in ("preempted", "interrupted"))
                 ill = record_end(run, event.code, asked or event.code == Exit.PREEMPTED)
                 again = again or any(_said(member) in ("preempted", "interrupted") for member in run.members)
@@ -105,6 +110,8 @@ class Job:
         return Processes()
 
     def _requeue(self) -> None:
+        if os.environ.get("SLURM_PROCID", "0") != "0":  # once a job
+            return
         if int(os.environ.get("SLURM_RESTART_COUNT", 0)) >= self.requeues:
             print(f"not requeued: it has been {self.requeues} times (cluster.requeues)", flush=True)
             return
@@ -118,6 +125,24 @@ def _is_preempted() -> bool:
     done = subprocess.run(["scontrol", "show", "job", str(status.job_id())], capture_output=True, text=True)
     times = [word.partition("=")[2] for word in done.stdout.split() if word.startswith("PreemptTime=")]
     return any(time not in ("None", "Unknown", "") for time in times)
+
+
+def of_task() -> dict[str, str]:
+    """The environment by which the processes of a run that has several tasks find each other, as torchrun sets it."""
+    tasks = os.environ.get("SLURM_NTASKS", "1")
+    if tasks == "1":
+        return {}
+    names = ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]
+    first = subprocess.run(names, capture_output=True, text=True, check=True).stdout.split()[0]
+    shown = subprocess.run(["scontrol", "show", "node", first, "-o"], capture_output=True, text=True).stdout
+    address = re.search(r"NodeAddr=(\S+)", shown)
+    return {
+        "RANK": os.environ["SLURM_PROCID"],
+        "WORLD_SIZE": tasks,
+        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+        "MASTER_ADDR": address[1] if address else first,
+        "MASTER_PORT": str(20_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000),
+    }
 
 
 def _said(run: Run) -> str | None:

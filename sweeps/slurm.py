@@ -154,6 +154,8 @@ def parameters(cluster: Slurm) -> dict[str, Any]:
         "constraint": cluster.constraint,
         "dependency": cluster.dependency,
         "time": cluster.time_min,
+        "nodes": cluster.nodes if cluster.nodes > 1 else None,
+        "ntasks_per_node": cluster.processes if cluster.nodes * cluster.processes > 1 else None,
         "cpus_per_task": cluster.cpus * cluster.pack,
         "gpus_per_node": cluster.gpus or None,
         "mem": _times(cluster.memory, cluster.pack),

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import torch
 
 from conf.errors import BadRequest
+from conf.ranks import here
 from envs.base import Family, Score
 from envs.data.statistics import Floor
 from envs.data.windows import Windows
@@ -31,6 +32,7 @@ from trainers.loop.batches import flattened
 from trainers.loop.capture import obstacle
 from trainers.loop.config import Config
 from trainers.loop.journal import Journal
+from trainers.loop.processes import any_of_all, copy_from_first, first_before_others
 from trainers.loop.source import Source
 from trainers.loop.state import State
 from trainers.loop.step import Step
@@ -40,6 +42,7 @@ from trainers.record.records import Records, bar, say
 
 Hopeless = Callable[[int, Mapping[str, float]], bool]  # (step, values of a validation) -> whether to stop the run
 
+ASKED_EVERY = 5  # steps between two questions among several processes whether one of them was asked to stop
 SMALLEST_CAP = 1024  # a batch of up to this size may repeat the samples of a tiny dataset
 OVERFIT_TO = 0.3  # a batch counts as learned when its loss is below this share of the chance loss
 
@@ -119,13 +122,19 @@ class Trainer(ABC):
         self.begin()
         try:
             with bar("train", self.max_steps) as progress, StopRequest() as stop:
-                while not self.over and not stop.signal:
+                while not self.over and not self.asked_to_stop(stop):
                     self.advance()
                     progress(self.state.step, note=self.journal.words)
                     self.validate_and_save()
-                return self.end(stop.signal is not None)
+                return self.end(any_of_all(stop.signal is not None))
         finally:
             self.journal.records.close()
+
+    def asked_to_stop(self, stop: StopRequest) -> bool:
+        """Whether a signal has come, to any of the processes: they ask each other every few steps."""
+        if not here().alone and self.state.step % ASKED_EVERY:
+            return False
+        return any_of_all(stop.signal is not None)
 
     def end(self, stopped: bool) -> Outcome:
         """What became of the training, with a checkpoint if a signal has stopped it."""
@@ -142,7 +151,10 @@ class Trainer(ABC):
 
     def begin(self) -> None:
         """Load the newest checkpoint, if there is one, and open the records."""
-        if found := saving.resume(self.checkpoints, self.state.data, self.step):
+        with first_before_others():  # it mends what a kill has left
+            found = saving.resume(self.checkpoints, self.state.data, self.step)
+        copy_from_first([*self.policy.state_dict().values(), *self.step.acting.state_dict().values()])
+        if found:
             self.state, self.saved = found, found.step
             say(f"resumed from step-{found.step}, {self.max_steps - found.step} steps to go")
         records = self.run.make_records(self.state.metrics_offset, self.state.step, self.state.metrics_digest)
@@ -249,12 +261,19 @@ class Trainer(ABC):
         if self.state.step == self.saved:
             return
         self.saved = self.state.step
+        with first_before_others():
+            if here().rank == 0:
+                self._write()
+
+    def _write(self) -> None:
         self.state.metrics_offset, self.state.metrics_digest = self.journal.records.flush(), self.journal.records.digest
         self.state.seconds = self.journal.seconds
         saving.save(self.checkpoints, self.state, self.step, self.run.save_policy)
 
     def keep_evidence(self, step: int) -> None:
-        """Keep the batch on which the run diverged, and the weights that it had."""
+        """Keep the batch on which the run diverged (with several processes: the share of the first), and its weights."""
+        if here().rank:
+            return
         folder = self.run.folder / "diverged"
         folder.mkdir(exist_ok=True)
         write_tensors(folder / "batch.safetensors", flattened(self.batch(step)))

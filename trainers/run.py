@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import shlex
 import sys
 import time
@@ -18,6 +19,7 @@ from conf.check import Request
 from conf.device import pick
 from conf.errors import BadRequest, Exit
 from conf.folder import leaves, quoted
+from conf.ranks import here
 from conf.status import Heartbeat
 from envs.base import Family
 from envs.data import minari, record, statistics
@@ -29,6 +31,7 @@ from trainers.base import Hopeless, Outcome, Trainer
 from trainers.evaluate.demonstration import film_expert
 from trainers.evaluate.final import evaluate_and_report
 from trainers.health.before import check_health
+from trainers.loop import processes
 from trainers.loop.stop import handlers_restored, interruptible
 from trainers.record.boards import session
 from trainers.record.profile import profile
@@ -51,11 +54,16 @@ def main(request: Request, folder: Path, hopeless: Hopeless | None = None) -> Ex
 
     `hopeless` comes from a search: it is called at each validation and may stop a training that will not be among the best.
     """
-    device = torch.device(pick(request.device))
+    device = processes.device_of(pick(request.device))
     if device.type == "cuda":  # CPU kernels are deterministic anyway, and asking would import for a second
         choose_kernels(request.trainer.deterministic)
     torch.set_num_threads(request.trainer.threads or THREADS)
     family = request.targets["env"](request.env)
+    if not here().alone:
+        processes.start()
+        hopeless = None  # a search prunes runs of one process
+    if here().rank:
+        return assist(request, family, folder, device)
     board = session(request.logger, folder, dict(leaves(request.config)), say)
     with locked(folder), board, Heartbeat(folder) as heartbeat, handlers_restored():
         try:
@@ -70,6 +78,7 @@ def main(request: Request, folder: Path, hopeless: Hopeless | None = None) -> Ex
             fail(heartbeat, error)
             raise
         heartbeat.become(status, exit_code=int(EXIT[status]))
+    processes.end()
     if status == "preempted":
         command, where = (folder / "command.txt").read_text().strip(), shlex.quote(f"hydra.run.dir={quoted(folder)}")
         say(f"stopped with a checkpoint; this command goes on from it:\n  {command} resume=true {where}")
@@ -77,6 +86,20 @@ def main(request: Request, folder: Path, hopeless: Hopeless | None = None) -> Ex
     if status == "interrupted":
         say("stopped before the first checkpoint; run the same command to start again")
         sys.exit(Exit.FAILED)
+    return EXIT[status]
+
+
+def assist(request: Request, family: Family, folder: Path, device: torch.device) -> Exit:
+    """The share of a process that is not the first of its run: it writes nothing, and the first says what became of the run."""
+    console.quiet = True
+    logging.disable()
+    with interruptible():
+        if request.mode == "train":
+            trainer = build_trainer(request, family, folder, device)
+            status = conclude(trainer, trainer.fit(), request, family, device)
+        else:
+            status = MODES[request.mode](request, family, folder, device)
+    processes.end()
     return EXIT[status]
 
 
@@ -151,7 +174,7 @@ def conclude(trainer: Trainer, outcome: Outcome, request: Request, family: Famil
         return outcome.status
     best = store.load(folder, device=device, trusted_packages=request.trusted_packages)
     facts = {
-        "parameters": trainer.report.facts["parameters"],
+        "parameters": sum(parameter.numel() for parameter in trainer.policy.parameters()),
         "steps": outcome.step,
         "seconds": outcome.seconds,
         "step_seconds": outcome.step_seconds,

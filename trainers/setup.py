@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 
 from conf.check import Request
+from conf.ranks import here
 from envs.base import Family, Score
 from envs.data import record, statistics
 from envs.data.store import Dataset
@@ -18,7 +19,7 @@ from policies.base import Policy
 from trainers import features
 from trainers.base import Hopeless, Run, Trainer
 from trainers.evaluate.final import evaluator_of
-from trainers.record.records import Records, bar, say
+from trainers.record.records import NoRecords, Records, bar, say
 
 
 def build_trainer(
@@ -65,7 +66,7 @@ def build_trainer(
         request.seed,
         device,
         save_policy,
-        make_records=lambda offset, step, digest: Records(folder, request.logger, offset, step, digest),
+        make_records=lambda *known: NoRecords() if here().rank else Records(folder, request.logger, *known),
         play=play if request.trainer.eval_episodes else None,
         judged_by=evaluator_of(policy).judged_by,
         hopeless=hopeless,

@@ -23,7 +23,7 @@ from conf.status import Heartbeat, note
 from envs.base import Family
 from trainers.base import Outcome, Trainer
 from trainers.loop.stacked import Stack
-from trainers.loop.stop import StopRequest, interruptible
+from trainers.loop.stop import StopRequest, handlers_restored, interruptible
 from trainers.record.records import bar, console, say
 from trainers.run import EXIT, THREADS, choose_kernels, conclude, examine, fail, locked, stopped
 from trainers.setup import build_trainer
@@ -90,6 +90,7 @@ def main(runs: Sequence[tuple[Request, Path, str]]) -> int:
     logging.root.setLevel(logging.INFO)
     with ExitStack() as held:
         members = [held.enter_context(Member(request, folder, label)) for request, folder, label in runs]
+        held.enter_context(handlers_restored())
         try:
             with interruptible():
                 train(members, device)

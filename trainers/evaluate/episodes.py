@@ -13,13 +13,14 @@ from rich.console import Group
 from rich.table import Table
 
 from envs.base import Family, Score
-from envs.play import ConstantPlayer, ExpertPlayer, Played, Player, Progress, play
+from envs.play import ConstantPlayer, ExpertPlayer, Played, Player, Progress
 from policies.base import Policy
 from policies.noise import Noise, Purpose, fold
 from trainers.evaluate.base import Config, Evaluation, Evaluator
 from trainers.evaluate.intervals import interval
 from trainers.evaluate.pictures import film, labels_of, unmasking
 from trainers.evaluate.rollout import PolicyPlayer, RandomPlayer
+from trainers.evaluate.shared import play
 from trainers.record.records import bar, say
 
 COVERS = "95 %: over these episodes, for this one training seed"

@@ -14,6 +14,7 @@ import yaml
 
 from conf.build import build
 from conf.check import Request
+from conf.ranks import here
 from envs.base import Family
 from envs.data.config import EPISODES_PER_DATA_SEED
 from policies.base import Policy
@@ -35,6 +36,8 @@ def evaluate_and_report(
     training = training_seeds(request, family)
     evaluator = evaluator_of(policy)
     result = evaluator.evaluate(policy, family, request.eval, training, request.seed, device)
+    if here().rank:
+        return
     facts["evaluation_seconds"] = time.perf_counter() - began
     write_json(folder / "evaluation.json", result.record)
     saved = [picture.save(folder / "media") for picture in result.pictures]

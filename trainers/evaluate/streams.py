@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
+from conf.ranks import here
 from envs.base import Family, Learner
 from envs.play import ended_in
 from policies.base import Policy
 from policies.noise import Noise, Purpose, fold
+from trainers.loop.processes import gathered
 
 LAST = 10  # episodes whose mean return is the headline
 FOUND = 5  # a stream counts as found if it solved one of this many last episodes
@@ -82,12 +85,13 @@ def play(
     progress: Progress = lambda done, total: None,
 ) -> Streams:
     """Play everything that `spec` lists. Keep the actions of the first and the last episode of the first `keep` streams."""
-    parts, streams = [], len(spec.tasks)
-    num_envs = min(spec.num_envs, spec.family.max_lanes or spec.num_envs)
-    for start in range(0, streams, num_envs):
+    mine, streams = [], len(spec.tasks)
+    num_envs = min(spec.num_envs, spec.family.max_lanes or spec.num_envs, -(-streams // here().count))
+    for start in range(here().rank * num_envs, streams, here().count * num_envs):
         rows = np.arange(start, min(start + num_envs, streams))
         advance = partial(_advance, progress, start * spec.episodes, streams * spec.episodes)
-        parts.append(_play(policy, spec, rows, greedy, fold(seed, Purpose.ACTING), device, keep, advance))
+        mine.append((start, _play(policy, spec, rows, greedy, fold(seed, Purpose.ACTING), device, keep, advance)))
+    parts = [part for _, part in sorted((one for found in gathered(mine) for one in found), key=itemgetter(0))]
     returns, success, lengths = (np.concatenate([getattr(part, x) for part in parts]) for x in ("returns", "success", "lengths"))
     kept = {key: taken for part in parts for key, taken in part.actions.items()}
     return Streams(returns, success, lengths, kept, spec.policy_episodes)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from conf.errors import BadRequest
+from conf.ranks import here
 from policies.base import Batch
 from trainers.loop.batches import copy_into, to_device
 from trainers.loop.config import Config
@@ -29,6 +30,8 @@ def obstacle(config: Config, device: torch.device) -> str | None:
         return "trainer.capture is off"
     if device.type != "cuda":
         return "CUDA graphs need device=cuda"
+    if not here().alone:
+        return "several processes train this run"
     if config.profile:
         return "a profile times the parts of a step, and a captured step runs as a whole"
     return None

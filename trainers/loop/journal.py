@@ -6,6 +6,7 @@ import math
 import time
 from pathlib import Path
 
+from conf.ranks import here
 from trainers.health.bounds import Bounds
 from trainers.health.report import Report
 from trainers.health.watch import Watch
@@ -88,5 +89,6 @@ class Journal:
 
     def write_health(self) -> None:
         """Write the report at once, because a run with a warning may soon be killed."""
-        write_json(self.folder / "health.json", self.report.to_json())
+        if here().rank == 0:
+            write_json(self.folder / "health.json", self.report.to_json())
         self.records.health(self.report.to_markdown(), self.report.numbers())

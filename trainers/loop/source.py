@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from conf.errors import BadRequest
+from conf.ranks import here
 from envs.data.placed import PlacedWindows
 from envs.data.windows import Windows
 from policies.base import Batch, Policy
@@ -41,7 +42,8 @@ class Source:
         return {}
 
     def inputs(self, step: int) -> Batch:
-        return self.inputs_of([self.batches.samples(step)])
+        """Of this process's share of the batch."""
+        return self.inputs_of([self.batches.samples(step)[here().share(self.batches.batch_size)]])
 
     def inputs_of(self, parts: Sequence[np.ndarray]) -> Batch:
         """The inputs on the host, for samples of one run, or of several one after the other; pinned if the device is a GPU, so

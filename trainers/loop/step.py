@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from conf.ranks import here
 from policies.base import Batch, Loss, Policy
 from policies.dropout import dropouts
 from policies.noise import Noise, Purpose, finalised, fold, shared_uniform
@@ -21,6 +22,7 @@ from trainers.loop.batches import rows_of, to_device
 from trainers.loop.capture import Captured, obstacle
 from trainers.loop.config import Config
 from trainers.loop.optim import Average, Schedule, make_optimizer, precise
+from trainers.loop.processes import sum_over_all
 from trainers.loop.source import Source
 
 MOST_PENDING = 1000  # steps whose metrics are kept on the device
@@ -42,6 +44,7 @@ class Step:
         self.schedule = Schedule(config.schedule, max_steps)
         self.average = Average(policy, config.ema) if config.ema else None
         self.seed, self.noise_seed = seed, fold(seed, Purpose.TRAINING)
+        self.in_parts = config.accumulate > 1 or not here().alone  # the loss is divided by its count after the backward pass
         # Fetched once: torch.manual_seed in every step would be slow, and without a GPU it keeps a stack trace of each call.
         self.generator = default_generator(device)
         self.captured = None if obstacle(config, device) else Captured(self.update, "the training step", config.capture == "on")
@@ -121,21 +124,29 @@ class Step:
 
     def backward(self, batch: Batch, step: int) -> dict[str, tuple[Tensor, Tensor]]:
         """Compute gradients of the mean loss (of its sum, if the batch is split), and the sums and counts of all metrics."""
-        rows = torch.arange(self.config.batch_size, device=self.device)
-        if self.config.accumulate == 1:  # the count is known before the backward pass, so gradients need no scaling afterwards
+        mine, local = here().share(self.config.batch_size), self.config.batch_size // here().count
+        rows = torch.arange(mine.start, mine.stop, device=self.device)
+        if not self.in_parts:  # the count is known before the backward pass, so gradients need no scaling afterwards
             loss = self.loss(batch, rows, step)
             (loss.total / loss.count.clamp(min=1)).backward()
             return loss.metrics | {"loss": (loss.total.detach(), loss.count)}
         sums: dict[str, tuple[Tensor, Tensor]] = {}
-        size = self.config.batch_size // self.config.accumulate
-        for start in range(0, self.config.batch_size, size):
+        size = local // self.config.accumulate
+        for start in range(0, local, size):
             part = slice(start, start + size)
             loss = self.loss(rows_of(batch, part), rows[part], step)
             loss.total.backward()
             for name, (value, count) in (loss.metrics | {"loss": (loss.total.detach(), loss.count)}).items():
                 before = sums.get(name, (0.0, 0.0))
                 sums[name] = (before[0] + value, before[1] + count)
-        return sums
+        return sums if here().alone else self.reduced(sums)
+
+    def reduced(self, sums: dict[str, tuple[Tensor, Tensor]]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Sums over all processes of the gradients (in place) and of the metrics."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        numbers = torch.stack([x.float() for pair in sums.values() for x in pair])
+        sum_over_all([*gradients, numbers])
+        return {name: (numbers[2 * index], numbers[2 * index + 1]) for index, name in enumerate(sums)}
 
     def loss(self, batch: Batch, rows: Tensor, step: int) -> Loss:
         if self.dropouts:
@@ -147,7 +158,7 @@ class Step:
         """Scale and clip the gradients. Returns the step's row of numbers (metrics, whether it is finite, and each parameter's
         gradient norm before clipping), and whether it is finite [] bool."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        if self.config.accumulate > 1:
+        if self.in_parts:
             torch._foreach_div_(gradients, sums["loss"][1].clamp(min=1))
         found = torch._foreach_norm(gradients)
         length = torch.stack(found).to(precise(self.device)).square().sum().sqrt()  # norm of the whole gradient

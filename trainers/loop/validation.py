@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import torch
 
+from conf.ranks import here
 from envs.base import Score
 from envs.data.windows import Windows
 from policies.base import Policy
 from policies.noise import Noise
 from trainers.loop.batches import to_device
+from trainers.loop.processes import gathered
 from trainers.record.records import means
 
 SAMPLES = 4096  # windows used for a validation loss
@@ -36,13 +38,18 @@ class Validation:
         sums: dict[str, tuple[float, float]] = {}
         most = TARGETS // window.actions if window.align == "each" else SAMPLES
         samples = self.windows.fixed_subset(max(most, 1))
-        for start in range(0, len(samples), self.batch_size):
+        for start in range(here().rank * self.batch_size, len(samples), here().count * self.batch_size):
             part = samples[start : start + self.batch_size]
             batch = to_device(self.windows.batch(part), self.device)
             loss = policy(batch, Noise(self.seed, 0, torch.from_numpy(part).to(self.device)))
             for name, (total, count) in {"loss": (loss.total, loss.count), **loss.metrics}.items():
                 before = sums.get(name, (0.0, 0.0))
                 sums[name] = (before[0] + float(total), before[1] + float(count))
+        parts, sums = gathered(sums), {}
+        for found in parts:
+            for name, (total, count) in found.items():
+                before = sums.get(name, (0.0, 0.0))
+                sums[name] = (before[0] + total, before[1] + count)
         values = means("val", sums)
         if self.play:
             played = self.play(policy)

@@ -132,6 +132,17 @@ class Records:
         self.board.close()
 
 
+class NoRecords(Records):
+    """Of a process that helps another one with its run: nothing is written."""
+
+    def __init__(self) -> None:
+        self.hash, self.board = hashlib.sha256(), boards.Board()
+        self.metrics, self.timing = open(os.devnull, "ab"), open(os.devnull, "a")  # noqa: SIM115
+
+    def flush(self) -> int:
+        return 0
+
+
 def _hash(path: Path, length: int) -> Any:
     """The hash of the first `length` bytes of a file, or of all its bytes if it is shorter."""
     found = hashlib.sha256()

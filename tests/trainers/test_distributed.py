@@ -1,0 +1,92 @@
+"""Two processes that train one run (torchrun, gloo) make the run that one process makes, but for rounding."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+STEPS = 20
+WORDS = (
+    *("policy=bc_mlp", "policy.hidden_dim=16", "logger=none", "env.id=MiniGrid-Empty-5x5-v0", "env.data.episodes=60"),
+    *("env.data.val_episodes=10", "trainer.batch_size=16", f"trainer.max_steps={STEPS}", "trainer.log_every=5"),
+    *("trainer.eval_every=10", "trainer.eval_episodes=3", "trainer.save_every=0", "trainer.schedule.warmup=5"),
+    *("eval.episodes=5", "eval.media=1", "eval.decode=[sampled]"),
+)
+
+
+def start(here: Path, data_dir: Path, folder: str, processes: int, *words: str) -> subprocess.Popen[str]:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
+    command = [
+        sys.executable,
+        *torchrun,
+        str(ROOT / "launch.py"),
+        *WORDS,
+        f"data_dir={data_dir}",
+        *words,
+        f"hydra.run.dir={folder}",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=here, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(here: Path, data_dir: Path, folder: str, processes: int, *words: str, code: int = 0) -> str:
+    process = start(here, data_dir, folder, processes, *words)
+    output = process.communicate()[0]
+    assert (process.returncode == 0) == (code == 0), output
+    return output
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_alike(one: Path, other: Path) -> None:
+    assert len(rows(one)) == len(rows(other)) > 4
+    for made, wanted in zip(rows(one), rows(other), strict=True):
+        assert made == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+    scores = [json.loads((folder / "evaluation.json").read_text())["scores"] for folder in (one, other)]
+    assert scores[0] == scores[1]
+
+
+def test_two_processes_are_one_and_their_run_goes_on_with_one(here: Path, data_dir: Path):
+    finish(here, data_dir, "one", 1)
+    process = start(here, data_dir, "two", 2, f"trainer.max_steps={STEPS}")
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+    assert output.count("run folder") == 1  # one of them speaks
+    assert_alike(here / "two", here / "one")
+    assert {path.name for path in (here / "two").iterdir()} == {path.name for path in (here / "one").iterdir()}
+    (here / "two" / "checkpoints" / f"step-{STEPS}").rename(here / "gone")
+    finish(here, data_dir, "two", 1, "resume=true")
+    assert_alike(here / "two", here / "one")
+
+
+@pytest.mark.slow
+def test_a_lost_process_is_said_and_nothing_else_is_lost(here: Path, data_dir: Path):
+    finish(here, data_dir, "one", 1, "trainer.max_steps=400", "trainer.save_every=10")
+    process = start(here, data_dir, "two", 2, "trainer.max_steps=400", "trainer.save_every=10")
+    while not [*here.glob("two/checkpoints/step-*")]:
+        assert process.poll() is None
+        time.sleep(0.05)
+    main = json.loads((here / "two/status.json").read_text())["pid"]
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(next(int(child) for child in children if int(child) != main), signal.SIGKILL)
+    process.communicate()
+    said = json.loads((here / "two/status.json").read_text())
+    assert said["status"] in ("failed", "preempted") and ("was lost" in said.get("reason", "") or said["status"] == "preempted")
+    finish(here, data_dir, "two", 2, "trainer.max_steps=400", "trainer.save_every=10", "resume=true")
+    assert_alike(here / "two", here / "one")
+
+
+def test_a_batch_that_cannot_be_divided(here: Path, data_dir: Path):
+    output = finish(here, data_dir, "two", 2, "trainer.batch_size=15", code=2)
+    assert output.count("trainer.batch_size=15 cannot be divided by 2 processes; choose a multiple of 2") == 1
+    assert 'launch.py", line' not in output and not (here / "two").exists()
