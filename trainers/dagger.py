@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from conf.errors import BadRequest
+from conf.ranks import here
 from envs.base import Family
 from envs.data import record
 from envs.data.cache import obtain
@@ -192,10 +193,11 @@ class Corrections(Source):
 
     def inputs(self, step: int) -> Batch:
         number = self.round_of(step)
-        samples = self.orders[number].samples(step - self.begins[number])
+        mine = here().share(self.config.batch_size)  # of several processes that train one run
+        samples = self.orders[number].samples(step - self.begins[number])[mine]
         part = np.searchsorted(self.offsets, samples, side="right") - 1
-        here = np.unique(part)
-        rows = [np.flatnonzero(part == index) for index in here]
-        batches = [self.parts[index].batch(samples[row] - self.offsets[index]) for index, row in zip(here, rows, strict=True)]
+        present = np.unique(part)
+        rows = [np.flatnonzero(part == index) for index in present]
+        batches = [self.parts[index].batch(samples[row] - self.offsets[index]) for index, row in zip(present, rows, strict=True)]
         inputs = batches[0] if len(batches) == 1 else joined(batches, torch.from_numpy(np.argsort(np.concatenate(rows))))
         return pinned(inputs) if self.device.type == "cuda" else inputs
