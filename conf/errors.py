@@ -1,4 +1,4 @@
-"""The one exception that means "the request was wrong", wherever it is noticed, and what the command's exit codes mean."""
+"""The exceptions that are printed without a traceback, and what the command's exit codes mean."""
 
 from enum import IntEnum
 
@@ -8,6 +8,10 @@ class BadRequest(Exception):
 
     `launch.py` prints the text alone and exits with 2. Anything else that escapes is a fault of ours and keeps its traceback.
     """
+
+
+class RunFailed(Exception):
+    """A run of a sweep failed in a process of its own; the text says why, and the run's folder holds its traceback."""
 
 
 class Exit(IntEnum):

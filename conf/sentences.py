@@ -17,7 +17,7 @@ from yaml import MarkedYAMLError
 
 from conf import internals, terminal
 from conf.build import join, unknown
-from conf.errors import BadRequest, Exit
+from conf.errors import BadRequest, Exit, RunFailed
 from conf.ranks import here
 
 CHOICES = ("encoder", "experiment", "study", "debug", "cluster")  # chosen at the top, but no keys of the config
@@ -46,12 +46,13 @@ def report(error: Exception) -> Exit:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exception(error)
     print(sentence, file=sys.stderr)
-    return Exit.FAILED if isinstance(error, OSError) and not isinstance(error, MissingConfigException) else Exit.BAD_REQUEST
+    failed = isinstance(error, (OSError, RunFailed)) and not isinstance(error, MissingConfigException)
+    return Exit.FAILED if failed else Exit.BAD_REQUEST
 
 
 def explain(error: Exception) -> str | None:
     """One or two sentences, or None for an error that the user cannot mend."""
-    if isinstance(error, BadRequest):
+    if isinstance(error, (BadRequest, RunFailed)):
         return str(error)
     if isinstance(error, MissingConfigException):
         return _missing_option(error)

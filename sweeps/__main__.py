@@ -6,6 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+if __name__ == "__main__":  # the working directory comes first, and may have a `conf` of its own
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from conf import sentences
 from conf.errors import BadRequest, Exit
 

@@ -14,9 +14,8 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from conf import multirun
-from conf.errors import BadRequest, Exit
+from conf.errors import BadRequest, Exit, RunFailed
 from sweeps import launching
-from sweeps.launching import RunFailed
 from sweeps.state import of_run
 
 

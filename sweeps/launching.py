@@ -21,7 +21,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from conf import clusters, multirun
-from conf.errors import BadRequest, Exit
+from conf.errors import BadRequest, Exit, RunFailed
 from conf.folder import config_flags, quoted
 from sweeps.pool import Run
 from sweeps.state import State, locked, of_run
@@ -39,10 +39,6 @@ NOT_OF_A_RUN = (
     "hydra.sweeper",
     "hydra.run",
 )
-
-
-class RunFailed(Exception):
-    """The value in the `JobReturn` of a failed run."""
 
 
 def runs_of(config: DictConfig, context: HydraContext, job_overrides: Sequence[Sequence[str]]) -> list[Run]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from conf.errors import BadRequest
 from sweeps import launching
 from sweeps.pool import Pool
 from sweeps.processes import Processes, Starter, starter
-from sweeps.state import FAILED
+from sweeps.state import FAILED, State, of_sweep
 from sweeps.together import grouped
 
 
@@ -38,11 +39,12 @@ class LocalSweep:
         processes = starter() if any(run.state.status != "done" for run in runs) else Processes()
         with launching.alone(home):
             launching.remember(home, self.cluster, len(runs))
-            todo = [run for run in runs if run.state.status not in ("done", "queued")]
+            states = {state.folder.name: state for state in of_sweep(home)}
+            elsewhere = [run for run in runs if _is_elsewhere(states[run.folder.name])]
+            todo = [run for run in runs if states[run.folder.name].status != "done" and run not in elsewhere]
             if len(todo) < len(runs):
-                queued = sum(run.state.status == "queued" for run in runs)
-                others = f", {queued} wait in SLURM's queue" if queued else ""
-                print(f"{len(runs) - len(todo) - queued} of {len(runs)} runs are done already{others}", flush=True)
+                others = f", {len(elsewhere)} are queued or running in SLURM or on another machine" if elsewhere else ""
+                print(f"{len(runs) - len(todo) - len(elsewhere)} of {len(runs)} runs are done already{others}", flush=True)
             if todo:
                 self._run(todo, home, processes)
         return [launching.returned(run) for run in runs]
@@ -79,3 +81,9 @@ class LocalSweep:
         if self.cluster.gpus > len(names):
             raise BadRequest(f"cluster.gpus={self.cluster.gpus}, but this machine has {len(names)}")
         return names[: self.cluster.gpus] if self.cluster.gpus > 0 else names
+
+
+def _is_elsewhere(state: State) -> bool:
+    """Whether somebody else computes the run, or will. One that is still going on here is waited for, by its lock."""
+    here = state.values.get("host") == socket.gethostname() and not state.values.get("job")
+    return state.going and not here

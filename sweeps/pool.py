@@ -172,9 +172,9 @@ class Pool:
         finished = [one for number, one in enumerate(self.runs) if one.code is not None and number not in self.queue]
         state, ended = run.state, sum(len(one.members) for one in finished)
         words = f"{ended} of {len(self.members)}  {state.label}  {state.status} after {duration(took)}"
-        for name in ("loss", "success"):
+        for name, label in (("loss", "loss"), ("success", "val success")):
             if state.values.get(name) is not None:
-                words += f", {name} {state.values[name]:.3f}"
+                words += f", {label} {state.values[name]:.3f}"
         if state.status in FAILED:
             words += f": {state.reason}\n    {output}"
         self.board.say(words)

@@ -30,8 +30,8 @@ def console() -> Console:
 def table(states: Sequence[State], rows: int | None = None) -> Table:
     """With `rows`, show at most that many: running and failed runs first, then waiting and finished ones."""
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("run", "state", "doing", "step", "loss", "success", "left"):
-        shown.add_column(name, justify="right" if name in ("step", "loss", "success", "left") else "left", overflow="fold")
+    for name in ("run", "state", "doing", "step", "loss", "val success", "left"):
+        shown.add_column(name, justify="right" if name in ("step", "loss", "val success", "left") else "left", overflow="fold")
     kept = list(states)
     if rows is not None and len(kept) > rows:
         kept = sorted(kept, key=lambda state: ORDER.index(state.status) if state.status in ORDER else 0)[: max(1, rows - 1)]

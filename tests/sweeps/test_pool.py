@@ -197,6 +197,18 @@ def test_another_sweeper_gets_a_folder_too_and_may_not_reuse_it(launch: Callable
     assert {path.name.partition("-")[0] for path in second.iterdir() if path.is_dir()} == {"seed=0", "seed=1"}
     again = launch("-m", "mode=collect", "seed=2,3", hydras, "hydra/launcher=basic", f"hydra.sweep.dir={first}")
     assert again.returncode == 2 and "holds another run; it differs in seed" in again.stderr
+    failed = launch("-m", "mode=collect", "env.fault=raise,none", hydras)
+    assert failed.returncode == 1 and failed.stderr.strip() == "env.fault=raise: ZeroDivisionError: division by zero"
+
+
+@pytest.mark.slow
+def test_a_run_on_another_machine_is_not_started_here(launch: Callable, here: Path):
+    assert launch(*COLLECT, "env.fault=none,raise").returncode == 1
+    [folder] = here.glob("sweep/*fault=raise*")
+    status.update(folder, status="running", host="elsewhere", heartbeat=time.time())
+    again = launch(*COLLECT, "env.fault=none,raise")
+    assert "1 of 2 runs are done already, 1 are queued or running in SLURM or on another machine" in again.stdout
+    assert again.returncode == 0 and status.read(folder)["host"] == "elsewhere"
 
 
 @pytest.mark.slow

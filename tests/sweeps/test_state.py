@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 from conf import status
 from sweeps import control, state
@@ -52,6 +55,14 @@ def test_states_are_what_can_be_known(tmp_path: Path):
         "g": "damaged",
     }
     assert found["e"].reason == "it broke" and found["b"].reason == "its process ended without a word"
+
+
+def test_a_folder_with_a_conf_of_its_own_is_not_in_the_way(tmp_path: Path):
+    make_run(tmp_path / "sweep/a-000001", status="done")
+    (tmp_path / "conf.py").write_text("raise RuntimeError('not ours')")
+    command, env = [sys.executable, "-m", "sweeps", "status", "sweep"], {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert "1 of 1 done" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(
