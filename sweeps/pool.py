@@ -186,7 +186,7 @@ def record_end(run: Run, code: int, stopped: bool, why: str | None = None) -> li
     failed = []
     for member in run.members:
         said = status.read(member.folder).get("status")
-        if said == "done" and (code == Exit.DONE or run.others):
+        if said == "done" and (code <= Exit.DONE or run.others):  # a signal that came behind its last word changes nothing
             continue
         if run.others and said in ("preempted", "interrupted"):
             continue

@@ -49,9 +49,7 @@ def results(home: Path) -> dict[str, tuple[bytes, ...]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "kills", [3, pytest.param(30, marks=pytest.mark.xfail(strict=False, reason="passes with 3; 30 were not seen through yet"))]
-)
+@pytest.mark.parametrize("kills", [3, 30])
 def test_killed_at_random_moments_every_run_is_done_once(
     forked: Forked, command: Callable, environment: dict[str, str], here: Path, kills: int
 ):
@@ -88,7 +86,7 @@ def test_killed_at_random_moments_every_run_is_done_once(
 def wait_for_the_rest(home: Path) -> None:
     """Runs whose launcher was killed save and leave by themselves."""
     pids = [status.read(path.parent).get("pid", 0) for path in home.glob("*/status.json")]
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while any(pid and os.path.exists(f"/proc/{pid}/exe") for pid in pids):
         assert time.monotonic() < until
         time.sleep(0.05)
