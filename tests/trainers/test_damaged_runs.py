@@ -7,6 +7,8 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,11 @@ from fuzz import copied, damage
 from helpers import ROOT
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
 import policies
 from conf import again, folder
-from conf.check import typed
+from conf.check import Request, typed
 from conf.errors import BadRequest
 from conf.sentences import explain
 from sweeps import runs as sweep
@@ -53,18 +56,26 @@ def loaded(run: Path) -> str:
     return digest(policies.load(run).state_dict())
 
 
-def played(run: Path) -> Any:
-    cfg = compose("config", ["mode=eval", f"ckpt_path={run}"], return_hydra_config=True)
+@cache
+def composed(*words: str) -> DictConfig:
+    """Most commands here are the same: the damaged folder always lies in the same place."""
+    return compose("config", [*words], return_hydra_config=True)
+
+
+def checked(*words: str) -> Request:
+    cfg = deepcopy(composed(*words))
     HydraConfig.instance().set_config(cfg)
-    return typed(cfg).config
+    return typed(cfg)
+
+
+def played(run: Path) -> Any:
+    return checked("mode=eval", f"ckpt_path={run}").config
 
 
 def resumed(run: Path, said: list[str]) -> Any:
     """Everything that a resumed run loads: its configuration, its numbers and tensors, and its metrics so far."""
     words = again.with_its_own(["resume=true", f"hydra.run.dir={run}"])
-    cfg = compose("config", [word for word in words if not word.startswith("hydra.")], return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    request = typed(cfg)
+    request = checked(*(word for word in words if not word.startswith("hydra.")))
     folder.choose(request.config, str(run))
     found = checkpoint.newest(run / "checkpoints", said.append)
     assert found is not None
