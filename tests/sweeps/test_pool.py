@@ -198,7 +198,8 @@ def test_another_sweeper_gets_a_folder_too_and_may_not_reuse_it(launch: Callable
     again = launch("-m", "mode=collect", "seed=2,3", hydras, "hydra/launcher=basic", f"hydra.sweep.dir={first}")
     assert again.returncode == 2 and "holds another run; it differs in seed" in again.stderr
     failed = launch("-m", "mode=collect", "env.fault=raise,none", hydras)
-    assert failed.returncode == 1 and failed.stderr.strip() == "env.fault=raise: ZeroDivisionError: division by zero"
+    assert failed.returncode == 1 and "Traceback" not in failed.stderr
+    assert failed.stderr.splitlines()[-1] == "env.fault=raise: ZeroDivisionError: division by zero"  # below Hydra's own words
 
 
 @pytest.mark.slow
