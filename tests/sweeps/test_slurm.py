@@ -44,7 +44,8 @@ def environment(environment: dict[str, str], slurm: Cluster) -> dict[str, str]:
 @pytest.fixture
 def sweeps(forked: Forked, here: Path, environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return forked.run([sys.executable, "-m", "sweeps", *words], here, {**environment, "PYTHONPATH": str(ROOT)})
+        path = f"{ROOT}:{environment['PYTHONPATH']}"  # `resume` launches what needs their package
+        return forked.run([sys.executable, "-m", "sweeps", *words], here, {**environment, "PYTHONPATH": path})
 
     return run
 
