@@ -309,7 +309,7 @@ def test_what_was_seen_in_training_is_said_of_each_environment(request_for: Call
     ]
 
 
-def test_groups_of_episodes_are_told_over_the_seeds(sweep: Path):
+def test_groups_of_episodes_are_told_over_the_seeds(cli: Callable, sweep: Path):
     for seed in (0, 1):
         path = run_of(sweep, 16, seed) / "evaluation.json"
         record = json.loads(path.read_text())
