@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import shlex
 import sys
 import time
@@ -46,7 +47,7 @@ EXIT = {
     "interrupted": Exit.FAILED,
 }
 EXAMINED = 1000  # episodes that `mode=health` records if there are none: takes seconds in any environment
-THREADS = torch.get_num_threads()  # PyTorch's choice, before any run in this process changes it
+CHOSEN = torch.get_num_threads()  # by PyTorch, before any run in this process changes it
 
 
 def main(request: Request, folder: Path, hopeless: Hopeless | None = None) -> Exit:
@@ -57,7 +58,7 @@ def main(request: Request, folder: Path, hopeless: Hopeless | None = None) -> Ex
     device = processes.device_of(pick(request.device))
     if device.type == "cuda":  # CPU kernels are deterministic anyway, and asking would import for a second
         choose_kernels(request.trainer.deterministic)
-    torch.set_num_threads(request.trainer.threads or THREADS)
+    torch.set_num_threads(request.trainer.threads or default_threads())
     family = request.targets["env"](request.env)
     if not here().alone:
         processes.start()
@@ -101,6 +102,12 @@ def assist(request: Request, family: Family, folder: Path, device: torch.device)
             status = MODES[request.mode](request, family, folder, device)
     processes.end()
     return EXIT[status]
+
+
+def default_threads() -> int:
+    """OMP_NUM_THREADS as it is now, because a process that was forked with PyTorch in it is told its share afterwards."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdecimal() and int(told) else CHOSEN
 
 
 def choose_kernels(deterministic: bool) -> None:

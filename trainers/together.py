@@ -25,7 +25,7 @@ from trainers.base import Outcome, Trainer
 from trainers.loop.stacked import Stack
 from trainers.loop.stop import StopRequest, handlers_restored, interruptible
 from trainers.record.records import bar, console, say
-from trainers.run import EXIT, THREADS, choose_kernels, conclude, examine, fail, locked, stopped
+from trainers.run import EXIT, choose_kernels, conclude, default_threads, examine, fail, locked, stopped
 from trainers.setup import build_trainer
 
 LOG = logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s")  # as Hydra's
@@ -86,7 +86,7 @@ def main(runs: Sequence[tuple[Request, Path, str]]) -> int:
     device = torch.device(pick(first.device))
     if device.type == "cuda":
         choose_kernels(first.trainer.deterministic)
-    torch.set_num_threads(first.trainer.threads or THREADS)
+    torch.set_num_threads(first.trainer.threads or default_threads())
     logging.root.setLevel(logging.INFO)
     with ExitStack() as held:
         members = [held.enter_context(Member(request, folder, label)) for request, folder, label in runs]
