@@ -195,7 +195,7 @@ def test_weights_can_start_a_run(launch: Callable, here: Path):
         json.loads((here / name / "metrics.jsonl").read_text().splitlines()[0])["train/loss"] for name in ("first", "second")
     ]
     assert losses[0] > 1.9 and losses[1] < 1.2, losses  # from chance (ln 7 = 1.95), and from where the first run ended
-    done = launch("policy=masked_dit", *words, "init_from=first", check=False)
+    done = launch("policy=bc_gru", *words, "init_from=first", check=False)
     assert done.returncode == 2 and "holds bc_mlp" in done.stderr
 
 
