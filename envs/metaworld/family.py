@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv
 
 from envs.base import Family, Needs
 from envs.deal import Deal
@@ -22,7 +21,7 @@ from envs.metaworld import camera
 from envs.metaworld.config import GRIPPER, Config
 from envs.metaworld.language import WORDS
 from envs.metaworld.tasks import CLASS_OF
-from envs.processes import ProcessVector
+from envs.processes import ExpertOfSimulators, ProcessVector, films
 from envs.spaces import Spaces
 from envs.text import VOCABULARY
 
@@ -68,8 +67,8 @@ class MetaWorld(Family):
     def unobserved(self) -> MetaWorld:
         return MetaWorld(replace(self.config, image=False))
 
-    def expert(self) -> Expert:
-        return Expert()
+    def expert(self) -> ExpertOfSimulators:
+        return ExpertOfSimulators(self.spaces.action)
 
     def success(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> np.ndarray:
         return terminated
@@ -104,25 +103,7 @@ class MetaWorld(Family):
     def render(self, seeds: np.ndarray, actions: list[np.ndarray], episodes: np.ndarray | None = None) -> list[np.ndarray] | None:
         if camera.missing():
             return None
-        film, films = simulator(replace(self.config, image=False)), []
-        for seed, taken in zip(seeds.tolist(), actions, strict=True):
-            film.reset(seed, seed)
-            frames = [film.picture(PICTURE)]
-            for action in taken:
-                film.step(action)
-                frames.append(film.picture(PICTURE))
-            films.append(np.stack(frames))
-        film.close()
-        return films
-
-
-class Expert:
-    """The package's scripted experts, asked where the simulators are."""
-
-    def act(self, vector: VectorEnv) -> np.ndarray:
-        assert isinstance(vector, ProcessVector)
-        idle = np.zeros(4, np.float32)
-        return np.stack([idle if action is None else action for action in vector.call("expert")])
+        return films(simulator(replace(self.config, image=False)), seeds, actions, PICTURE)
 
 
 def simulator(config: Config) -> Any:

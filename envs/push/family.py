@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv
 
 from envs.base import Family, Needs
 from envs.deal import Deal
-from envs.processes import ProcessVector
+from envs.processes import ExpertOfSimulators, ProcessVector, films
 from envs.push.config import Config
 from envs.push.language import WORDS
 from envs.spaces import Spaces
@@ -61,8 +60,8 @@ class Push(Family):
     def unobserved(self) -> Push:
         return Push(replace(self.config, image=False))
 
-    def expert(self) -> Expert:
-        return Expert()
+    def expert(self) -> ExpertOfSimulators:
+        return ExpertOfSimulators(self.spaces.action)
 
     def success(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> np.ndarray:
         return terminated
@@ -79,25 +78,7 @@ class Push(Family):
         return {"id": f"push-{config.task}", "max_steps": config.max_steps, **camera, **told, **packages, "version": VERSION}
 
     def render(self, seeds: np.ndarray, actions: list[np.ndarray], episodes: np.ndarray | None = None) -> list[np.ndarray]:
-        film, films = simulator(self.config), []
-        for seed, taken in zip(seeds.tolist(), actions, strict=True):
-            film.reset(seed, seed)
-            frames = [film.picture(PICTURE)]
-            for action in taken:
-                film.step(action)
-                frames.append(film.picture(PICTURE))
-            films.append(np.stack(frames))
-        film.close()
-        return films
-
-
-class Expert:
-    """Asks the lanes' simulators, which know where everything is."""
-
-    def act(self, vector: VectorEnv) -> np.ndarray:
-        assert isinstance(vector, ProcessVector)
-        idle = np.zeros(3, np.float32)
-        return np.stack([idle if action is None else action for action in vector.call("expert")])
+        return films(simulator(self.config), seeds, actions, PICTURE)
 
 
 def simulator(config: Config) -> Any:
