@@ -151,7 +151,7 @@ class ExpertOfSimulators:
     """The expert of a family whose simulators know what it would do. Lanes that do not play stand still."""
 
     def __init__(self, action: Space):
-        self.idle = np.zeros(action.shape, np.float32)
+        self.idle = np.zeros(action.shape or (), np.float32)
 
     def act(self, vector: VectorEnv) -> np.ndarray:
         assert isinstance(vector, ProcessVector)
