@@ -41,4 +41,5 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     alone, two = (seconds(asked.id, asked.episodes, workers) for workers in (0, 2))
     print(f"{asked.id}, {asked.episodes} episodes: {asked.episodes / alone[1]:.0f} episodes/s of CPU in one process")
-    print(f"two workers: {alone[0] / two[0]:.2f}x by time passed, {alone[1] / two[1]:.2f}x by CPU time")
+    passed, used = alone[0] / two[0], alone[1] / two[1]
+    print(f"two workers against none, ratio of time passed {passed:.2f}, ratio of CPU time {used:.2f}")
