@@ -32,6 +32,7 @@ class DataConfig:
     noise: float = 0.0  # amount of noise on the executed actions; the expert's action stays the label; see noise_kind
     noise_kind: str = "uniform"  # uniform: a share of random actions; for continuous actions also dart, burst, or several with +
     detours: int = 0  # walk to up to this many random places before following the expert; its action is always the label
+    keep_failures: bool = True  # false leaves out the episodes in which the expert failed, so that these are not imitated
     seed: int = 0  # another seed, other training layouts and other tie-breaks
     export_to: str = ""  # mode=export: the id of the Minari dataset that is written, such as minigrid/doorkey-v0
 
@@ -55,6 +56,8 @@ class DataConfig:
             raise ValueError(f"data.source={self.source} explores by itself; data.noise and data.detours are for the expert")
         if (self.noise or self.detours) and self.imported:
             raise ValueError(f"data.source={self.source} is recorded already; data.noise and data.detours are for the expert")
+        if not self.keep_failures and not self.source_is_expert:
+            raise ValueError(f"data.keep_failures=false is for episodes of the expert, and data.source={self.source} has none")
         if not 0 <= self.detours <= 100:
             raise ValueError(f"data.detours must be between 0 and 100, got {self.detours}")
         if self.export_to and not MINARI_ID.fullmatch(self.export_to):
@@ -86,12 +89,16 @@ class DataConfig:
     @property
     def learners(self) -> list[str]:
         """The learners that record histories; empty where single episodes are recorded."""
-        return [] if self.source in self.EXPERTS or self.imported else self.source.split("+")
+        return [] if self.source_is_expert or self.imported else self.source.split("+")
+
+    @property
+    def source_is_expert(self) -> bool:
+        return self.source in self.EXPERTS
 
     @property
     def needs_expert(self) -> bool:
         """Whether the episodes cannot be recorded without the family's expert."""
-        return self.source in self.EXPERTS or "annealed_expert" in self.learners
+        return self.source_is_expert or "annealed_expert" in self.learners
 
     def histories(self, episodes: int) -> tuple[int, int]:
         """The number of histories that `episodes` episodes make, and the episodes in each. Each learner gets at least one."""
@@ -101,4 +108,5 @@ class DataConfig:
     def recipe(self) -> dict[str, Any]:
         """The values that decide how an episode looks. The number of episodes is in the seeds."""
         noise = {"noise_kind": self.noise_kind} if self.noise else {}
-        return {"source": self.source, "noise": self.noise, **noise, "detours": self.detours, "seed": self.seed}
+        failures = {} if self.keep_failures else {"keep_failures": False}
+        return {"source": self.source, "noise": self.noise, **noise, "detours": self.detours, **failures, "seed": self.seed}

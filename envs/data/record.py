@@ -94,13 +94,14 @@ def record_episodes(
     """Play the episodes `seeds` and write them, block by block. Each step is labelled with the expert's action."""
     began = time.perf_counter()
     scores: list[dict[str, np.ndarray]] = []
+    keeps_failures = family.keeps_failures and data.keep_failures
     with Writer(folder) as writer:
         for start in range(0, len(seeds), batch(family)):
             advance = partial(_advance, progress, start, len(seeds))
             block = _play(family, data, seeds[start : start + batch(family)], advance, takeover)
             lengths = block.pop("length")
             scores.append(score := {name: block.pop(name) for name in ("success", "return", "unaided", "failed")})
-            if not family.keeps_failures and score["failed"].any():
+            if not keeps_failures and score["failed"].any():
                 kept = ~score["failed"]
                 steps_kept = np.repeat(kept, lengths)
                 block, lengths = {name: column[steps_kept] for name, column in block.items()}, lengths[kept]
@@ -109,7 +110,7 @@ def record_episodes(
         writer.close()
         seconds = time.perf_counter() - began
         score = {name: np.concatenate([part[name] for part in scores]) for name in scores[0]}
-        left_out = 0 if family.keeps_failures else int(score["failed"].sum())
+        left_out = 0 if keeps_failures else int(score["failed"].sum())
         if left_out == len(seeds):
             raise BadRequest(f"the expert failed in all of {left_out} episodes, so there is nothing to learn from")
         writer.finish(

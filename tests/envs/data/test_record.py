@@ -16,6 +16,8 @@ from envs.data.record import dataset
 from envs.data.store import Dataset
 from envs.data.windows import Window, Windows
 from envs.deal import Deal
+from envs.minigrid import Config, MiniGrid
+from envs.minigrid.family import MiniGridData
 
 BOX = spaces.Box(np.array([-1, 0], np.float32), np.array([1, 5], np.float32))
 
@@ -145,3 +147,16 @@ def test_a_floor_counts_what_is_seen_of_a_window(tmp_path):
     windows.dataset.observations["image"] = np.zeros((len(windows), 1), np.uint8)
     entropy = statistics.label_entropy(windows.dataset.columns["action"])
     assert statistics.floor(windows, ["image"]).entropy == pytest.approx(entropy)
+
+
+def test_episodes_in_which_the_expert_failed_can_be_left_out(tmp_path):
+    """With 16 steps the planner reaches the goal of some layouts only."""
+    whole, solved = (
+        dataset(MiniGrid(Config("MiniGrid-FourRooms-v0", max_steps=16, data=data)), data, "train", tmp_path)
+        for data in (MiniGridData(episodes=30), MiniGridData(episodes=30, keep_failures=False))
+    )
+    succeeded = np.repeat(whole.columns["terminated"][whole.ends - 1], whole.ends - whole.starts)
+    assert 0 < len(solved.ends) == 30 - solved.meta["left_out"] < 30 == len(whole.ends)
+    assert np.array_equal(solved.columns["action"], whole.columns["action"][succeeded])
+    with pytest.raises(ValueError, match="keep_failures=false is for episodes of the expert"):
+        DataConfig(source="annealed_expert", keep_failures=False)
