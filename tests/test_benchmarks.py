@@ -10,12 +10,16 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
-WITH_PUSH = ("beside_lerobot.py", "push.py", "push_policies.py")
+NEEDS = {
+    **dict.fromkeys(("beside_lerobot.py", "push.py", "push_policies.py"), ("pybullet", "push")),
+    "minari_import.py": ("h5py", "minari"),
+}
 SMALL = {
     "beside_lerobot.py": ["--steps", "1", "--batch", "2", "--policies", "act"],
     "darkroom.py": ["--histories", "70", "--episodes", "5", "--repeats", "1"],
     "engine.py": ["--repeats", "1"],
     "in_context.py": ["--repeats", "1", "--lanes", "16"],
+    "minari_import.py": ["--steps", "2000", "--length", "100"],
     "push.py": ["--lanes", "2", "--steps", "3", "--episodes", "2"],
     "push_policies.py": ["--calls", "1", "--policies", "bc_mlp", "act"],
     "sampler.py": ["--steps", "1", "--widths", "64"],
@@ -29,8 +33,9 @@ SMALL = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "tests/benchmarks").glob("*.py")))
 def test_a_benchmark_runs_and_prints_a_ratio(here: Path, name: str):
-    if name in WITH_PUSH and importlib.util.find_spec("pybullet") is None:
-        pytest.skip("needs pip install 'iolaus[push]'")
+    package, extra = NEEDS.get(name, ("torch", ""))
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"needs pip install 'iolaus[{extra}]'")
     command = [sys.executable, str(ROOT / "tests/benchmarks" / name), *SMALL.get(name, [])]
     done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr

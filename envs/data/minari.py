@@ -19,6 +19,7 @@ from gymnasium import spaces
 from conf.errors import BadRequest
 from envs.adapter import Adapter, Native
 from envs.data.config import DataConfig
+from envs.data.minari_reader import read_episodes
 from envs.data.store import OBSERVATION, Dataset, Writer
 from envs.text import text
 
@@ -73,7 +74,7 @@ def import_episodes(
 
 def _read(source: str, storage: Any, episodes: list[int]) -> Iterator[Any]:
     try:
-        yield from storage.get_episodes(episodes)
+        yield from read_episodes(storage, episodes)
     except (OSError, KeyError, RuntimeError) as error:
         raise BadRequest(f"the Minari dataset {source} cannot be read ({error}); is its file whole? Download it again") from error
 
@@ -117,15 +118,21 @@ def _blocks(episodes: Any, adapter: Adapter) -> Iterator[dict[str, np.ndarray]]:
         columns["truncated"][-1] |= not columns["terminated"][-1]  # some datasets cut an episode off without setting a flag
         columns["length"] = np.array([length])
         columns["return"] = np.array([float(np.sum(episode["rewards"]))])
-        if not all(np.isfinite(values).all() for values in columns.values() if values.dtype.kind == "f"):
-            raise BadRequest(f"episode {episode['id']} of the Minari dataset holds values that are not finite")
         held.append(columns)
         steps += length
         if steps >= BLOCK:
-            yield {name: np.concatenate([part[name] for part in held]) for name in held[0]}
+            yield _joined(held)
             held, steps = [], 0
     if held:
-        yield {name: np.concatenate([part[name] for part in held]) for name in held[0]}
+        yield _joined(held)
+
+
+def _joined(episodes: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    columns = {name: np.concatenate([episode[name] for episode in episodes]) for name in episodes[0]}
+    for name, values in columns.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise BadRequest(f"the Minari dataset holds values of {name} that are not finite")
+    return columns
 
 
 def export(dataset: Dataset, target: str, env_spec: Any, description: str) -> Path:
