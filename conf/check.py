@@ -10,11 +10,9 @@ import importlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -167,7 +165,16 @@ def _reference(hydra: DictConfig) -> dict[str, Any]:
         return {}
     overrides = [f"~{group}" if group in ADDS_NO_KEYS else f"{group}={option}" for group, option in _chosen(hydra).items()]
     overrides += [override for override in hydra.overrides.hydra if override.startswith("hydra.searchpath=")]
-    return _composed(GlobalHydra.instance().config_loader(), hydra.job.config_name, tuple(overrides))
+    loader = GlobalHydra.instance().config_loader()
+    places = tuple(f"{place.provider} {place.path}" for place in loader.get_search_path().get_path())
+    key = places, hydra.job.config_name, tuple(overrides)
+    if key not in _references:
+        composed: Any = OmegaConf.to_container(loader.load_configuration(hydra.job.config_name, overrides, RunMode.RUN))
+        _references[key] = {name: value for name, value in composed.items() if name != "hydra"}
+    return _references[key]
+
+
+_references: dict[tuple[Any, ...], dict[str, Any]] = {}  # the runs of a sweep share a few, also those that are forked
 
 
 def _refuse_wrong_keys(config: Mapping[str, Any], reference: Mapping[str, Any], hydra: DictConfig) -> None:
@@ -185,12 +192,6 @@ def _refuse_wrong_keys(config: Mapping[str, Any], reference: Mapping[str, Any], 
         raise BadRequest(f"{sentence} (in {' or '.join(files)})" if files else sentence)
     for key in _keys_beyond(reference, config):
         raise BadRequest(f"{key} has no value any more, and every key needs one; give it a value instead of taking it away")
-
-
-@lru_cache(maxsize=32)  # the runs of a sweep share a few combinations of options
-def _composed(loader: ConfigLoader, config_name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-    composed: Any = OmegaConf.to_container(loader.load_configuration(config_name, [*overrides], RunMode.RUN))
-    return {name: value for name, value in composed.items() if name != "hydra"}
 
 
 def _keys_beyond(config: Mapping[str, Any], reference: Mapping[str, Any], path: str = "") -> Iterator[str]:

@@ -39,7 +39,17 @@ def on_meta_device(cls: type[Policy], config: Any, spaces: Spaces, numbers: floa
 
 
 def refuse_too_large(cls: type[Policy], config: Any, spaces: Spaces) -> None:
-    """Refuse a network that this machine could never train, before it is made."""
+    """Refuse a network that this machine could never train, before it is made. The runs of a sweep share a few networks."""
+    if (asked := (cls, repr(config), repr(spaces))) in _small_enough:
+        return
+    _refuse_too_large(cls, config, spaces)
+    _small_enough.add(asked)
+
+
+_small_enough: set[tuple[type, str, str]] = set()
+
+
+def _refuse_too_large(cls: type[Policy], config: Any, spaces: Spaces) -> None:
     most = memory.physical() / (4 * memory.TO_TRAIN)
     try:
         on_meta_device(cls, config, spaces, most)

@@ -76,10 +76,20 @@ class CheckedPackages(ImportlibResourcesConfigSource):
         super().__init__(provider, path)
 
 
+class Application(hydra_application.Hydra):
+    """Hydra composes the whole config once only to learn `hydra.mode`; a command that says it, as those of a sweep's runs do,
+    need not wait for that."""
+
+    def get_mode(self, config_name: str | None, overrides: list[str]) -> Any:
+        said = [word.removeprefix("hydra.mode=") for word in overrides if word.startswith("hydra.mode=")]
+        return RunMode[said[-1]] if said and said[-1] in RunMode.__members__ else super().get_mode(config_name, overrides)
+
+
 def take_over() -> None:
     """Make Hydra raise its errors and compose with our loader. Called once, before `hydra.main` runs."""
     hydra_utils.run_and_report = lambda func: func()
     hydra_application.ConfigLoaderImpl = CheckedLoader  # type: ignore[misc]
+    hydra_application.Hydra = Application  # type: ignore[misc]
     Plugins.instance()  # registers Hydra's sources
     SourcesRegistry.instance().types["pkg"] = CheckedPackages
 

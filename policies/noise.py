@@ -87,7 +87,7 @@ class Noise:
         part.rows = self.rows[lanes]
         return part
 
-    @torch.compiler.disable
+    @torch._disable_dynamo  # torch.compiler.disable, but it imports torch._dynamo (a second of CPU) only when it is called
     def shared_uniform(self) -> float:
         """One number in [0, 1) for all rows of a step, the same for any split of them. It does not advance the rows' streams."""
         seed, step = self.key

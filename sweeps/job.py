@@ -11,7 +11,6 @@ The job fails if one of its runs does, so that `afterok` means it. Runs that are
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import signal
@@ -27,7 +26,6 @@ from sweeps.pool import OUTPUT, Run, record_end
 from sweeps.processes import Ended, Processes, Starter, starter
 
 TICK = 0.1
-IMPORTED = ("hydra.main", "trainers.setup", "trainers.offline", "trainers.evaluate.final")  # imported once for all runs of a job
 PREEMPTION = 3600.0  # seconds to wait for SLURM to end a preempted job; longer than any grace time
 ASKED = (signal.SIGUSR1, signal.SIGUSR2)
 
@@ -63,7 +61,7 @@ class Job:
         """Whether there is something left to do, and whether a run failed."""
         todo = [run for run in self.runs if any(_said(member) != "done" for member in run.members)]
         tries = dict.fromkeys(range(len(todo)), 0)
-        starter = self._starter(len(todo))
+        starter = self._starter([run.command for run in todo])
         live: set[int] = set()
         ranks = of_task()
         told = again = failed = False
@@ -100,14 +98,10 @@ class Job:
         starter.close()
         return again, failed
 
-    def _starter(self, runs: int) -> Starter:
+    def _starter(self, commands: Sequence[Sequence[str]]) -> Starter:
         for name in ("OMP", "MKL", "OPENBLAS"):
             os.environ[f"{name}_NUM_THREADS"] = str(self.threads)
-        if runs > 1:  # otherwise PyTorch is imported once anyway
-            for name in IMPORTED:
-                importlib.import_module(name)
-            return starter()
-        return Processes()
+        return starter(commands) if len(commands) > 1 else Processes()  # one run imports PyTorch once anyway
 
     def _requeue(self) -> None:
         if os.environ.get("SLURM_PROCID", "0") != "0":  # once a job

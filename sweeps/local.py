@@ -36,7 +36,8 @@ class LocalSweep:
         runs = launching.runs_of(self.config, self.context, job_overrides)
         home = runs[0].folder.parent
         # Forked before the lock is taken, or the server would hold the lock too.
-        processes = starter() if any(run.state.status != "done" for run in runs) else Processes()
+        fresh = [run.command for run in runs if run.state.status != "done"]
+        processes = starter(fresh) if fresh else Processes()
         with launching.alone(home):
             launching.remember(home, self.cluster, len(runs))
             states = {state.folder.name: state for state in of_sweep(home)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import select
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import Protocol
 
 from sweeps.forkserver import PR_SET_PDEATHSIG, serve
+
+IMPORTED = ("hydra.main", "trainers.run")
+OF_TRAINING = ("trainers.offline", "torch._dynamo")  # the latter by PyTorch's optimisers, for a second
 
 
 @dataclass
@@ -42,8 +46,11 @@ class Starter(Protocol):
     def close(self) -> None: ...
 
 
-def starter() -> Starter:
-    """Fork if that is safe, because it is faster."""
+def starter(commands: Sequence[Sequence[str]]) -> Starter:
+    """For runs with these commands. Forks if that is safe: what this process has imported, its runs need not import."""
+    trains = any(not any(word.startswith("mode=") and word != "mode=train" for word in command) for command in commands)
+    for name in (*IMPORTED, *OF_TRAINING * trains):
+        importlib.import_module(name)
     alone = sys.platform == "linux" and len(os.listdir("/proc/self/task")) == 1
     return ForkServer() if alone else Processes()
 
