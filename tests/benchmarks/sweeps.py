@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+PACK = 4  # runs in one job: a node of the cluster that the benchmark starts has four cores
 TINY = (
     *("policy=bc_mlp", "policy.hidden_dim=16", "logger=none", "env.id=MiniGrid-Empty-5x5-v0", "env.max_steps=20"),
     *("env.data.episodes=20", "env.data.val_episodes=4", "trainer.batch_size=64", "trainer.eval_every=0", "eval.episodes=20"),
@@ -44,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", nargs="*", help="of idle, trainings, slurm, check; all if none is given")
     parser.add_argument("--runs", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=300, help="of each training")
+    parser.add_argument("--steps", type=int, default=1000, help="of each training")
     asked = parser.parse_args()
     for name, measure in (("idle", idle), ("trainings", trainings), ("slurm", slurm), ("check", check)):
         if not asked.which or name in asked.which:
@@ -88,7 +89,7 @@ def slurm(here: Path, runs: int, steps: int) -> None:
         cluster.start()
         launch(here, "mode=collect", *TINY)
         cost = {}
-        for pack in (1, runs):
+        for pack in (1, PACK):
             words = ("cluster=slurm", "cluster.wait=true", f"cluster.pack={pack}", "cluster.memory=300M", "cluster.parallel=1")
             grid = ("-m", "mode=collect", *TINY, f"seed=range({runs})", f"hydra.sweep.dir=p{pack}")
             launch(here, *grid, *words, env=cluster.environment)
@@ -98,7 +99,7 @@ def slurm(here: Path, runs: int, steps: int) -> None:
         print(
             f"SLURM, {runs} idle runs, one job at a time, from submission to the last end: {cost[1]:.1f} s a run alone, ", end=""
         )
-        print(f"{cost[runs]:.1f} s packed (ratio {cost[1] / cost[runs]:.1f})")
+        print(f"{cost[PACK]:.1f} s in packs of {PACK} (ratio {cost[1] / cost[PACK]:.1f})")
     finally:
         cluster.stop()
 
