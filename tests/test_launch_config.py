@@ -155,8 +155,8 @@ def test_bad_request_is_one_sentence(launch: Any, tmp_path: Path, words: list[st
 def test_nothing_before_the_types_imports_torch(tmp_path: Path) -> None:
     check = "print('TORCH' if {'torch', 'gymnasium'} & {*sys.modules} else 'LIGHT', file=sys.stderr)"
     script = (
-        f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv = ['launch.py', *sys.argv[1:]]\n"
-        f"try: runpy.run_path({str(ROOT / 'launch.py')!r}, run_name='__main__')\nfinally: {check}"
+        f"import atexit, runpy, sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv = ['launch.py', *sys.argv[1:]]\n"
+        f"atexit.register(lambda: {check}); runpy.run_path({str(ROOT / 'launch.py')!r}, run_name='__main__')"
     )
     for words in (["--help"], ["--cfg", "job"], ["+policy.hiden_dim=3"], ["seed=x"], ["policy._target_=torch.load"]):
         done = subprocess.run([sys.executable, "-c", script, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120)
