@@ -227,8 +227,9 @@ class Trainer(ABC):
         self.step.schedule.observe(values["val/loss"])
         self.journal.validated(self.state.step, values)
         score = self.validation.score(values)
-        if self.state.best is None or score > self.state.best:
-            self.state.best, self.state.best_step = score, self.state.step
+        self.state.best = max(score, self.state.best or score)
+        if self.validation.as_good(score, self.state.best):
+            self.state.best_step = self.state.step
         if self.run.hopeless is not None and self.run.hopeless(self.state.step, values):
             self.pruned = self.state.step < self.max_steps
 

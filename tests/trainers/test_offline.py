@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from conf.errors import BadRequest
+from envs.base import Score
 from envs.data import record
 from envs.data.statistics import Floor
 from envs.data.windows import Windows
@@ -241,6 +243,15 @@ def test_a_finished_overfit_run_can_be_asked_again(trainer):
     again.begin()
     again.journal.records.close()
     assert again.state.step == first.state.step < 60 and again.fit().status == "done"  # it stops where it has learned
+
+
+def test_the_best_step_is_the_latest_that_its_episodes_cannot_tell_from_the_highest(trainer):
+    solved = iter([70, 90, 88, 60])  # of 100: the standard error is 3 to 5
+    made = trainer("trainer.max_steps=4", "trainer.eval_every=1")
+    made.validation.play = lambda policy: Score(np.arange(100) < next(solved), np.zeros(100), np.ones(100))
+    made.fit()
+    assert made.state.best is not None and (made.state.best_step, made.state.best[0]) == (3, 0.9)
+    assert os.readlink(made.checkpoints / "best") == "step-3"
 
 
 def test_other_data_is_not_gone_on_with(trainer):

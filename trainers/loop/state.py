@@ -10,8 +10,8 @@ class State:
     data: str  # fingerprint of the training data
     threads: int  # number of CPU threads: convolutions and GRUs round differently with another number
     step: int = 0  # optimiser steps taken
-    best_step: int | None = None
-    best: list[float] | None = None  # the scores of the best validation, the most important first
+    best_step: int | None = None  # the latest step that is as good as the best (loop/validation.py)
+    best: list[float] | None = None  # the highest scores of a validation, the most important first
     bad_in_row: int = 0  # number of last steps that were not finite
     skipped: int = 0  # number of all steps that were not finite
     said: dict[str, str] = field(default_factory=dict)  # the findings of Watch

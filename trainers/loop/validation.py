@@ -1,4 +1,8 @@
-"""Loss and scores of the acting weights on the val split. They choose the best checkpoint."""
+"""Loss and scores of the acting weights on the val split. They choose the best checkpoint.
+
+The highest of several measured success rates is partly luck. So the best step is the latest one whose success is within one
+standard error of the highest, as Breiman et al. (1984) choose the size of a tree.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,7 @@ class Validation:
     batch_size: int
     seed: int  # the random numbers are the same at every validation, so the loss changes only with the weights
     device: torch.device
+    error: float | None = None  # the standard error of the last success, if success is what judges
 
     @torch.no_grad()
     def measure(self, policy: Policy) -> dict[str, float]:
@@ -56,6 +61,8 @@ class Validation:
             values["val/return"] = float(played.returns.mean())
             if played.success is not None:
                 values["val/success"] = float(played.success.mean())
+                if self.judged_by[:1] == ("success",):
+                    self.error = float(played.success.std()) / math.sqrt(len(played.success))
         return values
 
     def score(self, values: Mapping[str, float]) -> list[float]:
@@ -65,3 +72,7 @@ class Validation:
             *(values.get(f"val/{name}", 0.0) for name in self.judged_by),
             -loss if math.isfinite(loss) else -sys.float_info.max,
         ]
+
+    def as_good(self, score: list[float], best: list[float]) -> bool:
+        """Whether `score`, of the last measurement, is as good as the best one, as far as its episodes can tell."""
+        return score >= best or (self.error is not None and score[0] >= best[0] - self.error)

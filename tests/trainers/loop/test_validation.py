@@ -48,6 +48,17 @@ def test_the_first_score_that_differs_decides_and_then_the_loss(made):
     assert score(better | {"val/loss": 0.8}) > score(better) > score(better | {"val/loss": math.nan})
 
 
+def test_what_episodes_cannot_tell_apart_counts_as_equal_so_that_the_latest_step_is_the_best(made):
+    judged, policy = made("success", "return")
+    judged.measure(policy)  # .5 of two episodes: the standard error is .35
+    best = [0.9, 0.9, -0.1]
+    assert judged.as_good([0.9, 0.9, -0.1], best) and judged.as_good([0.55, 0.1, -0.9], best)
+    assert not judged.as_good([0.54, 0.9, -0.1], best)
+    by_return, policy = made("return", "success")  # whose spread is mostly that of the tasks, the same in every validation
+    by_return.measure(policy)
+    assert not by_return.as_good([0.89, 0.9, -0.1], best)
+
+
 def test_no_more_samples_are_asked_than_a_validation_has_time_for(made, monkeypatch):
     one, policy = made()
     asked, forward = [], policy.forward
