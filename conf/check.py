@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf import checkpoint, clusters, fit, folder
+from conf import checkpoint, clusters, fit, folder, forgotten
 from conf.build import build, join, plain, unknown
 from conf.errors import BadRequest
 from conf.sentences import explain
@@ -185,7 +185,9 @@ def _refuse_wrong_keys(config: Mapping[str, Any], reference: Mapping[str, Any], 
     if config.get("mode") == "eval":  # policy and env come from the checkpoint
         config, reference = ({name: v for name, v in one.items() if name not in ("policy", "env")} for one in (config, reference))
     for key in _keys_beyond(config, reference):
-        sentence = unknown(key, _dotted(reference))
+        section = reference.get(key.partition(".")[0])
+        target = section.get("_target_") if isinstance(section, Mapping) else None
+        sentence = forgotten.sentence(key, target) or unknown(key, _dotted(reference))
         if any(override.lstrip("+").startswith(key) for override in hydra.overrides.task):
             raise BadRequest(sentence)
         files = [f"{group}={chosen[group]}" for group in ADDS_NO_KEYS if group in chosen and chosen[group] != "none"]

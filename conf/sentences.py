@@ -11,11 +11,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from hydra.errors import CompactHydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from conf import internals, terminal
+from conf import forgotten, internals, terminal
 from conf.build import join, unknown
 from conf.errors import BadRequest, Exit, RunFailed
 from conf.ranks import here
@@ -100,8 +100,9 @@ def _composition(error: CompactHydraException) -> str:
         key = str(cause.full_key)
         if key in CHOICES and (words := _of_a_choice(key)):
             return words
-        parent = key.rpartition(".")[0]
-        sentence = unknown(key, [*_dotted(internals.root(cause.parent_node)), *([] if parent else CHOICES)])
+        parent, root = key.rpartition(".")[0], internals.root(cause.parent_node)
+        target = OmegaConf.select(root, f"{key.partition('.')[0]}._target_")
+        sentence = forgotten.sentence(key, target) or unknown(key, [*_dotted(root), *([] if parent else CHOICES)])
         if key.startswith("policy.") and "mode=eval" in sys.argv:  # composed before the checkpoint is read
             sentence += " (for a value of the checkpoint's policy, say policy= as well)"
         return sentence

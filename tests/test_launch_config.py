@@ -38,6 +38,7 @@ THEIRS = {
             def accepts(cls, config, spaces):
                 return "width 13 is unlucky here" if config.width == 13 else None
     """,
+    "their_pkg/grown.py": "raise SystemExit(9)\nclass Config:\n    width: int = 4\n    depth: int = 2\n",
     "their_pkg/faulty.py": """
         import errno
         from dataclasses import dataclass, field
@@ -66,6 +67,7 @@ THEIRS = {
                 raise faults[self.config.fault]
     """,
     "conf/policy/mine.yaml": "_target_: their_pkg.mine.Mine\nwidth: 4\n",
+    "conf/policy/grown.yaml": "_target_: their_pkg.grown.Grown\nwidth: 4\n",  # nobody has added its new field
     "conf/env/faulty.yaml": """
         _target_: their_pkg.faulty.Faulty
         fault: bug
@@ -109,6 +111,7 @@ def launch(forked: Forked, tmp_path: Path, theirs: Path) -> Any:
 
 
 POLICIES = options("policy")
+THEIR_POLICIES = sorted([*POLICIES, "grown", "mine"])
 TRUST = "trusted_packages=[their_pkg]"
 
 
@@ -123,9 +126,11 @@ TRUST = "trusted_packages=[their_pkg]"
         (["experimnt=plain"], "experimnt does not exist; did you mean experiment?"),
         (
             ["policy=bc_mpl"],
-            f"policy=bc_mpl does not exist; did you mean policy=bc_mlp? policy is one of {', '.join(POLICIES)}, mine",
+            f"policy=bc_mpl does not exist; did you mean policy=bc_mlp? policy is one of {', '.join(THEIR_POLICIES)}",
         ),
         (["policy=mine"], "policy._target_ is their_pkg.mine.Mine, but only policies, envs, trainers are trusted"),
+        (["policy=grown", "policy.depth=3"], "policy.depth is a field of their_pkg.grown.Config, but the option's YAML has no"),
+        (["policy=grown", "+policy.depth=3"], "add depth: ... to that file, in the folder policy of the configs"),
         (["study=x"], "study=x does not exist; study is one of act_chunk, "),
         (["seed=1,2"], "seed=1,2 is a sweep; add -m"),
         (["data_dir=/dev/null"], "data_dir=/dev/null cannot be a folder: /dev/null is a file"),
@@ -166,7 +171,7 @@ def test_nothing_before_the_types_imports_torch(tmp_path: Path) -> None:
 def test_help_shows_commands_and_choices(launch: Any) -> None:
     shown = launch("--help").stdout
     assert "python launch.py mode=eval ckpt_path=" in shown
-    assert f"policy: {', '.join(POLICIES)}, mine" in shown
+    assert f"policy: {', '.join(THEIR_POLICIES)}" in shown
     for recipe in options("experiment"):
         assert re.search(rf"^ *{recipe} +\w", shown, re.M), recipe
     assert "${" not in shown
