@@ -9,11 +9,11 @@ from conf import folder
 from conf.check import Request
 from conf.errors import BadRequest
 
-# Besides the seed. A name that ends in a dot stands for all below it.
 MAY_DIFFER = (
-    *("seed", "policy.dropout", "policy.temperature", "trainer.grad_clip", "trainer.schedule."),
+    *("seed", "policy.dropout", "policy.temperature", "trainer.grad_clip"),
     *("trainer.optimizer.lr", "trainer.optimizer.weight_decay", "trainer.optimizer.betas"),
 )
+MAY_DIFFER_BELOW = "trainer.schedule."
 
 
 def refuse(requests: Sequence[Request], size: int) -> None:
@@ -24,7 +24,7 @@ def refuse(requests: Sequence[Request], size: int) -> None:
         if why := _alone(request):
             raise BadRequest(f"{asked} cannot be: {why}; leave it out")
         for key in folder.differing(first.config, request.config):
-            if not key.startswith(MAY_DIFFER):
+            if key not in MAY_DIFFER and not key.startswith(MAY_DIFFER_BELOW):
                 values = " and ".join(str(dict(folder.leaves(one.config)).get(key)) for one in (first, request))
                 raise BadRequest(
                     f"{asked} trains runs of one shape, and these differ in {key} ({values}): launch one sweep for each of its "

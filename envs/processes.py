@@ -14,8 +14,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from gymnasium import Space
-from gymnasium.vector import VectorEnv
 
 from envs.deal import Deal
 from envs.spaces import Spaces
@@ -145,28 +143,3 @@ def _layout(spaces: Spaces, lanes: int, infos: Sequence[str]) -> Layout:
         for prefix in ("observation.", "final."):
             layout[prefix + name] = ((lanes, *(space.shape or ())), str(space.dtype))
     return layout
-
-
-class ExpertOfSimulators:
-    """The expert of a family whose simulators know what it would do. Lanes that do not play stand still."""
-
-    def __init__(self, action: Space):
-        self.idle = np.zeros(action.shape or (), np.float32)
-
-    def act(self, vector: VectorEnv) -> np.ndarray:
-        assert isinstance(vector, ProcessVector)
-        return np.stack([self.idle if action is None else action for action in vector.call("expert")])
-
-
-def films(simulator: Any, seeds: np.ndarray, actions: list[np.ndarray], size: int) -> list[np.ndarray]:
-    """The frames of each episode, played again by one simulator, which is closed afterwards."""
-    made = []
-    for seed, taken in zip(seeds.tolist(), actions, strict=True):
-        simulator.reset(seed, seed)
-        frames = [simulator.picture(size)]
-        for action in taken:
-            simulator.step(action)
-            frames.append(simulator.picture(size))
-        made.append(np.stack(frames))
-    simulator.close()
-    return made

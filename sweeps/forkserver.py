@@ -23,7 +23,8 @@ import signal
 import sys
 import time
 import traceback
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 GRACE = 60.0  # seconds that the runs of a dead launcher have to save
 PR_SET_PDEATHSIG = 1
@@ -100,21 +101,31 @@ def _run(request: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGUSR1, signal.SIGUSR2):  # these would kill the run before it has its own handlers
         signal.signal(number, signal.SIG_IGN)
+    end_as_python(lambda: _run_script(request))
+
+
+def _run_script(request: dict[str, Any]) -> None:
+    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", buffering=1), open(2, "w", buffering=1)  # noqa: SIM115
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+    _forget_the_launcher()
+    sys.argv = list(request["argv"])
+    sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def end_as_python(program: Callable[[], None]) -> NoReturn:
+    """Run the program of a forked process, and end the process as Python would: with the traceback of an exception, the functions
+    registered by `atexit`, flushed output and the program's exit code, but without what the parent process had still to do."""
     code = 1
     try:
-        output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", buffering=1), open(2, "w", buffering=1)  # noqa: SIM115
-        os.environ.update(request["env"])
-        os.chdir(request["cwd"])
-        if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
-        _forget_the_launcher()
-        sys.argv = list(request["argv"])
-        sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
-        runpy.run_path(sys.argv[0], run_name="__main__")
+        program()
         code = 0
     except SystemExit as exit:
         if isinstance(exit.code, str):

@@ -27,7 +27,7 @@ FLAG = "--together"
 
 
 def grouped(runs: Sequence[Run], size: int) -> list[Run]:
-    """As few groups of up to `size` runs as there can be, equally large; one run stays what it is."""
+    """The runs in as few groups of at most `size` as possible, about equally large. A group of one is that run itself."""
     groups = -(-len(runs) // size)
     bounds = [len(runs) * number // groups for number in range(groups + 1)]
     return [_group(runs[begin:end]) for begin, end in itertools.pairwise(bounds)]
@@ -41,8 +41,8 @@ def _group(runs: Sequence[Run]) -> Run:
 
 
 def main(text: str) -> int:
-    """In the process of a group."""
-    launch, runs, seen = sys.argv[0], [], []
+    """Train a group, in its process."""
+    launch, runs, places = sys.argv[0], [], []
     try:
         for words in json.loads(text):
             sys.argv = [launch, *words]  # from here on as if this run were alone
@@ -50,12 +50,12 @@ def main(text: str) -> int:
             if status.read(place).get("status") == "done":  # the others of the group are not
                 continue
             runs.append((request, place, label))
-            seen.append(place)
+            places.append(place)
         from trainers import together  # torch comes with it
 
         return together.main(runs) if runs else Exit.DONE
     except (BadRequest, OSError) as error:
-        for place in seen:
+        for place in places:
             if status.read(place).get("status") in (None, "pending"):
                 status.update(place, status="failed", exit_code=int(Exit.BAD_REQUEST), reason=str(error))
         return report(error)
@@ -67,7 +67,7 @@ def _composer(path: str | None, directory: str | None, name: str) -> Composer:
 
 
 def _composed(words: Sequence[str]) -> tuple[Any, Path, str]:
-    """The request of one run, its folder, with what it is written down there, and what to call it."""
+    """One run's request, its folder, which is made here and described, and its label."""
     flags = internals.flags(words)
     config = _composer(flags.config_path, flags.config_dir, flags.config_name or "config")(flags.overrides)
     place = Path(HydraConfig.get().run.dir)

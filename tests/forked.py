@@ -6,7 +6,6 @@ Only the imports are older than it, so tests of what is imported, and when, star
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import gc
 import importlib
@@ -20,7 +19,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -159,43 +157,33 @@ def warm_up() -> None:
 
 def become(request: dict[str, Any]) -> NoReturn:
     """In the forked process: what a fresh Python with this command line does."""
-    code = 1
-    try:
-        os.setsid()
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored by what a shell starts in the background
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # if the tests are killed
-        for number, path in enumerate((os.devnull, *request["output"])):
-            os.dup2(os.open(path, os.O_RDWR | os.O_APPEND), number)
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115
-        sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
-        os.environ.clear()
-        os.environ.update(request["env"])
-        os.chdir(request["cwd"])
-        warnings.simplefilter(request["env"].get("PYTHONWARNINGS", "error"))
-        added = [path for path in request["env"].get("PYTHONPATH", "").split(":") if path]
-        if request["args"][0] == "-m":
-            _, module, *words = request["args"]
-            sys.path[:1] = [request["cwd"], *added]
-            sys.argv = [module, *words]
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-        else:
-            sys.argv = request["args"]
-            sys.path[:1] = [os.path.dirname(sys.argv[0]), *added]
-            runpy.run_path(sys.argv[0], run_name="__main__")
-        code = 0
-    except SystemExit as exit:
-        if isinstance(exit.code, str):
-            print(exit.code, file=sys.stderr)
-        code = exit.code if isinstance(exit.code, int) else int(exit.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        try:
-            atexit._run_exitfuncs()
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            os._exit(code & 255)
+    from sweeps.forkserver import end_as_python
+
+    end_as_python(lambda: run(request))
+
+
+def run(request: dict[str, Any]) -> None:
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored by what a shell starts in the background
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # if the tests are killed
+    for number, path in enumerate((os.devnull, *request["output"])):
+        os.dup2(os.open(path, os.O_RDWR | os.O_APPEND), number)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    warnings.simplefilter(request["env"].get("PYTHONWARNINGS", "error"))
+    added = [path for path in request["env"].get("PYTHONPATH", "").split(":") if path]
+    if request["args"][0] == "-m":
+        _, module, *words = request["args"]
+        sys.path[:1] = [request["cwd"], *added]
+        sys.argv = [module, *words]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = request["args"]
+        sys.path[:1] = [os.path.dirname(sys.argv[0]), *added]
+        runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 if __name__ == "__main__":

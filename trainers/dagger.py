@@ -2,9 +2,9 @@
 
 Paper: Ross et al., "A Reduction of Imitation Learning and Structured Prediction to No-Regret Online Learning" (2011), arXiv
 1011.0686. There, a coin decides in each step whether the expert or the policy acts. Here the expert takes over once in an episode
-and drives to its end, as in HG-DAgger (Kelly et al. 2019, arXiv 1810.02890): the expert's actions in a row are a plan, and the
-labels along the policy's own path are none. So policies that predict several actions learn from the part that the expert drives,
-and those that predict one from every step.
+and drives to its end, as in HG-DAgger (Kelly et al. 2019, arXiv 1810.02890): the expert's actions in a row are a plan, and its
+labels along the policy's own path are not. So policies that predict several actions learn from the part that the expert drives,
+and those that predict one learn from every step.
 
 Training begins with recorded episodes, whose statistics normalise all data, and goes on with those and the added ones, all alike.
 """
@@ -94,7 +94,7 @@ class DAgger(Trainer):
         return None
 
     def make_source(self) -> Source:
-        if not one_by_one(self.data.window) and 0 in self.config.beta:
+        if not learns_single_labels(self.data.window) and 0 in self.config.beta:
             raise BadRequest(
                 "with a 0 in trainer.beta the expert never drives, and a policy that predicts several actions at once learns "
                 "from what it does in a row; give it a share, as in trainer.beta=[0.5,0.25]"
@@ -102,28 +102,30 @@ class DAgger(Trainer):
         return Corrections(self.data, self.config, self.run)
 
 
-def one_by_one(window: Window) -> bool:
-    """Whether single labels are all that such a sample needs."""
+def learns_single_labels(window: Window) -> bool:
+    """Whether a sample of this window needs one label at a time, and no plan."""
     return window.actions == 1 or window.align == "each"
 
 
 class Part(NamedTuple):
+    """The recorded episodes, or those of one round."""
+
     windows: Windows
-    rows: np.ndarray  # [S] those of its windows that are samples
+    rows: np.ndarray  # [S] the windows that are samples
 
     def batch(self, samples: np.ndarray) -> Batch:
         return self.windows.batch(self.rows[samples])
 
 
 class Corrections(Source):
-    """Recorded episodes, and from each round on its own. Rounds lie in the run's folder, so that a resumed run finds them."""
+    """The recorded episodes and those of every round so far. Rounds lie in the run's folder, where a resumed run finds them."""
 
     def __init__(self, windows: Windows, config: Config, run: Run):
         super().__init__(windows, config.batch_size, run.seed, run.device, "host")
         self.config, self.run = config, run
         last = config.last_round * config.max_steps
         self.begins = [0, *(max(number, int(last * number / config.rounds)) for number in range(1, config.rounds + 1))]
-        self.orders = [self.batches]  # of the samples that there are from each round on
+        self.orders = [self.batches]  # the order of the samples, for the steps from each round to the next
         self.parts = [Part(windows, np.arange(len(windows)))]
         self.offsets = np.array([0, len(windows)])  # of the parts, among all samples
 
@@ -139,7 +141,7 @@ class Corrections(Source):
                 raise BadRequest(f"{self.folder(number)} is missing, and its policy is gone; start again without resume=true")
             dataset = self.play(number, acting)
             windows = Windows(dataset, self.windows.window)
-            every = one_by_one(windows.window)
+            every = learns_single_labels(windows.window)
             rows = np.arange(len(dataset)) if every else np.flatnonzero(dataset.columns["expert_drives"])
             self.parts.append(Part(windows, rows))
             self.offsets = np.append(self.offsets, self.offsets[-1] + len(rows))
@@ -161,7 +163,7 @@ class Corrections(Source):
         return self.run.folder / "rounds" / f"round-{number}"
 
     def play(self, number: int, acting: Policy) -> Dataset:
-        """The episodes of a round, from disc if they were played before."""
+        """Play the episodes of a round, or read them if they were played before."""
         config, run, family = self.config, self.run, self.run.family
         assert family is not None
         data = replace(family.config.data, noise=0.0, detours=0)  # the policy leads the expert astray
@@ -174,14 +176,14 @@ class Corrections(Source):
         most = min(2 * demonstration * (1 - beta) / beta if beta else np.inf, family.max_steps)
         recipe: dict[str, Any] = {"round": number, "beta": beta, "spaces": family.spaces.to_json()}
 
-        def after(seeds: np.ndarray) -> np.ndarray:
+        def steps_of_the_policy(seeds: np.ndarray) -> np.ndarray:
             if not beta:
                 return np.full(len(seeds), family.max_steps)
             return (Noise(seed, 0, torch.from_numpy(seeds)).uniform().numpy() * (most + 1)).astype(np.int64)
 
         training = acting.training
         acting.eval()
-        takeover = record.Takeover(PolicyPlayer(acting, False, seed, run.device), after)
+        takeover = record.Takeover(PolicyPlayer(acting, False, seed, run.device), steps_of_the_policy)
         with bar(f"round {number}: play episodes", len(seeds)) as progress:
             made = obtain(
                 self.folder(number).parent,

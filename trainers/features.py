@@ -36,14 +36,14 @@ def freeze(policy: Policy) -> None:
 
 def with_features(dataset: Dataset, policy: Policy, root: Path, progress: Progress) -> Dataset:
     """The dataset with features in place of its images, which `policy` must hold frozen."""
-    found = copy.copy(dataset)
-    found.columns, found.observations = dict(dataset.columns), dict(dataset.observations)
-    found.meta = {**dataset.meta, "columns": dict(dataset.meta["columns"])}
+    made = copy.copy(dataset)
+    made.columns, made.observations = dict(dataset.columns), dict(dataset.observations)
+    made.meta = {**dataset.meta, "columns": dict(dataset.meta["columns"])}
     for name, part in images(policy).items():
         column, digest = _features(dataset, name, part, root, progress)
-        found.columns[OBSERVATION + name] = found.observations[name] = column
-        found.meta["columns"][OBSERVATION + name] = digest
-    return found
+        made.columns[OBSERVATION + name] = made.observations[name] = column
+        made.meta["columns"][OBSERVATION + name] = digest
+    return made
 
 
 def _features(dataset: Dataset, name: str, part: Image, root: Path, progress: Progress) -> tuple[np.ndarray, str]:
@@ -63,10 +63,8 @@ def _features(dataset: Dataset, name: str, part: Image, root: Path, progress: Pr
     def make(folder: Path) -> None:
         column = np.lib.format.open_memmap(folder / FILE, "w+", np.float32, (len(dataset), part.feature_size))
         for start in range(0, len(dataset), ROWS):
-            rows = torch.from_numpy(np.array(dataset.observations[name][start : start + ROWS])).to(
-                device
-            )  # a copy: mapped read-only
-            column[start : start + ROWS] = part.feature(rows).cpu().numpy()
+            shown = np.array(dataset.observations[name][start : start + ROWS])  # a copy, because the column is read-only
+            column[start : start + ROWS] = part.feature(torch.from_numpy(shown).to(device)).cpu().numpy()
             progress(min(start + ROWS, len(dataset)), len(dataset))
         column.flush()
         (folder / HASH).write_text(_digest(folder / FILE))
@@ -77,11 +75,11 @@ def _features(dataset: Dataset, name: str, part: Image, root: Path, progress: Pr
         folder = obtain(root, address(recipe, f"features-{name}"), make)
     part.train(was_training)
     try:
-        told, digest = (folder / HASH).read_text(), _digest(folder / FILE)
+        written, digest = (folder / HASH).read_text(), _digest(folder / FILE)
         column = np.load(folder / FILE, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise BadRequest(f"the features {folder} cannot be read ({error}); delete that folder to have them made again") from error
-    if told != digest or column.shape != (len(dataset), part.feature_size):
+    if written != digest or column.shape != (len(dataset), part.feature_size):
         raise BadRequest(f"the features {folder} are damaged; delete that folder to have them made again")
     return column, digest
 

@@ -1,7 +1,7 @@
 """Several runs in one process, trained as one stack (loop/stacked.py): `cluster.together`.
 
-Each has its own trainer, folder, records, checkpoints and evaluation, and does all of it as if it were alone; only the steps are
-shared. A run that is ahead of the others when the group goes on from checkpoints stands still until they have caught up.
+Each run has its own trainer, folder, records, checkpoints and evaluation, as if it were alone; only the optimiser steps are taken
+together. If a resumed group's checkpoints are of different steps, the runs that are ahead wait for the others.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Member:
 
     @contextmanager
     def speaking(self) -> Iterator[None]:
-        """What is said and reported meanwhile is about this run."""
+        """While this run has its turn: messages and status.json are its own."""
         before = Heartbeat.current, console.speaker
         Heartbeat.current, console.speaker = self.heartbeat, f"{self.label}: "
         logging.root.addHandler(self.log)
@@ -71,7 +71,7 @@ class Member:
         self.heartbeat.become(status, exit_code=int(EXIT[status]))
 
     def fail(self, error: Exception) -> None:
-        """The others go on."""
+        """Report an error that ends this run alone."""
         self.status = "failed"
         fail(self.heartbeat, error)
         if (sentence := explain(error)) is None:
@@ -81,7 +81,7 @@ class Member:
 
 
 def main(runs: Sequence[tuple[Request, Path, str]]) -> int:
-    """Requests that may go together (conf/together.py), their folders and what to call them; the exit code is the worst."""
+    """Train the runs (request, folder, label), which conf/together.py allows to go together. Returns the worst exit code."""
     first = runs[0][0]
     device = torch.device(pick(first.device))
     if device.type == "cuda":
@@ -113,7 +113,7 @@ def train(members: Sequence[Member], device: torch.device) -> None:
             member.trainer = build_trainer(member.request, member.family, member.folder, device, beside=beside)
             examine(member.trainer, member.request, device)
             beside = beside or member.trainer
-            console.quiet = True  # the first has said what there is to say of all of them
+            console.quiet = True  # what the first has said is true of all
     console.quiet = False
     for member, outcome in zip(members, fit(members, device), strict=True):
         with member.speaking():
@@ -142,22 +142,23 @@ def _fit(members: Sequence[Member], trainers: Sequence[Trainer]) -> list[Outcome
     stack, going = Stack([trainer.step for trainer in trainers]), [False] * len(members)
     say(f"{len(members)} runs are trained together")
     with bar("train", max(trainer.max_steps for trainer in trainers)) as progress, StopRequest() as stop:
-        while not stop.signal and (behind := [trainer.state.step for trainer in trainers if not trainer.over]):
-            due = [not trainer.over and trainer.state.step == min(behind) for trainer in trainers]
-            if due != going:  # those that go on have equally many steps to fetch
+        while not stop.signal and (steps := [trainer.state.step for trainer in trainers if not trainer.over]):
+            step = min(steps)
+            due = [not trainer.over and trainer.state.step == step for trainer in trainers]
+            if due != going:  # runs that take steps together must have equally many results to fetch
                 for trainer in trainers:
                     trainer.catch_up()
                 going = due
                 continue
             began = time.perf_counter()
-            stack.take(min(behind), going)
+            stack.take(step, going)
             seconds = time.perf_counter() - began
             for member, goes in zip(members, going, strict=True):
                 if goes:
                     with member.speaking():
                         member.trainer.taken(seconds)
                         member.trainer.validate_and_save()
-            progress(min(behind) + 1, note=trainers[going.index(True)].journal.words)
+            progress(step + 1, note=trainers[going.index(True)].journal.words)
         outcomes = []
         for member in members:
             with member.speaking():

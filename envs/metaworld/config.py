@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from envs.data.config import DataConfig
 from envs.metaworld.tasks import listed
+from envs.robots import check_camera, check_values
 
-GRIPPER = 4  # the first numbers of the state, all that an image leaves of it: where the gripper is, and how far it is open
-INSTRUCTIONS = ("right", "shuffled")
+GRIPPER = 4  # first numbers of the state: where the gripper is, and how far it is open; beside an image, the whole state
 
 
 @dataclass
@@ -22,12 +22,7 @@ class View:
     target: list[float] = field(default_factory=lambda: [0.0, 0.68, 0.08])  # what it looks at; the arm stands at 0, 0, 0
 
     def __post_init__(self) -> None:
-        if len(self.target) != 3:
-            raise ValueError(f"target must be [x, y, z], got {self.target}")
-        if not -90 <= self.elevation <= 90:
-            raise ValueError(f"elevation must be between -90 and 90, got {self.elevation}")
-        if not 0.1 <= self.distance <= 5:
-            raise ValueError(f"distance must be between 0.1 and 5 metres, got {self.distance}")
+        check_camera(self, "elevation")
 
 
 @dataclass
@@ -50,16 +45,9 @@ class Config:
     data: Data = field(default_factory=Data)
 
     def __post_init__(self) -> None:
+        check_values(self)
         if len(listed(self.tasks)) < 2 and self.instruction == "shuffled":
             raise ValueError("instruction can be shuffled among several tasks only: add env.tasks=mt10, or a list")
-        if self.instruction not in INSTRUCTIONS:
-            raise ValueError(f"instruction must be one of {', '.join(INSTRUCTIONS)}, got {self.instruction}")
-        if not 16 <= self.image_size <= 512:
-            raise ValueError(f"image_size must be between 16 and 512, got {self.image_size}")
-        if not 1 <= self.max_steps <= 10_000:
-            raise ValueError(f"max_steps must be between 1 and 10000, got {self.max_steps}")
-        if self.num_workers is not None and not 0 <= self.num_workers <= 256:
-            raise ValueError(f"num_workers must be between 0 and 256, or null for one a core, got {self.num_workers}")
 
     @property
     def names(self) -> list[str]:

@@ -7,37 +7,34 @@ success, as in the package's own evaluation. Places of val and test episodes nev
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
-from envs.base import Family, Needs
-from envs.deal import Deal
+from envs.base import Needs
 from envs.metaworld import camera
 from envs.metaworld.config import GRIPPER, Config
 from envs.metaworld.language import WORDS
 from envs.metaworld.tasks import CLASS_OF
-from envs.processes import ExpertOfSimulators, ProcessVector, films
+from envs.robots import Robot
 from envs.spaces import Spaces
 from envs.text import VOCABULARY
 
 VERSION = 1  # of how episodes begin and are worded; a change makes every dataset anew
-LANES = 16  # at least: more make nothing faster, because a core plays one at a time
+LANES = 16  # at least; more make nothing faster, because a core plays one at a time
 STATE = 39  # the gripper and up to two things now (18), the same a step earlier (18), and the goal (3)
-PICTURE = 240  # pixels of a film's frames
 BLOCKS = 8  # episodes of each lane that are recorded at once
 
 
-class MetaWorld(Family):
+class MetaWorld(Robot):
     def __init__(self, config: Config) -> None:
         self.config, self.names = config, config.names
         self.max_steps = config.max_steps
-        # Episode k is of task k modulo their number. With so many lanes a lane always plays the same task, and its environment
-        # is made once.
+        # Episode k is of task k modulo their number. If that divides the number of lanes, each lane plays one task, and makes one
+        # environment.
         self.tasks_in_turn = len(self.names)
         self.max_lanes = self.tasks_in_turn * -(-LANES // self.tasks_in_turn)
         self.record_batch = BLOCKS * self.max_lanes
@@ -60,22 +57,11 @@ class MetaWorld(Family):
             return f"env.image=true: {sentence}; without, env.image=false shows the places of things as numbers"
         return super().accepts(config, needs)
 
-    def make_vector(self, deal: Deal) -> ProcessVector:
-        """A task is one of the fifty, and where its things lie."""
-        return ProcessVector(partial(simulator, self.config), deal, self.spaces, self.config.num_workers)
+    @staticmethod
+    def simulator(config: Config) -> Any:
+        from envs.metaworld.simulator import Simulator
 
-    def unobserved(self) -> MetaWorld:
-        return MetaWorld(replace(self.config, image=False))
-
-    def expert(self) -> ExpertOfSimulators:
-        return ExpertOfSimulators(self.spaces.action)
-
-    def success(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> np.ndarray:
-        return terminated
-
-    def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> np.ndarray:
-        """Places are real numbers: other seeds, other episodes."""
-        return np.isin(seeds, training)
+        return Simulator(config)
 
     def task_names(self, seeds: np.ndarray) -> list[str]:
         return [f"{self.names[seed % len(self.names)]} {seed}" for seed in seeds.tolist()]
@@ -101,13 +87,4 @@ class MetaWorld(Family):
         }
 
     def render(self, seeds: np.ndarray, actions: list[np.ndarray], episodes: np.ndarray | None = None) -> list[np.ndarray] | None:
-        if camera.missing():
-            return None
-        return films(simulator(replace(self.config, image=False)), seeds, actions, PICTURE)
-
-
-def simulator(config: Config) -> Any:
-    """Made where it plays, so that nothing but that needs MuJoCo."""
-    from envs.metaworld.simulator import Simulator
-
-    return Simulator(config)
+        return None if camera.missing() else super().render(seeds, actions, episodes)

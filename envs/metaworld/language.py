@@ -1,4 +1,4 @@
-"""An instruction for every task, in several wordings, of which a third are kept for the test split."""
+"""An instruction for every task, in several wordings. About a third of them occur in the test split alone."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ SENTENCES = {
 
 @cache
 def wordings(task: str) -> tuple[list[str], list[str]]:
-    """Those of training and validation, and those of the test split: other combinations of the same choices."""
+    """The wordings of training and validation, and those of the test split: other combinations of the same choices."""
     parts = [part.split("|") for part in re.split(r"[{}]", SENTENCES[task])]
     seen: list[str] = []
-    kept: list[str] = []
+    held_out: list[str] = []
     for chosen in product(*(range(len(part)) for part in parts)):
         text = " ".join(" ".join(part[index] for part, index in zip(parts, chosen, strict=True)).split())
-        (kept if sum(chosen) % 3 == 2 else seen).append(text)
-    return seen, kept
+        (held_out if sum(chosen) % 3 == 2 else seen).append(text)
+    return seen, held_out
 
 
 def instruction(task: str, seed: int, random: np.random.Generator) -> np.ndarray:

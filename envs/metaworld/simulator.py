@@ -20,14 +20,14 @@ from metaworld.policies import ENV_POLICY_MAP
 from envs.metaworld import language
 from envs.metaworld.camera import Camera
 from envs.metaworld.config import GRIPPER, Config, View
+from envs.robots import SHUFFLED
 
 MOVED = ("body_pos", "site_pos")  # the parts of a model that the environments change
 NOT_COPIED = ("model", "data", "mujoco_renderer")
-DRAWN_ANEW = 1  # names the stream of shuffled instructions, so that nothing else changes with them
 
 
-class Kept:
-    """The environment of one task. Making one compiles its meshes for a fifth of a second, so it is kept between episodes."""
+class TaskEnv:
+    """The package's environment of one task. Making one takes a fifth of a second, so one plays many episodes."""
 
     def __init__(self, task: str):
         self.task = task
@@ -48,9 +48,9 @@ class Kept:
         env = self.env
         for name, value in self.moved.items():
             getattr(env.model, name)[:] = value
-        kept = {name: env.__dict__[name] for name in NOT_COPIED}
+        same = {name: env.__dict__[name] for name in NOT_COPIED}
         env.__dict__.clear()
-        env.__dict__.update(copy.deepcopy(self.fresh) | kept)
+        env.__dict__.update(copy.deepcopy(self.fresh) | same)
         for side in ("left", "right"):  # in the package these are views of where the fingers are, and a copy would stand still
             setattr(env, f"init_{side}_pad", env.get_body_com(f"{side}pad"))
         env.np_random = np.random.Generator(np.random.Philox(key=[zlib.crc32(self.task.encode()), seed]))
@@ -78,49 +78,50 @@ class Kept:
 class Simulator:
     """Plays any of the configured tasks."""
 
-    idle: ClassVar[dict[str, list[Kept]]] = {}  # of this process, by task: environments that no lane plays at the moment
+    idle: ClassVar[dict[str, list[TaskEnv]]] = {}  # of this process, by task: environments that no lane plays at the moment
 
     def __init__(self, config: Config):
         self.config, self.names = config, config.names
         self.experts: dict[str, Any] = {name: ENV_POLICY_MAP[name]() for name in self.names}  # type: ignore[abstract]
-        self.kept: Kept | None = None
+        self.task_env: TaskEnv | None = None
 
     def reset(self, seed: int, task: int) -> dict[str, np.ndarray]:
         """A task is one of the names, and where its things lie."""
-        name = self.told = self.names[task % len(self.names)]
-        if self.kept is None or self.kept.task != name:
+        name = self.names[task % len(self.names)]
+        if self.task_env is None or self.task_env.task != name:
             self.close()
-            waiting = self.idle.setdefault(name, [])
-            self.kept = waiting.pop() if waiting else Kept(name)
+            idle = self.idle.setdefault(name, [])
+            self.task_env = idle.pop() if idle else TaskEnv(name)
         self.steps = 0
-        self.state = self.kept.reset(task)
+        self.state = self.task_env.reset(task)
+        self.told = name  # the task that the instruction asks for, and so the one that the expert does
         if self.config.instruction == "shuffled":
-            self.told = self.names[int(np.random.default_rng((task, DRAWN_ANEW)).integers(len(self.names)))]
+            self.told = self.names[int(np.random.default_rng((task, SHUFFLED)).integers(len(self.names)))]
         self.mission = language.instruction(self.told, task, np.random.default_rng((zlib.crc32(self.told.encode()), task)))
         return self._observe()
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, float]]:
-        assert self.kept
-        self.state, reward, _, _, info = self.kept.env.step(np.clip(action, -1, 1))
+        assert self.task_env
+        self.state, reward, _, _, info = self.task_env.env.step(np.clip(action, -1, 1))
         self.steps += 1
         solved = bool(info["success"])
         return self._observe(), float(reward), solved, not solved and self.steps >= self.config.max_steps, {}
 
     def expert(self) -> np.ndarray:
-        """What the expert of the task that is asked for would do now."""
+        """What the expert would do now."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns of actions that have to be clipped
             action = self.experts[self.told].get_action(self.state)
         return np.clip(action, -1, 1).astype(np.float32)
 
     def picture(self, size: int) -> np.ndarray:
-        assert self.kept
-        return self.kept.image(self.config.camera, size)
+        assert self.task_env
+        return self.task_env.image(self.config.camera, size)
 
     def close(self) -> None:
-        if self.kept:
-            self.idle.setdefault(self.kept.task, []).append(self.kept)
-        self.kept = None
+        if self.task_env:
+            self.idle.setdefault(self.task_env.task, []).append(self.task_env)
+        self.task_env = None
 
     def _observe(self) -> dict[str, Any]:
         state = self.state.astype(np.float32)

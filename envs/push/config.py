@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from envs.data.config import DataConfig
+from envs.robots import check_camera, check_values
 
 TASKS = ("push", "language")
-INSTRUCTIONS = ("right", "shuffled")
 
 
 @dataclass
@@ -22,12 +22,7 @@ class Camera:
     target: list[float] = field(default_factory=lambda: [-0.02, 0.0, 0.0])  # what it looks at; the arm stands at -0.6, 0, 0
 
     def __post_init__(self) -> None:
-        if len(self.target) != 3:
-            raise ValueError(f"target must be [x, y, z], got {self.target}")
-        if not -90 <= self.pitch <= 90:
-            raise ValueError(f"pitch must be between -90 and 90, got {self.pitch}")
-        if not 0.1 <= self.distance <= 5:
-            raise ValueError(f"distance must be between 0.1 and 5 metres, got {self.distance}")
+        check_camera(self, "pitch")
         if not 1 <= self.fov <= 120:
             raise ValueError(f"fov must be between 1 and 120 degrees, got {self.fov}")
 
@@ -54,13 +49,6 @@ class Config:
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task}")
-        if self.instruction not in INSTRUCTIONS:
-            raise ValueError(f"instruction must be one of {', '.join(INSTRUCTIONS)}, got {self.instruction}")
+        check_values(self)
         if self.instruction != "right" and self.task != "language":
             raise ValueError("instruction=shuffled needs an instruction to shuffle: add env.task=language")
-        if not 16 <= self.image_size <= 512:
-            raise ValueError(f"image_size must be between 16 and 512, got {self.image_size}")
-        if not 1 <= self.max_steps <= 10_000:
-            raise ValueError(f"max_steps must be between 1 and 10000, got {self.max_steps}")
-        if self.num_workers is not None and not 0 <= self.num_workers <= 256:
-            raise ValueError(f"num_workers must be between 0 and 256, or null for one a core, got {self.num_workers}")

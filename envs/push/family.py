@@ -8,28 +8,25 @@ from __future__ import annotations
 import importlib.util
 import platform
 import sys
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
-from envs.base import Family, Needs
-from envs.deal import Deal
-from envs.processes import ExpertOfSimulators, ProcessVector, films
+from envs.base import Needs
 from envs.push.config import Config
 from envs.push.language import WORDS
+from envs.robots import Robot
 from envs.spaces import Spaces
 from envs.text import VOCABULARY
 
 VERSION = 1  # of the scene and the expert; a change makes every dataset anew
 LANES = 32  # more make nothing faster: two cores play two at a time
-PICTURE = 240  # pixels of a film's frames
 
 
-class Push(Family):
+class Push(Robot):
     success_within = (50,)  # panda-gym's own limit
     no_op = np.zeros(3, np.float32)
     max_lanes = LANES
@@ -53,22 +50,11 @@ class Push(Family):
             return missing()
         return super().accepts(config, needs)
 
-    def make_vector(self, deal: Deal) -> ProcessVector:
-        """A task is where cube and goal lie at first."""
-        return ProcessVector(partial(simulator, self.config), deal, self.spaces, self.config.num_workers)
+    @staticmethod
+    def simulator(config: Config) -> Any:
+        from envs.push.simulator import Simulator
 
-    def unobserved(self) -> Push:
-        return Push(replace(self.config, image=False))
-
-    def expert(self) -> ExpertOfSimulators:
-        return ExpertOfSimulators(self.spaces.action)
-
-    def success(self, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> np.ndarray:
-        return terminated
-
-    def seen_in_training(self, seeds: np.ndarray, training: np.ndarray) -> np.ndarray:
-        """Places are real numbers: other seeds, other episodes."""
-        return np.isin(seeds, training)
+        return Simulator(config)
 
     def signature(self) -> dict[str, Any]:
         config = self.config
@@ -76,16 +62,6 @@ class Push(Family):
         told = {"instruction": config.instruction} if config.instruction != "right" else {}
         packages = {name: version(name) for name in ("panda_gym", "pybullet")}
         return {"id": f"push-{config.task}", "max_steps": config.max_steps, **camera, **told, **packages, "version": VERSION}
-
-    def render(self, seeds: np.ndarray, actions: list[np.ndarray], episodes: np.ndarray | None = None) -> list[np.ndarray]:
-        return films(simulator(self.config), seeds, actions, PICTURE)
-
-
-def simulator(config: Config) -> Any:
-    """Made where it plays, so that nothing but that needs PyBullet."""
-    from envs.push.simulator import Simulator
-
-    return Simulator(config)
 
 
 def missing() -> str:

@@ -8,9 +8,9 @@ from gymnasium.utils import seeding
 from envs.push import expert, language, layout
 from envs.push.config import Config
 from envs.push.scene import Scene
+from envs.robots import SHUFFLED
 
 SOLVED = 0.05  # metres between cube and goal: panda-gym's own threshold
-DRAWN_ANEW = 1  # names the stream of shuffled instructions, so that nothing else changes with them
 
 
 class Simulator:
@@ -25,7 +25,7 @@ class Simulator:
         self.told = self.layout.asked  # what the instruction asks for, and so what the expert does
         if self.config.task == "language":
             if self.config.instruction == "shuffled":
-                self.told = layout.any_pair(self.layout.cubes, self.layout.goals, np.random.default_rng((task, DRAWN_ANEW)))
+                self.told = layout.any_pair(self.layout.cubes, self.layout.goals, np.random.default_rng((task, SHUFFLED)))
             self.mission = language.instruction(self.told, task, random)
         self.scene.build(self.layout.cubes, self.layout.goals)
         return self._observe()

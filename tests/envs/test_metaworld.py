@@ -47,26 +47,26 @@ def states(family: MetaWorld, seeds: np.ndarray, lanes: int, steps: int = 6) -> 
 
 
 def check_parity(task: str) -> None:
-    """A kept environment after other episodes, against a fresh one of the package with the same places."""
+    """An environment after other episodes, against a fresh one of the package with the same places."""
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
     from metaworld.types import Task
 
-    from envs.metaworld.simulator import Kept
+    from envs.metaworld.simulator import TaskEnv
 
-    kept = Kept(task)
+    used = TaskEnv(task)
     for seed in (1, 2):
-        kept.reset(seed)
-        kept.env.step(np.full(4, 0.5, np.float32))
-    ours = kept.reset(3)
+        used.reset(seed)
+        used.env.step(np.full(4, 0.5, np.float32))
+    ours = used.reset(3)
     theirs = ALL_V3_ENVIRONMENTS[task]()
-    places = {"env_cls": type(theirs), "rand_vec": kept.env._last_rand_vec.copy(), "partially_observable": False}
+    places = {"env_cls": type(theirs), "rand_vec": used.env._last_rand_vec.copy(), "partially_observable": False}
     theirs.set_task(Task(task, pickle.dumps(places)))
     shown, _ = theirs.reset()
     random = np.random.default_rng(0)
     for _ in range(10):
         np.testing.assert_array_equal(ours, shown)
         action = random.uniform(-1, 1, 4).astype(np.float32)
-        ours, reward, _, _, info = kept.env.step(action)
+        ours, reward, _, _, info = used.env.step(action)
         shown, their_reward, _, _, their_info = theirs.step(action)
         assert (reward, info["success"]) == (their_reward, their_info["success"])
 
@@ -137,10 +137,12 @@ def test_every_class_has_its_tasks():
 def test_test_wordings_are_new_and_made_of_the_words_of_the_tasks_own_training_wordings():
     said: dict[str, str] = {}
     for task in NAMES:
-        seen, kept = wordings(task)
-        assert seen and kept and not set(seen) & set(kept)
-        assert {word for line in kept for word in line.split()} <= {word for line in seen for word in line.split()} <= set(WORDS)
-        assert all(said.setdefault(line, task) == task for line in (*seen, *kept)), task
+        seen, held_out = wordings(task)
+        assert seen and held_out and not set(seen) & set(held_out)
+        assert (
+            {word for line in held_out for word in line.split()} <= {word for line in seen for word in line.split()} <= set(WORDS)
+        )
+        assert all(said.setdefault(line, task) == task for line in (*seen, *held_out)), task
 
 
 def test_noise_kinds_take_turns_within_each_task():

@@ -50,14 +50,8 @@ def test_samples_are_what_the_policy_can_learn_from(trainer: Callable, policy: s
     made = trainer(f"policy={policy}")
     assert made.fit().status == "done"
     source = made.source
-    assert isinstance(source, Corrections) and [made.source.round_of(step) for step in (0, 8, 9, 17, 18, 29)] == [
-        0,
-        0,
-        1,
-        1,
-        2,
-        2,
-    ]
+    assert isinstance(source, Corrections)
+    assert [source.round_of(step) for step in (0, 8, 9, 17, 18, 29)] == [0, 0, 1, 1, 2, 2]
     for dataset, part in zip(rounds_of(made), source.parts[1:], strict=True):
         drives = dataset.columns["expert_drives"]
         begins = np.isin(np.arange(len(dataset)), dataset.starts)

@@ -1,6 +1,6 @@
-"""Episodes shared out among the processes of a run: each plays every n-th of them, and all get all results.
+"""Play episodes with all processes of a run: each plays every n-th one, and all get all results.
 
-A player's random numbers depend on the episode, so the results are those of one process.
+A player's random numbers depend on the episode's number among all, so the results are those of a single process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from trainers.loop.processes import gathered
 
 
 class Share:
-    """A player of every n-th episode, which is told their numbers among all."""
+    """Plays every n-th episode. It tells its player their numbers among all episodes."""
 
     def __init__(self, player: Player):
         self.player = player

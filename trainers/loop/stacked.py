@@ -1,8 +1,8 @@
 """One optimiser step of several runs at once, for about the price of one where a GPU waits for Python: `cluster.together`.
 
 The runs' weights lie in one tensor [runs, weights]; each run's own tensors (weights, moments, average) become views of its row.
-So whatever else is done with a run (validation, checkpoints, evaluation) is done as if it were alone. Forward and backward are
-`torch.vmap` over the rows; clipping and averaging work on all rows; each run has its own optimiser, learning rate and dropout.
+So validation, checkpoints and evaluation work as if the run were alone. Forward and backward are `torch.vmap` over the rows;
+clipping and averaging work on all rows; each run has its own optimiser, learning rate and dropout.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ ALIGNED = 32  # numbers: every weight begins at such an offset, as the kernels o
 
 
 class Stack:
-    """`take` is the step of all `members`, which must be of one shape and have the same data. They have taken up their
-    checkpoints: from now on their tensors are views."""
+    """Takes the steps of all `members`, which must be of one shape and have the same data. Checkpoints must be loaded before,
+    because here the members' tensors become views."""
 
     def __init__(self, members: Sequence[Step]):
         first = members[0]
         self.members, self.source, self.device, self.config = members, first.source, first.device, first.config
         template = max(members, key=lambda member: len(member.dropouts))  # there may be none where the rate is 0
-        self.policy = template.policy  # whose operations are done for all
+        self.policy = template.policy  # whose forward pass is that of all
         trained, saved = _trained(first)
         self.places, total = _laid_out({name: weight.shape for name, weight in trained.items()})
         runs, kind = len(members), precise(self.device)
@@ -151,7 +151,7 @@ class Stack:
         length = torch.linalg.vector_norm(self.gradient, dim=1).to(count.dtype) / count
         finite = sums["loss"][0].isfinite() & length.isfinite()
         self.gradient *= ((self.clips / length).clamp(max=1) / count).float()[:, None]
-        # As in `Step.update`: a run that has come to its end stands still.
+        # As in `Step.update`; besides, a run that is not `going` stands still.
         goes_on = (self.bad_in_row < config.bad_steps) & numbers["going"]
         counts = finite & goes_on
         self.bad_in_row.copy_(torch.where(goes_on, torch.where(finite, 0, self.bad_in_row + 1), self.bad_in_row))
@@ -172,7 +172,7 @@ class Stack:
         """Sums and counts [runs] of all metrics of a part of the batch, and the gradient of the summed loss as pieces of rows."""
         rows = torch.arange(part.start, part.stop, device=self.device)
         keys = finalised(numbers["dropout"] + rows[0])  # [runs], as in `Step.loss`
-        others = {f"{name}.key": keys for name in [*self.dropout_rates][:1]}  # the key of one is that of all
+        others = {f"{name}.key": keys for name in [*self.dropout_rates][:1]}  # all dropouts of a policy share one tensor
         others |= {f"{name}.rate": rates for name, rates in self.dropout_rates.items()}
 
         def loss(weights: dict[str, Tensor], others: dict[str, Tensor], batch: Batch, seed: Tensor) -> Any:
@@ -210,7 +210,7 @@ def refuse_too_many(runs: int, bytes_of_one: float, free: float, where: str) -> 
 
 
 def _free(device: torch.device) -> float:
-    """Bytes of memory that can be had."""
+    """Free memory in bytes."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     with suppress(OSError), open("/proc/meminfo") as file:
@@ -219,8 +219,8 @@ def _free(device: torch.device) -> float:
 
 
 def _trained(step: Step) -> tuple[dict[str, Tensor], int]:
-    """The weights that the loss depends on, by name, and the bytes that a forward pass keeps for the backward pass. Found out
-    with one pass of each."""
+    """The weights that the loss depends on, by name, and the bytes that a forward pass keeps for the backward pass. Takes one
+    pass of each to find out."""
     saved: dict[int, int] = {}  # by address
 
     def keep(x: Tensor) -> Tensor:
