@@ -66,8 +66,8 @@ def _options(folders: Sequence[Path], group: str) -> dict[str, Path]:
 
 
 def _purpose(path: Path) -> str:
-    """The first comment of the file after `# @package _global_`."""
+    """The first sentence of the file's header, after `# @package _global_`. A study's begins with "Question:"."""
     with open(path, encoding="utf-8", errors="replace") as file:
         comments = [line[1:].strip() for line in file if line.startswith("#") and "@package" not in line]
-    sentence = re.split(r"(?<=[.?])\s", " ".join(comments[:2]))[0].rstrip(".")
+    sentence = re.split(r"(?<=[.?])\s", " ".join(comments[:2]).removeprefix("Question: "))[0].rstrip(".")
     return sentence if len(sentence) <= ONE_LINE else sentence[: ONE_LINE - 3].rstrip() + "..."

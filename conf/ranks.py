@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from conf.errors import BadRequest
 
@@ -35,14 +35,11 @@ def here() -> Ranks:
 
 def refuse(request: Request, count: int) -> None:
     """BadRequest if `count` processes cannot carry out this request."""
-    trainer: Any = request.targets["trainer"]
     if count == 1:
         return
     if request.mode not in ("train", "eval") or request.trainer.profile:
         what = "a profile" if request.mode == "train" else f"mode={request.mode}"
         raise BadRequest(f"{what} is for one process, and this run has {count}; start it without torchrun")
-    if not trainer.recorded:
-        raise BadRequest(f"{trainer.__name__} makes its data while it trains, and several processes would each make their own")
     size, parts = request.trainer.batch_size, request.trainer.accumulate
     if size % (count * parts):
         among = f"{count} processes" + (f" and trainer.accumulate={parts}" if parts > 1 else "")

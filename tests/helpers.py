@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from policies import store
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
+KEYS = {line.split()[-1] for line in (ROOT / "tests/conf/public_keys.txt").read_text().splitlines()}
 
 
 def options(group: str) -> list[str]:
@@ -118,3 +120,15 @@ def plans(rows: int, horizon: int = 8, length: int | None = None, terminated: bo
         "action_mask": known,
         "ended": ~known & terminated,
     }
+
+
+def helpful(sentence: str) -> str:
+    """The sentence, after checking that it names something to try and that all names in it exist."""
+    keys = re.findall(r"(?<![\w./])(?:policy|env|trainer|eval|logger)(?:\.\w+)+", sentence)
+    choices = re.findall(r"(?<![\w./])(\w+)=(\w+)", sentence)
+    assert keys or choices, sentence
+    for key in keys:
+        assert key in KEYS, f"there is no {key}: {sentence}"
+    for group, option in choices:
+        assert (CONF / group / f"{option}.yaml").exists(), f"there is no {group}={option}: {sentence}"
+    return sentence

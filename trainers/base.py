@@ -74,7 +74,7 @@ class Run:
 class Trainer(ABC):
     """`fit()` trains, starting from the newest checkpoint in the run folder if there is one."""
 
-    recorded: ClassVar[bool] = False  # whether all data exist before the first step, as several runs or processes together need
+    recorded: ClassVar[bool] = False  # whether all data exist before the first step, as several runs in one process need
 
     def __init__(self, config: Config, policy: Policy, data: Windows, held_out: Windows, run: Run):
         self.config, self.policy, self.data, self.run = config, policy, data, run

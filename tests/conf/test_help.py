@@ -17,6 +17,10 @@ def test_it_imports_neither_hydra_nor_what_trains() -> None:
     assert done.stdout.endswith("\nset()\n"), done.stderr
 
 
+def test_every_experiment_and_study_is_described_on_one_line() -> None:
+    assert [line for line in text(["--help"]).splitlines() if line.endswith("...")] == []
+
+
 def test_a_folder_of_configs_adds_options(tmp_path: Path) -> None:
     for group, name, first in (
         ("policy", "mine", ""),

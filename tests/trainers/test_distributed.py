@@ -70,6 +70,15 @@ def test_two_processes_are_one_and_their_run_goes_on_with_one(here: Path, data_d
 
 
 @pytest.mark.slow
+def test_rounds_of_dagger_are_played_once_for_all_processes(here: Path, data_dir: Path):
+    rounds = ("trainer=dagger", "trainer.rounds=2", "trainer.episodes=6")
+    finish(here, data_dir, "one", 1, *rounds)
+    output = finish(here, data_dir, "two", 2, *rounds)
+    assert output.count("round 2 of 2: 6 episodes") == 1
+    assert_alike(here / "two", here / "one")
+
+
+@pytest.mark.slow
 def test_a_lost_process_is_said_and_nothing_else_is_lost(here: Path, data_dir: Path):
     finish(here, data_dir, "undisturbed", 2, "trainer.max_steps=400", "trainer.save_every=10")
     process = start(here, data_dir, "two", 2, "trainer.max_steps=400", "trainer.save_every=10")
