@@ -246,8 +246,8 @@ def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: T
         raise BadRequest(sentence)
     trains = top.mode in ("train", "health")
     cached = trains and sections["trainer"].cache_features
-    if cached:
-        fit.refuse_uncacheable(sections["policy"], spaces, trained=top.init_from is not None)
+    if cached or (trains and sections["trainer"].freeze_after):
+        fit.refuse_uncacheable(sections["policy"], spaces, sections["trainer"], trained=top.init_from is not None)
     for path in (top.ckpt_path, top.init_from):
         if path is not None:
             fit.refuse_misfit(targets["policy"], Path(path), sections["policy"], spaces, made, BACKBONE if cached else "")

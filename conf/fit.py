@@ -96,11 +96,12 @@ def refuse_misfit(
     raise BadRequest(f"{words}: its {wrong[0]} is {sizes}, made by another version of the code. Choose another run")
 
 
-def refuse_uncacheable(policy: Any, spaces: Spaces, trained: bool) -> None:
-    """Refuse a policy's configuration whose image features cannot be computed once, before training."""
+def refuse_uncacheable(policy: Any, spaces: Spaces, trainer: Any, trained: bool) -> None:
+    """Refuse a policy's configuration whose image features cannot be computed once, before training or on its way."""
     from policies.encoders.frozen import refuse_frozen
 
-    if sentence := refuse_frozen(policy, spaces.observation, trained):
+    asked = f"trainer.freeze_after={trainer.freeze_after}" if trainer.freeze_after else "trainer.cache_features=true"
+    if sentence := refuse_frozen(policy, spaces.observation, asked, trained or trainer.freeze_after > 0):
         raise BadRequest(sentence)
 
 

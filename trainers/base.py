@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -68,6 +68,8 @@ class Run:
     judged_by: tuple[str, ...] = ("success", "return")  # the scores that choose `best`, the most important first; then the loss
     hopeless: Hopeless | None = None  # called at each validation: lets a search stop the run
     family: Family | None = None  # for trainers that play
+    # freezes a policy's image backbone, and returns the windows with its features in place of the images
+    freeze: Callable[[Policy, Sequence[Windows]], list[Windows]] | None = None
     floor: Floor | None = None  # entropy of the next action given a window, where it is known
 
 
@@ -90,6 +92,7 @@ class Trainer(ABC):
         self.report = Report()  # findings from before the first step; those during training are added
         self.state = State(self.source.fingerprint, torch.get_num_threads())
         self.saved = -1  # the step of the newest checkpoint
+        self.frozen = False  # whether the backbone was frozen on the way
         self.pruned = False  # whether a search stopped the run
 
     @classmethod
@@ -165,11 +168,22 @@ class Trainer(ABC):
     def advance(self) -> None:
         """Take one step and record it."""
         step = self.state.step
+        if 0 < self.config.freeze_after <= step and not self.frozen:
+            self.freeze()
         if added := self.source.prepare(0 if self.config.overfit else step, self.step.acting):
             self.journal.records.scalars(step, added)
         began = time.perf_counter()
         self.step.take(self.source.inputs(0 if self.config.overfit else step), step)
         self.taken(time.perf_counter() - began)
+
+    def freeze(self) -> None:
+        """From here on, train on the features of the image backbone as it is (trainer.freeze_after)."""
+        assert self.run.freeze is not None
+        self.frozen = True
+        if self.state.step == self.config.freeze_after and self.step.average:  # a resumed run has done that
+            self.policy.load_state_dict(self.step.average.policy.state_dict())
+        self.data, self.validation.windows = self.run.freeze(self.policy, [self.data, self.validation.windows])
+        self.source = self.step.source = self.make_source()
 
     def taken(self, seconds: float) -> None:
         """Counts a step, and records what it did where that is due."""

@@ -58,10 +58,9 @@ class Config(config.Config):
             raise ValueError("max_epochs counts passes over the data, and those of trainer=dagger grow; give max_steps")
         if self.data_on == "device":
             raise ValueError("data_on=device is for data that do not grow; leave it out")
-        if self.cache_features:
-            raise ValueError(
-                "cache_features computes the features of recorded images, and trainer=dagger adds others; leave it out"
-            )
+        for name in ("cache_features", "freeze_after"):
+            if getattr(self, name):
+                raise ValueError(f"{name} computes the features of recorded images, and trainer=dagger adds others; leave it out")
 
     def beta_of(self, number: int) -> float:
         """Of round `number`, from 1."""

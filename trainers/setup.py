@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -40,12 +41,14 @@ def build_trainer(
     if request.init_from:
         warm_start(policy, Path(request.init_from), request, family)
     policy.to(device)
-    if request.trainer.cache_features:
+
+    def with_features(policy: Policy, datasets: Sequence[Dataset]) -> list[Dataset]:
         features.freeze(policy)
-        with bar("compute features", len(data)) as progress:
-            data, validation = (
-                features.with_features(one, policy, Path(request.data_dir), progress) for one in (data, validation)
-            )
+        with bar("compute features", len(datasets[0])) as progress:
+            return [features.with_features(one, policy, Path(request.data_dir), progress) for one in datasets]
+
+    if request.trainer.cache_features:
+        data, validation = with_features(policy, [data, validation])
     windows, held_out = windows or Windows(data, policy.window), held_out or Windows(validation, policy.window)
     if beside:
         floor = beside.run.floor
@@ -72,6 +75,9 @@ def build_trainer(
         hopeless=hopeless,
         family=family,
         floor=floor,
+        freeze=lambda policy, found: [
+            Windows(one, policy.window) for one in with_features(policy, [windows.dataset for windows in found])
+        ],
     )
     return request.targets["trainer"](request.trainer, policy, windows, held_out, run)
 

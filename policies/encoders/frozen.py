@@ -13,10 +13,9 @@ from policies.encoders.image import Image
 BACKBONE = ".backbone."  # in the names of the weights that are frozen
 
 
-def refuse_frozen(policy: Any, space: spaces.Dict, trained: bool) -> str | None:
-    """The sentence for a policy's configuration whose image features cannot be computed once, else None. `trained`: its backbone
-    has weights that learned something."""
-    asked = "trainer.cache_features=true"
+def refuse_frozen(policy: Any, space: spaces.Dict, asked: str, trained: bool) -> str | None:
+    """The sentence for a policy's configuration whose image features cannot be computed once, else None. `asked` is what the
+    user typed for that; `trained`: its backbone will have weights that learned something."""
     encoder = getattr(policy, "encoder", None)
     seen = [name for name, part in space.items() if kind(part) == "picture" and name not in getattr(encoder, "ignore", ())]
     if encoder is None or not seen:

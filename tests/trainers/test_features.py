@@ -73,9 +73,33 @@ def test_features_are_computed_once_and_belong_to_the_data(request_for: Callable
         with_features(data, policy, tmp_path / "features", lambda done, total: None)
 
 
+def test_a_run_freezes_its_own_backbone_on_its_way(request_for: Callable, tmp_path: Path):
+    small = ("trainer.max_steps=8", "trainer.batch_size=32", "trainer.eval_episodes=0", "trainer.freeze_after=4")
+    request = request_for(*TOY, "policy=bc_mlp", *small)
+    trainer = build_trainer(request, request.targets["env"](request.env), tmp_path, torch.device("cpu"))
+    trainer.begin()
+    part, kept = trainer.policy.encoder.parts["image"], []
+    for step in range(8):
+        average = trainer.step.acting.encoder.parts["image"].backbone.first.weight.clone()
+        trainer.advance()
+        kept.append(part.backbone.first.weight.detach().clone())
+        if step == 4:
+            assert torch.equal(kept[4], average), "the averaged weights go on"
+            head = trainer.policy.mlp[0].weight.detach().clone()
+    assert not torch.equal(kept[2], kept[3]) and torch.equal(kept[4], kept[7])
+    assert not torch.equal(trainer.policy.mlp[0].weight, head)
+    assert trainer.batch(0)["observation"]["image"].shape == (32, 1, 128)
+    trainer.validate()
+    trainer.journal.records.close()
+    assert trainer.state.best_step == 8
+
+
 def test_what_cannot_be_cached_is_refused(request_for: Callable, start: str):
     for words, sentence in (
         (("env=minigrid", "policy=bc_mlp", *CACHED), "for policies that see images"),
+        (("env=minigrid", "policy=bc_mlp", "trainer.freeze_after=9"), "freeze_after=9 is for policies that see images"),
+        ((*TOY, "policy=bc_mlp", "trainer.freeze_after=9", "policy.encoder.image_shift=2"), "shifts the image anew each time"),
+        ((*TOY, "policy=bc_mlp", *CACHED, start, "trainer.freeze_after=9"), "leave it out, or freeze_after"),
         ((*TOY, "policy=act", *CACHED), "has learned nothing yet: add init_from=RUN"),
         ((*TOY, "policy=act", *CACHED, start, "policy.encoder.image_shift=2"), "shifts the image anew each time"),
         ((*TOY, "policy=act", *CACHED, start, "policy.encoder.ignore=[image]"), "for policies that see images"),

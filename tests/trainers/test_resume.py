@@ -91,6 +91,11 @@ def test_killed_and_resumed_is_the_run_that_was_not(forked: Forked, here: Path, 
 
 
 @pytest.mark.slow
+def test_kills_change_nothing_of_a_run_that_freezes_its_backbone(forked: Forked, here: Path):
+    assert_kills_change_nothing(forked, here, *pair("bc_mlp", "toy"), "trainer.freeze_after=15")
+
+
+@pytest.mark.slow
 def test_kills_change_nothing_of_a_run_on_cached_features(forked: Forked, here: Path):
     finish(forked, here, "start", *pair("bc_mlp", "toy"))
     assert_kills_change_nothing(forked, here, *pair("act", "toy"), "init_from=start", "trainer.cache_features=true")

@@ -32,6 +32,8 @@ def obstacle(config: Config, device: torch.device) -> str | None:
         return "CUDA graphs need device=cuda"
     if not here().alone:
         return "several processes train this run"
+    if config.freeze_after:
+        return "trainer.freeze_after changes what a step computes"
     if config.profile:
         return "a profile times the parts of a step, and a captured step runs as a whole"
     return None

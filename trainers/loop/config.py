@@ -28,6 +28,9 @@ class Config:
     data_on: str = "auto"  # where the dataset lies in memory: auto (on a GPU, if it fits) | host | device
     deterministic: bool = True  # on a GPU: use kernels that always give the same result; false is faster
     cache_features: bool = False  # freeze the image backbone of init_from, and train on its features, computed once
+    # Steps after which the averaged weights go on, the image backbone stays as it is, and the rest trains on its features, which
+    # are computed once: further steps cost little. The schedule starts again. 0: never
+    freeze_after: int = 0
     threads: int = 0  # CPU threads; 0 leaves PyTorch's choice. It is recorded, because the last bits of results depend on it
     log_every: int = 50  # steps between rows of metrics.jsonl
     eval_every: int = 500  # steps between validations (loss, and success on the val split); 0: only at the end
@@ -41,13 +44,24 @@ class Config:
         for name in ("batch_size", "accumulate", "log_every", "bad_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("max_steps", "max_epochs", "threads", "eval_every", "eval_episodes", "save_every", "grad_clip"):
+        for name in (
+            "max_steps",
+            "max_epochs",
+            "threads",
+            "eval_every",
+            "eval_episodes",
+            "save_every",
+            "grad_clip",
+            "freeze_after",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if not self.max_steps and not self.max_epochs:
             raise ValueError("max_steps and max_epochs are both 0: set one of them")
         if self.threads > MOST_THREADS:
             raise ValueError(f"threads must be at most {MOST_THREADS}, got {self.threads}")
+        if self.freeze_after and self.cache_features:
+            raise ValueError("cache_features freezes the image backbone from the start: leave it out, or freeze_after")
         if self.eval_episodes > 100_000:
             raise ValueError(f"eval_episodes cannot exceed 100000, got {self.eval_episodes}")
         if self.batch_size % self.accumulate:

@@ -82,17 +82,21 @@ def make_optimizer(config: OptimizerConfig, parameters: Sequence[nn.Parameter]) 
 class Schedule:
     """A factor on the learning rate. Cosine and constant depend on the step alone; only plateau has a state."""
 
-    def __init__(self, config: ScheduleConfig, max_steps: int):
+    def __init__(self, config: ScheduleConfig, max_steps: int, restart: int = 0):
+        """`restart`: the step at which warm-up and cosine begin anew; 0: never."""
         self.config, self.max_steps = config, max_steps
+        self.restart = restart if restart < max_steps else 0
         self.state: dict[str, Any] = {"cut": 1.0, "best": None, "waited": 0}
 
     def factor(self, step: int) -> float:
         """For step `step`, counted from 0."""
-        warmup = self.config.warmup
+        warmup, last = self.config.warmup, self.restart or self.max_steps
+        if self.restart and step >= self.restart:
+            step, last = step - self.restart, self.max_steps - self.restart
         if step < warmup:
             return (step + 1) / (warmup + 1)
         if self.config.name == "cosine":
-            progress = (step - warmup) / max(1, self.max_steps - warmup)
+            progress = (step - warmup) / max(1, last - warmup)
             return self.config.final + (1 - self.config.final) * 0.5 * (1 + math.cos(math.pi * progress))
         return self.state["cut"]
 

@@ -41,7 +41,7 @@ class Step:
         self.model = torch.compile(policy) if config.compile else policy
         self.parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(config.optimizer, [*policy.parameters()])
-        self.schedule = Schedule(config.schedule, max_steps)
+        self.schedule = Schedule(config.schedule, max_steps, config.freeze_after)
         self.average = Average(policy, config.ema) if config.ema else None
         self.seed, self.noise_seed = seed, fold(seed, Purpose.TRAINING)
         self.in_parts = config.accumulate > 1 or not here().alone  # the loss is divided by its count after the backward pass

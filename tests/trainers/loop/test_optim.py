@@ -74,3 +74,12 @@ def test_optimizers_by_name(name, kind):
 def test_bad_values_are_refused(make):
     with pytest.raises(ValueError):
         make()
+
+
+def test_the_schedule_starts_again_where_the_backbone_is_frozen():
+    schedule = Schedule(ScheduleConfig(name="cosine", warmup=10, final=0.0), max_steps=300, restart=100)
+    first, second = (Schedule(ScheduleConfig(name="cosine", warmup=10, final=0.0), max_steps=steps) for steps in (100, 200))
+    assert [schedule.factor(step) for step in range(100)] == [first.factor(step) for step in range(100)]
+    assert [schedule.factor(step) for step in range(100, 300)] == [second.factor(step) for step in range(200)]
+    never = Schedule(ScheduleConfig(name="cosine", warmup=10, final=0.0), max_steps=100, restart=100)
+    assert never.factor(99) == first.factor(99)
