@@ -42,7 +42,7 @@ def _alone(request: Request) -> str | None:
         return f"{policy.__name__} cannot be stacked ({policy.alone})"
     if not trainer.recorded:
         return f"{trainer.__name__} makes data of its own for each run"
-    for key in ("cache_features", "freeze_after", "compile", "profile"):
+    for key in ("cache_features", "freeze_after", "compile", "profile", "recompute"):
         if getattr(request.trainer, key):
             return f"trainer.{key} is for a single run"
     if request.logger.uses_wandb:

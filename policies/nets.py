@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from policies.dropout import Dropout
+from policies.recompute import Recomputable
 
 MOST_ROWS = 512  # of a table whose gradient is a matrix product
 
@@ -63,7 +64,7 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))
 
 
-class DiTBlock(nn.Module):
+class DiTBlock(Recomputable):
     """A transformer block steered by a condition vector (adaLN-Zero, Peebles & Xie 2022), with cross-attention to context.
 
     The modulation and the cross-attention's output start at zero, so each block starts as the identity.

@@ -15,12 +15,13 @@ from torch.nn import functional as F
 
 from policies.base import Memory
 from policies.dropout import Dropout
+from policies.recompute import Recomputable
 
 CHUNK = 64  # queries per attention call on a CPU, so that most of the masked keys are skipped
 SLOWEST = 1000.0  # steps of the slowest rotation, so that positions hundreds of steps apart differ
 
 
-class Block(nn.Module):
+class Block(Recomputable):
     def __init__(self, width: int, heads: int, feedforward: int, dropout: float):
         super().__init__()
         self.heads = heads

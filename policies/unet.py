@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from policies.recompute import Recomputable
+
 GROUPS = 8  # groups of channels in a GroupNorm
 
 
@@ -34,7 +36,7 @@ class Block(nn.Module):
         return y + self.shortcut(x)
 
 
-class Stage(nn.Module):
+class Stage(Recomputable):
     """Two blocks at one length of the chunk."""
 
     def __init__(self, inward: int, outward: int, condition: int, kernel: int, normalise: bool):

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from policies.recompute import Recomputable
+
 
 class FrozenBatchNorm(nn.Module):
     """Batch norm with fixed statistics; scale and shift are learned."""
@@ -33,7 +35,7 @@ def norm(channels: int, frozen: bool) -> nn.Module:
     return FrozenBatchNorm(channels) if frozen else nn.GroupNorm(channels // 16, channels)
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(Recomputable):
     def __init__(self, channels: int, out: int, stride: int, frozen: bool):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)

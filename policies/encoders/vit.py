@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from policies.recompute import Recomputable
+
 PATCH, WIDTH, LAYERS, HEADS = 16, 768, 12, 12
 
 
@@ -39,7 +41,7 @@ class MLP(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
-class Block(nn.Module):
+class Block(Recomputable):
     def __init__(self) -> None:
         super().__init__()
         self.norm1, self.attn = nn.LayerNorm(WIDTH, eps=1e-6), SelfAttention()

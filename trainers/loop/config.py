@@ -23,6 +23,7 @@ class Config:
     grad_clip: float = 1.0  # largest gradient norm; 0 for no clipping. Losses are never clipped
     ema: float = 0.999  # decay of the averaged weights, which are the ones that act; 0 for none
     precision: str = "fp32"  # fp32 | bf16 (autocast)
+    recompute: bool = False  # keep only the inputs of a network's blocks for the backward pass: less memory, slower steps
     compile: bool = False  # torch.compile; on a CPU it takes about a minute and makes steps some 15 % faster
     capture: str = "auto"  # run a step as one CUDA graph, with the same results: auto (if possible) | on (fail if not) | off
     data_on: str = "auto"  # where the dataset lies in memory: auto (on a GPU, if it fits) | host | device
@@ -72,6 +73,8 @@ class Config:
             raise ValueError(f"capture must be auto, on or off, got {self.capture}")
         if self.data_on not in ("auto", "host", "device"):
             raise ValueError(f"data_on must be auto, host or device, got {self.data_on}")
+        if self.recompute and self.compile:
+            raise ValueError("recompute cannot be combined with compile: torch.compile decides by itself what it keeps in memory")
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be fp32 or bf16, got {self.precision}")
         if self.profile and (self.max_epochs or self.max_steps < PROFILED_LEAST):

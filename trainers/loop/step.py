@@ -14,10 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from conf.errors import BadRequest
 from conf.ranks import here
 from policies.base import Batch, Loss, Policy
 from policies.dropout import dropouts
 from policies.noise import Noise, Purpose, finalised, fold, shared_uniform
+from policies.recompute import recompute_all
 from trainers.loop.batches import rows_of, to_device
 from trainers.loop.capture import Captured, obstacle
 from trainers.loop.config import Config
@@ -38,6 +40,8 @@ class Step:
 
     def __init__(self, config: Config, policy: Policy, source: Source, max_steps: int, seed: int, device: torch.device):
         self.config, self.policy, self.source, self.device = config, policy, source, device
+        if config.recompute and not recompute_all(policy):
+            raise BadRequest(f"trainer.recompute=true, but {type(policy).__name__} has no blocks to recompute; leave it out")
         self.model = torch.compile(policy) if config.compile else policy
         self.parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(config.optimizer, [*policy.parameters()])
