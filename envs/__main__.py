@@ -15,7 +15,7 @@ def main() -> int:
     table = commands.add_parser("list", help="for every id: its simulator, the success of expert and random play, its speed")
     table.add_argument(
         "--match",
-        default="MiniGrid-",
+        default=listing.USUAL,
         help="only ids that contain this (default: %(default)s; others: BabyAI-, Meta-World; '': all)",
     )
     table.add_argument("--episodes", type=int, default=50, help="episodes of each player, on test layouts (default: %(default)s)")
@@ -23,11 +23,15 @@ def main() -> int:
     asked = parser.parse_args()
     lines = listing.header(asked.episodes)
     print("\n".join(lines), flush=True)
-    for line in listing.rows(asked.match, asked.episodes):
-        print(line, flush=True)
-        lines.append(line)
+    measured = []
+    for row in listing.rows(asked.match, asked.episodes):
+        print(row.line(), flush=True)
+        measured.append(row)
+    after = listing.total(measured)
+    print("\n".join(after))
     if asked.into:
-        asked.into.write_text(listing.inserted(asked.into.read_text(), lines))
+        lines += [*(row.line() for row in measured), *after]
+        asked.into.write_text(listing.inserted(asked.into.read_text(), asked.match, lines))
     return 0
 
 

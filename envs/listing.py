@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 
 from envs import metaworld, minigrid
-from envs.base import Family
+from envs.base import Family, Score
 from envs.metaworld import MetaWorld, tasks
 from envs.minigrid import MiniGrid
 from envs.play import ExpertPlayer, Observation, play
 from envs.spaces import random_actions
 
-BEGIN, END = "<!-- python -m envs list -->", "<!-- end of the list -->"
+USUAL = "MiniGrid-"  # the ids of the list that nothing else is asked of
+END = "<!-- end of the list -->"
 
 
 class RandomPlayer:
@@ -52,8 +54,35 @@ def families(match: str) -> Iterator[tuple[str, str, Family]]:
             yield id, "Meta-World", MetaWorld(config)
 
 
-def rows(match: str, episodes: int) -> Iterator[str]:
-    """One line for each id that contains `match`."""
+@dataclass
+class Row:
+    """One id, as it was measured."""
+
+    id: str
+    player: str
+    max_steps: int
+    expert: Score | None
+    random: Score
+    seconds: float  # of CPU: the expert's, or random play's where there is no expert
+
+    @property
+    def timed(self) -> Score:
+        return self.expert or self.random
+
+    def line(self) -> str:
+        assert self.random.success is not None
+        success, steps = "-", "-"
+        if self.expert:
+            assert self.expert.success is not None
+            success, steps = f"{self.expert.success.mean():.2f}", f"{self.expert.lengths.mean():.0f}"
+        return (
+            f"| {self.id} | {self.player} | {success} | {steps} | {self.random.success.mean():.2f} | {self.max_steps} "
+            f"| {rate(len(self.timed.lengths) / self.seconds)} |"
+        )
+
+
+def rows(match: str, episodes: int) -> Iterator[Row]:
+    """Each id that contains `match`."""
     for id, player, family in families(match):
         seeds = family.seeds("test", episodes)
         began = time.process_time()
@@ -61,26 +90,35 @@ def rows(match: str, episodes: int) -> Iterator[str]:
         expert = play(ExpertPlayer(family), family, seeds, episodes).score if has_expert else None
         middle = time.process_time()
         random = play(RandomPlayer(family), family, seeds, episodes).score
-        assert random.success is not None
         seconds = middle - began if expert else time.process_time() - middle
-        success, steps = "-", "-"
-        if expert:
-            assert expert.success is not None
-            success, steps = f"{expert.success.mean():.2f}", f"{expert.lengths.mean():.0f}"
-        yield (
-            f"| {id} | {player} | {success} | {steps} | {random.success.mean():.2f} | {family.max_steps} "
-            f"| {rate(episodes / seconds)} |"
-        )
+        yield Row(id, player, family.max_steps, expert, random, seconds)
+
+
+def total(measured: list[Row]) -> list[str]:
+    """Of all ids together."""
+    told = [f"{len(measured)} ids" if len(measured) != 1 else "1 id"]
+    solved = [row.expert.success.mean() for row in measured if row.expert and row.expert.success is not None]
+    if solved:
+        told.append(f"experts for {len(solved)}, which solve {np.mean(solved):.3f} on average")
+    if measured:
+        steps = sum(int(row.timed.lengths.sum()) for row in measured) / sum(row.seconds for row in measured)
+        told.append(f"{rate(steps)} steps/s of CPU time")
+    return ["", "; ".join(told) + "."]
 
 
 def rate(number: float) -> str:
     return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"
 
 
-def inserted(text: str, lines: list[str]) -> str:
+def begin(match: str) -> str:
+    """The marker before a table of these ids."""
+    return f"<!-- python -m envs list{f' --match {match}' if match != USUAL else ''} -->"
+
+
+def inserted(text: str, match: str, lines: list[str]) -> str:
     """`text` with these lines between its markers."""
-    before, found, rest = text.partition(BEGIN)
+    before, found, rest = text.partition(begin(match))
     _, also_found, after = rest.partition(END)
     if not (found and also_found):
-        raise SystemExit(f"the file must contain {BEGIN} and, behind it, {END}")
-    return "\n".join([before + BEGIN, "", *lines, "", END + after])
+        raise SystemExit(f"the file must contain {begin(match)} and, behind it, {END}")
+    return "\n".join([before + found, "", *lines, "", END + after])
