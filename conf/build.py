@@ -61,6 +61,7 @@ def unknown(key: str, known: Iterable[str]) -> str:
     known = list(dict.fromkeys(known))
     parent, _, name = key.rpartition(".")
     siblings = [other.rpartition(".")[2] for other in known if other.rpartition(".")[0] == parent]
+    siblings = [other for other in siblings if other != "_target_"]  # it is chosen with the option
     elsewhere = [other for other in known if other.rpartition(".")[2] == name]
     if near := get_close_matches(name, siblings, n=1, cutoff=0.7):
         return f"{key} does not exist; did you mean {join(parent, near[0])}?"

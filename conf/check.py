@@ -116,7 +116,7 @@ def typed(cfg: DictConfig) -> Request:
         config = checkpoint.adopt(config, hydra.overrides.task, reference)
         top = replace(top, ckpt_path=config["ckpt_path"], name=config["name"], seed=config["seed"])
     if top.init_from is not None:
-        top = replace(top, init_from=str(start := checkpoint.find(top.init_from, "init_from")))
+        top = replace(top, init_from=str(start := _start(top.init_from, hydra)))
         checkpoint.refuse_damaged(start)
     top = replace(top, name=top.name or _default_name(config, hydra.runtime.choices))
 
@@ -137,6 +137,17 @@ def typed(cfg: DictConfig) -> Request:
     _refuse_pair(sections, targets, top)
     named = {name: {"_target_": config[name]["_target_"], **plain(sections[name])} for name in targets}
     return Request(**vars(top), **sections, targets=targets, config={**plain(top), **plain(sections), **named})
+
+
+def _start(init_from: str, hydra: DictConfig) -> Path:
+    """The checkpoint to start from, which an experiment may name before the user has trained it."""
+    try:
+        return checkpoint.find(init_from, "init_from")
+    except BadRequest as error:
+        if (experiment := _chosen(hydra).get("experiment")) and not any("init_from=" in word for word in hydra.overrides.task):
+            where = f"the header of experiment={experiment} says how to train it"
+            raise BadRequest(f"init_from={init_from} does not exist yet; {where}, or give another init_from=RUN") from error
+        raise
 
 
 def _resolved(cfg: DictConfig) -> dict[str, Any]:

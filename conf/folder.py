@@ -174,12 +174,12 @@ def _check_ours(folder: Path, config: Mapping[str, Any]) -> None:
     inside = {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else set()
     if not inside:
         return
+    if "config.yaml" not in inside and not inside <= BEFORE_THE_RUN:
+        raise BadRequest(f"{folder} is not empty and holds no run (there is no config.yaml); choose another hydra.run.dir")
     if not config["resume"]:
         raise BadRequest(f"{folder} is not empty; add resume=true to go on with its run, or choose another hydra.run.dir")
     if inside <= BEFORE_THE_RUN:
         return
-    if "config.yaml" not in inside:
-        raise BadRequest(f"{folder} holds no run (there is no config.yaml), so there is nothing to resume")
     _refuse_links(folder)
     refuse_another(folder, config)
 

@@ -88,7 +88,7 @@ def _missing_option(error: MissingConfigException) -> str:
         return f"there is no config called {option}; look at --config-name and --config-dir"
     if not error.options:
         return f"{group}={option} does not exist; there is no option of {group} yet"
-    near = get_close_matches(option, error.options, n=1)
+    near = get_close_matches(option, error.options, n=1) or [known for known in error.options if known.startswith(option)]
     meant = f"; did you mean {group}={near[0]}?" if near else ";"
     return f"{group}={option} does not exist{meant} {group} is one of {', '.join(error.options)}"
 

@@ -116,6 +116,7 @@ TRUST = "trusted_packages=[their_pkg]"
     [
         (["policy.hiden_dim=3"], "policy.hiden_dim does not exist; did you mean policy.hidden_dim?"),
         (["+policy.hiden_dim=3"], "policy.hiden_dim does not exist; did you mean policy.hidden_dim?"),
+        (["env.tasks=mt10"], "env.tasks does not exist; env has id, max_steps, "),
         (["experiment=typo"], "trainer.max_step does not exist; did you mean trainer.max_steps? (in experiment=typo)"),
         (["experiment=missing"], "policy=maskeddit does not exist; did you mean policy=masked_dit?"),
         (["experiment=torn"], "cannot read a YAML file"),
@@ -127,6 +128,7 @@ TRUST = "trusted_packages=[their_pkg]"
         (["policy=mine"], "policy._target_ is their_pkg.mine.Mine, but only policies, envs, trainers are trusted"),
         (["policy=grown", "policy.depth=3"], "policy.depth is a field of their_pkg.grown.Config, but the option's YAML has no"),
         (["policy=grown", "+policy.depth=3"], "add depth: ... to that file, in the folder policy of the configs"),
+        (["study=mask"], "study=mask does not exist; did you mean study=mask_or_noise?"),
         (["study=x"], "study=x does not exist; study is one of act_chunk, "),
         (["seed=1,2"], "seed=1,2 is a sweep; add -m"),
         (["data_dir=/dev/null"], "data_dir=/dev/null cannot be a folder: /dev/null is a file"),

@@ -42,6 +42,13 @@ def test_evaluation_takes_seed_and_episodes_from_its_run_unless_asked(ask: Any, 
     assert (asked.seed, asked.eval.episodes, asked.eval.media) == (0, 500, 0)
 
 
+def test_a_checkpoint_that_an_experiment_starts_from_has_to_be_trained_first(ask: Any) -> None:
+    with pytest.raises(BadRequest, match=r"bc_push-0 does not exist yet; the header of experiment=act_push says how to train it"):
+        ask("experiment=act_push")
+    with pytest.raises(BadRequest, match="init_from=nowhere does not exist; give a run folder"):
+        ask("experiment=act_push", "init_from=nowhere")
+
+
 def test_checkpoint_cannot_name_code_or_trust_itself(ask: Any, tmp_path: Path) -> None:
     request = ask()
     request.config["policy"]["_target_"] = "builtins.open"

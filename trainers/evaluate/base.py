@@ -43,7 +43,7 @@ class Config:
         if self.split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {self.split}")
         if sorted(self.decode) not in (["sampled"], ["greedy"], ["greedy", "sampled"]):
-            raise ValueError(f"decode must be a list of sampled, greedy or both, got {self.decode}")
+            raise ValueError(f"decode must be a list of sampled, greedy or both, got [{', '.join(self.decode)}]")
         if self.num_envs > MOST_LANES:
             raise ValueError(f"num_envs must be at most {MOST_LANES}, got {self.num_envs}")
         if not 0 <= self.media <= MOST_FILMED:
