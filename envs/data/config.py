@@ -71,11 +71,13 @@ class DataConfig:
         return bool(MINARI_ID.fullmatch(self.source))
 
     def missing(self) -> str | None:
-        """A sentence if the imported dataset, or the package that reads it, is not installed here; else None."""
-        if not self.imported:
+        """A sentence if the imported dataset, or the package that reads and writes such datasets, is not here; else None."""
+        if not (self.imported or self.export_to):
             return None
         if not all(importlib.util.find_spec(name) for name in ("minari", "h5py")):
-            return "Minari datasets need the package minari: pip install 'iolaus[minari]' (in a checkout: '.[minari]')"
+            return "Minari datasets need Minari: pip install 'iolaus[minari]' (in a checkout: pip install -e '.[minari]')"
+        if not self.imported:
+            return None
         import minari
 
         here = sorted(minari.list_local_datasets())

@@ -1,5 +1,6 @@
 """Any Gymnasium id, and episodes imported from and exported to Minari."""
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from gymnasium import spaces
 from conf.errors import BadRequest
 from envs.adapter import Adapter
 from envs.data import record
+from envs.data.config import DataConfig
 from envs.data.minari import export
 from envs.gym import Config, Gym
 from envs.gym.family import Data
@@ -87,6 +89,13 @@ def test_mode_export_writes_a_minari_dataset(launch: Callable[..., Any], here: P
     assert "minari.load_dataset('minigrid/six-v0')" in done.stdout and (tmp_path / "minari/minigrid/six-v0").exists()
     again = launch(*words, check=False)
     assert again.returncode == 2 and "env.data.export_to=" in again.stderr
+
+
+@pytest.mark.parametrize("words", [{"source": "cartpole/expert-v0"}, {"export_to": "minigrid/six-v0"}])
+def test_a_missing_minari_is_named_before_anything_is_recorded(words: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'iolaus[minari]'" in str(DataConfig(**words).missing())
+    assert DataConfig().missing() is None
 
 
 def test_our_episodes_go_to_minari_and_come_back_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
