@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from forked import Forked
-from helpers import CONF, ROOT
-from hydra import compose, initialize_config_dir
+from helpers import ROOT, Ask
+from hydra.core.global_hydra import GlobalHydra
+
+from conf.check import Request
 
 SMALL_DATA = ("env.data.episodes=40", "env.data.val_episodes=10")
 
@@ -38,15 +40,22 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
-@pytest.fixture
-def request_for(data_dir: Path) -> Iterator[Callable]:
-    """`request_for("policy=bc_mlp", ...)`: the checked request of a command line, on a small dataset."""
-    from conf.check import typed
+@pytest.fixture(scope="session")
+def composer() -> Ask:
+    return Ask()
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield lambda *overrides: typed(
-            compose("config", [*SMALL_DATA, f"data_dir={data_dir}", *overrides], return_hydra_config=True)
-        )
+
+@pytest.fixture
+def ask(composer: Ask, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """`ask("policy=bc_mlp", ...)`: the checked request of a command line."""
+    monkeypatch.setattr(GlobalHydra.instance(), "hydra", composer.hydra)
+    return composer
+
+
+@pytest.fixture
+def request_for(ask: Ask, data_dir: Path) -> Callable[..., Request]:
+    """As `ask`, on a small dataset."""
+    return lambda *overrides: ask(*SMALL_DATA, f"data_dir={data_dir}", *overrides)
 
 
 @pytest.fixture(scope="session")

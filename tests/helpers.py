@@ -12,9 +12,14 @@ import numpy as np
 import torch
 import yaml
 from gymnasium import spaces
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
-from conf.check import Request
+from conf.check import Request, typed
 from conf.checkpoint import write_manifest
+from conf.compose import Composer
 from envs.base import Spaces
 from envs.data.store import Dataset, Writer
 from policies import store
@@ -27,6 +32,27 @@ KEYS = {line.split()[-1] for line in (ROOT / "tests/conf/public_keys.txt").read_
 def options(group: str) -> list[str]:
     """The YAML names of a config group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+class Ask:
+    """`ask(*overrides)`: the checked request of a command line.
+
+    It is composed as the runs of a sweep are, which takes a hundredth of Hydra's time (tests/conf/test_compose.py compares the
+    two). Hydra's state must be that of `self.hydra`.
+    """
+
+    def __init__(self) -> None:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            self.hydra = GlobalHydra.instance().hydra
+            self.composer = Composer(GlobalHydra.instance().config_loader(), "config")
+
+    def __call__(self, *overrides: str) -> Request:
+        return typed(self.composer(overrides))
+
+    def compose(self, *overrides: str) -> tuple[DictConfig, Any]:
+        """The config, and its node `hydra`."""
+        config = self.composer(overrides)
+        return config, HydraConfig.get()
 
 
 # Policies that learn from histories: an environment that has some, and values that make them small.

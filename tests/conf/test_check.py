@@ -7,22 +7,20 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import yaml
-from helpers import missing_extra, save_checkpoint
-from hydra import compose, initialize_config_dir
+from helpers import Ask, missing_extra, save_checkpoint
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from conf.build import build, plain
-from conf.check import SECTIONS, Request, config_class, typed
+from conf.check import SECTIONS, config_class
 from conf.errors import BadRequest
 
 ROOT = Path(__file__).parents[2]
@@ -39,21 +37,6 @@ CHOICES = [f"{group}={option}" for group in SECTION_GROUPS for option in options
 STUDIES = sorted(path.stem for path in (ROOT / "sweeps" / "study").glob("*.yaml"))
 RECIPES = [f"{group}={option}" for group in ("experiment", "debug", "cluster") for option in options(group)]
 RECIPES += [f"study={study}" for study in STUDIES]
-
-Ask = Callable[..., Request]
-
-
-@pytest.fixture(scope="module")
-def ask() -> Iterator[Ask]:
-    """The checked request of a command line."""
-
-    def composed(*overrides: str) -> Request:
-        cfg = compose("config", list(overrides), return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        return typed(cfg)
-
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield composed
 
 
 def dotted(values: dict[str, Any], path: str = "") -> Iterator[str]:
@@ -80,24 +63,24 @@ def section_of(choice: str) -> str:
     return SECTION_GROUPS.get(group, group)
 
 
-def plain_section(choice: str) -> dict[str, Any]:
-    return OmegaConf.to_container(compose("config", [choice])[section_of(choice)])  # type: ignore[return-value]
+def plain_section(ask: Ask, choice: str) -> dict[str, Any]:
+    return OmegaConf.to_container(ask.compose(choice)[0][section_of(choice)])  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_yaml_holds_exactly_the_fields_of_its_dataclass(ask: Ask, choice: str) -> None:
     section = section_of(choice)
     if choice == "env=gym":  # it needs recorded episodes
-        values = {name: value for name, value in plain_section(choice).items() if name != "_target_"}
+        values = {name: value for name, value in plain_section(ask, choice).items() if name != "_target_"}
         assert sorted(dotted(plain(build(config_class("envs.gym", "env"), values)))) == sorted(dotted(values))
         return
-    assert sorted(dotted(plain_section(choice))) == sorted(dotted(ask(choice, *beside(choice)).config[section]))
+    assert sorted(dotted(plain_section(ask, choice))) == sorted(dotted(ask(choice, *beside(choice)).config[section]))
 
 
-def runs_of(recipe: str) -> list[list[str]]:
+def runs_of(ask: Ask, recipe: str) -> list[list[str]]:
     """The overrides of each run of a recipe, with one of its seeds."""
-    cfg = compose("config", [recipe], return_hydra_config=True)
-    params = {key: values for key, values in (cfg.hydra.sweeper.get("params") or {}).items() if key != "seed"}
+    cfg, hydra = ask.compose(recipe)
+    params = {key: values for key, values in (hydra.sweeper.get("params") or {}).items() if key != "seed"}
     if cfg.skip_invalid:  # some of its runs are meant to be refused
         return []
     asked = OverridesParser.create().parse_overrides([f"{key}={values}" for key, values in params.items()])
@@ -110,13 +93,13 @@ def runs_of(recipe: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_run_of_a_recipe_is_typed(ask: Ask, tmp_path: Path, recipe: str) -> None:
-    cfg = compose("config", [recipe], return_hydra_config=True)
-    needs_extra(f"env={cfg.hydra.runtime.choices.env}")
+    cfg, hydra = ask.compose(recipe)
+    needs_extra(f"env={hydra.runtime.choices.env}")
     start = []
     if cfg.trainer.cache_features:  # heads on what bc_push has learned to see
         save_checkpoint(ask("experiment=bc_push"), tmp_path)
         start = [f"init_from={tmp_path}"]
-    for overrides in runs_of(recipe):
+    for overrides in runs_of(ask, recipe):
         ask(*overrides, *start)
 
 
@@ -154,19 +137,19 @@ def test_values_inline_in_config_yaml_are_all_the_fields(ask: Ask) -> None:
     assert sorted(inline.keys() - {"defaults", "hydra", "eval"}) == sorted(request.config.keys() - SECTIONS.keys())
 
 
-def public_keys() -> str:
+def public_keys(ask: Ask) -> str:
     """All keys that users can type: those of the default configuration, then those that an option adds."""
-    standard = sorted(dotted(OmegaConf.to_container(compose("config"))))  # type: ignore[arg-type]
+    standard = sorted(dotted(OmegaConf.to_container(ask.compose()[0])))  # type: ignore[arg-type]
     added = [
         f"{choice} {key}"
         for choice in [*CHOICES, *(f"cluster={option}" for option in options("cluster"))]
-        for key in dotted(plain_section(choice), section_of(choice) + ".")
+        for key in dotted(plain_section(ask, choice), section_of(choice) + ".")
     ]
     return "\n".join([*standard, *sorted(line for line in added if line.split(" ")[1] not in standard)]) + "\n"
 
 
 def test_public_keys_are_the_frozen_ones(ask: Ask) -> None:
-    assert public_keys() == KEYS.read_text(), "a public key came or went; if that is meant: python tests/conf/test_check.py"
+    assert public_keys(ask) == KEYS.read_text(), "a public key came or went; if that is meant: python tests/conf/test_check.py"
 
 
 def test_reading_the_command_line_imports_nothing_that_trains() -> None:
@@ -341,5 +324,4 @@ def test_build_says_what_is_wrong(values: dict[str, Any], sentence: str) -> None
 
 
 if __name__ == "__main__":
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        KEYS.write_text(public_keys())
+    KEYS.write_text(public_keys(Ask()))
