@@ -21,6 +21,7 @@ from hydra._internal.core_plugins.importlib_resources_config_source import Impor
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -36,6 +37,7 @@ class CheckedLoader(ConfigLoaderImpl):
     """Checks every config that Hydra composes, also that of each run of a sweep, before any object is made from it."""
 
     trusted: frozenset[str] = frozenset()  # by the command line, which is composed first
+    kept: tuple[tuple[str | None, list[str], RunMode], DictConfig] | None = None  # what `get_mode` has composed, and of what
 
     def load_configuration(
         self,
@@ -45,6 +47,12 @@ class CheckedLoader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
+        if self.kept is not None and self.kept[0] == (config_name, overrides, run_mode):
+            composed, self.kept = self.kept[1], None
+            if validate_sweep_overrides:
+                parsed = OverridesParser.create().parse_overrides(overrides)
+                self.validate_sweep_overrides_legal(overrides=parsed, run_mode=run_mode, from_shell=from_shell)
+            return composed
         refuse_wrong_choices(overrides, self.get_group_options)
         composed = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         self.trusted |= {*trusted_by(overrides)}
@@ -77,12 +85,21 @@ class CheckedPackages(ImportlibResourcesConfigSource):
 
 
 class Application(hydra_application.Hydra):
-    """Hydra composes the whole config once only to learn `hydra.mode`; a command that says it, as those of a sweep's runs do,
-    need not wait for that."""
+    """Hydra composes the whole config once only to learn `hydra.mode`. A command that says it, as those of a sweep's runs do,
+    need not wait for that, and a single run uses what was composed."""
 
     def get_mode(self, config_name: str | None, overrides: list[str]) -> Any:
         said = [word.removeprefix("hydra.mode=") for word in overrides if word.startswith("hydra.mode=")]
-        return RunMode[said[-1]] if said and said[-1] in RunMode.__members__ else super().get_mode(config_name, overrides)
+        if said and said[-1] in RunMode.__members__:
+            return RunMode[said[-1]]
+        loader = self.config_loader
+        assert isinstance(loader, CheckedLoader)
+        try:
+            composed = loader.load_configuration(config_name, overrides, RunMode.RUN, validate_sweep_overrides=False)
+        except Exception:  # raised again later, if this is a single run
+            return super().get_mode(config_name, overrides)
+        loader.kept = (config_name, [*overrides], RunMode.RUN), composed
+        return composed.hydra.mode
 
 
 def take_over() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-MOST_TENSORS = 100_000  # a network of this many takes minutes to make; ours have less than a hundredth of it
+MOST_TENSORS = 20_000  # a network of this many takes seconds to count, and its steps minutes; ours have less than a thousand
 TO_TRAIN = 5  # numbers per weight in training: itself, its gradient, two moments, an average
 
 

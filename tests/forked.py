@@ -26,7 +26,7 @@ from typing import IO, Any, NoReturn
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("policies", "envs.minigrid", "envs.darkroom", "envs.data", "trainers", "sweeps", "conf")  # ours, with all modules
-OTHERS = ("hydra.main", "minigrid", "torch.utils.tensorboard", "PIL.GifImagePlugin")
+OTHERS = ("hydra.main", "minigrid", "torch._dynamo", "torch.utils.tensorboard", "PIL.GifImagePlugin")
 PATIENCE = 300.0  # seconds that a command may take, unless the test says otherwise
 PR_SET_PDEATHSIG = 1
 

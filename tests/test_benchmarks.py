@@ -15,9 +15,10 @@ NEEDS = {
     "minari_import.py": ("h5py", "minari"),
 }
 SMALL = {
+    "babyai.py": ["--episodes", "40"],
     "beside_lerobot.py": ["--steps", "1", "--batch", "2", "--policies", "act"],
     "darkroom.py": ["--histories", "70", "--episodes", "5", "--repeats", "1"],
-    "engine.py": ["--repeats", "1"],
+    "engine.py": ["--repeats", "1", "--lanes", "1", "64", "--layouts", "200"],
     "in_context.py": ["--repeats", "1", "--lanes", "16"],
     "minari_import.py": ["--steps", "2000", "--length", "100"],
     "push.py": ["--lanes", "2", "--steps", "3", "--episodes", "2"],
@@ -32,7 +33,8 @@ SMALL = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "tests/benchmarks").glob("*.py")))
-def test_a_benchmark_runs_and_prints_a_ratio(here: Path, name: str):
+def test_a_benchmark_runs_and_prints_a_ratio(here: Path, data_dir: Path, name: str):
+    (here / "data").symlink_to(data_dir)  # several of them measure on the same episodes
     package, extra = NEEDS.get(name, ("torch", ""))
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"needs pip install 'iolaus[{extra}]'")

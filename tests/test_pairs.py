@@ -98,7 +98,7 @@ def test_every_encoder_runs(launch: Callable, policy: str, encoder: str):
     [
         ("trainer.precision=bf16", "trainer.accumulate=4", "trainer.ema=0"),
         ("trainer.optimizer.name=adam", "trainer.schedule.name=constant", "trainer.max_epochs=1"),
-        ("trainer.compile=true", "policy.frames=[2,0]"),  # compiles for a minute
+        ("trainer.compile=true", "policy.frames=[2,0]", "policy.layers=1"),
     ],
     ids=["bf16", "epochs", "compile"],
 )
@@ -122,7 +122,7 @@ def test_an_environment_of_the_real_minigrid_is_evaluated(launch: Callable, here
 
 
 def test_debug_runs(launch: Callable, here: Path):
-    launch("debug=fdr", "policy=bc_mlp")
+    launch("debug=fdr", "policy=bc_mlp", "env.max_steps=50")
 
 
 @pytest.mark.slow

@@ -125,6 +125,8 @@ def test_results_are_told_by_task(launch: Callable):
         f"env.tasks=[{','.join(SOME[1:])}]",
         "env.max_steps=20",
         "env.num_workers=0",
+        "env.data.episodes=4",
+        "env.data.val_episodes=2",
     )
     assert "by difficulty" in done.stdout and "by task" in done.stdout
 

@@ -109,7 +109,9 @@ def test_camera_and_task_name_the_dataset():
 
 
 def test_collecting_keeps_the_terminal_clean(launch: Callable, here: Path):
-    done = launch("mode=collect", "env=push", "env.image=false", "env.data.episodes=4", "env.data.val_episodes=2")
+    done = launch(
+        "mode=collect", "env=push", "env.max_steps=20", "env.image=false", "env.data.episodes=4", "env.data.val_episodes=2"
+    )
     printed = done.stdout + done.stderr
     assert "4 episodes" in printed
     assert not [word for word in ("build time", "argv", "bullet") if word in printed.lower()]

@@ -3,6 +3,7 @@ too."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from conf.checkpoint import write_manifest
 from conf.errors import BadRequest
 from envs.base import Family
 from envs.data import record, statistics
+from envs.data.store import Dataset
 from envs.data.windows import Windows
 from policies import store
 from policies.base import Batch, Policy
@@ -28,6 +30,7 @@ class Setting(NamedTuple):
     policy: Policy
     family: Family
     windows: Windows
+    statistics: statistics.Statistics
     request: Any
 
     def batch(self, size: int = 24) -> Batch:
@@ -41,8 +44,20 @@ ENVIRONMENTS = ["toy", *(env for env in options("env") if env not in (*PACKAGES,
 PAIRS = [(policy, env) for policy in options("policy") for env in ENVIRONMENTS]
 
 
+class Place(NamedTuple):
+    family: Family
+    data: Dataset
+    statistics: statistics.Statistics
+
+
+@pytest.fixture(scope="module")
+def places() -> dict[str, Place]:
+    """The environments and their data, which no test changes."""
+    return {}
+
+
 @pytest.fixture(params=PAIRS, ids=lambda pair: "-".join(pair))
-def setting(request: pytest.FixtureRequest, request_for: Callable, data_dir: Path) -> Setting:
+def setting(request: pytest.FixtureRequest, request_for: Callable, places: dict[str, Place], data_dir: Path) -> Setting:
     policy, env = request.param
     words = (*pair(policy, env), *(CONTINUOUS_TOY if env == "toy" else ()))
     if (policy, env) in REFUSED:
@@ -50,14 +65,17 @@ def setting(request: pytest.FixtureRequest, request_for: Callable, data_dir: Pat
             request_for(*words)
         pytest.skip(REFUSED[policy, env])
     asked = request_for(*words)
-    family = asked.targets["env"](asked.env)
+    if (name := json.dumps(asked.config["env"])) not in places:
+        family = asked.targets["env"](asked.env)
+        data = record.dataset(family, asked.env.data, "train", data_dir)
+        places[name] = Place(family, data, statistics.summarise(data))
+    family, data, known = places[name]
     made = asked.targets["policy"](asked.policy, family.spaces)
-    data = record.dataset(family, asked.env.data, "train", data_dir)
-    made.fit(statistics.summarise(data))
+    made.fit(known)
     for module in made.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # it draws from PyTorch's own generator, and no two passes would be equal
-    return Setting(made, family, Windows(data, made.window), asked)
+    return Setting(made, family, Windows(data, made.window), known, asked)
 
 
 def noise(size: int, step: int = 0) -> Noise:
@@ -131,7 +149,7 @@ def test_acting_is_the_training_forward_pass(setting: Setting):
     if hasattr(setting.request.policy, "denoise_steps"):  # read as the policy is made
         once = replace(setting.request.policy, denoise_steps=1)
         setting = setting._replace(policy=type(setting.policy)(once, setting.family.spaces))
-        setting.policy.fit(statistics.summarise(setting.windows.dataset))
+        setting.policy.fit(setting.statistics)
     jolt(setting.policy)
     setting.policy.eval()
     batch, latest = setting.batch(12), _Latest(0, 0, torch.arange(1))
@@ -191,12 +209,12 @@ def test_save_and_load_give_the_same_policy(setting: Setting, tmp_path: Path):
 
 
 def test_one_batch_can_be_learned(setting: Setting):
-    batch, losses = setting.batch(16), []
+    batch, losses = setting.batch(8), []
     # Well below chance: the rest cannot be predicted because of tie-breaks and hidden neighbours.
     enough = 0.4 * setting.policy.chance_loss(batch)
     optimizer = torch.optim.AdamW(setting.policy.parameters(), lr=3e-3)
     for step in range(150):
-        loss = setting.policy(batch, noise(16, step))
+        loss = setting.policy(batch, noise(8, step))
         optimizer.zero_grad()
         (loss.total / loss.count).backward()
         optimizer.step()

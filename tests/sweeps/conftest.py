@@ -22,6 +22,10 @@ FAULTY = {
         from envs.minigrid import family
         from envs.minigrid.family import MiniGrid
 
+        if "PATIENCE" in os.environ:  # the launcher imports this too; usually it waits a minute before it kills a run
+            from sweeps import pool
+            pool.PATIENCE = float(os.environ["PATIENCE"])
+
         @dataclass
         class Config(family.Config):
             fault: str = "none"

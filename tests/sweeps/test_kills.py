@@ -31,7 +31,8 @@ def victims(launcher: int, home: Path) -> list[int]:
     with contextlib.suppress(OSError):
         servers = [int(pid) for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()]
         said = [status.read(path.parent) for path in home.glob("*/status.json")]
-        return [launcher, *servers, *(values["pid"] for values in said if values.get("status") == "running")]
+        running = [values["pid"] for values in said if values.get("status") == "running"]
+        return [launcher, *servers, *(pid for pid in running if os.path.exists(f"/proc/{pid}/exe"))]
     return [launcher]
 
 
@@ -63,8 +64,7 @@ def test_killed_at_random_moments_every_run_is_done_once(
     took, done, struck = time.monotonic() - began, {}, 0
     while struck < kills:
         process = start("cut")
-        time.sleep(chance.uniform(0.1, 0.9) * took)
-        if process.poll() is None:
+        while struck < kills and process.poll(chance.uniform(0.05, 0.45) * took) is None:  # a sweep goes on without a run
             killed(chance.choice(victims(process.pid, here / "cut")))
             struck += 1
         output = process.communicate()[0]

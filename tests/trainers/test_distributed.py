@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forked import Forked
 from helpers import ROOT
+from slurm_cluster import free_ports
 
 STEPS = 20
 WORDS = (
@@ -22,26 +25,37 @@ WORDS = (
 )
 
 
-def start(here: Path, data_dir: Path, folder: str, processes: int, *words: str) -> subprocess.Popen[str]:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
-    command = [
-        sys.executable,
-        *torchrun,
-        str(ROOT / "launch.py"),
-        *WORDS,
-        f"data_dir={data_dir}",
-        *words,
-        f"hydra.run.dir={folder}",
-    ]
+Finish = Callable[..., str]
+
+
+def command(data_dir: Path, folder: str, *words: str) -> list[str]:
+    return [str(ROOT / "launch.py"), *WORDS, f"data_dir={data_dir}", *words, f"hydra.run.dir={folder}"]
+
+
+def torchrun(here: Path, data_dir: Path, folder: str, *words: str) -> subprocess.Popen[str]:
+    """Two processes."""
+    twice = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=here, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    line = [*twice, *command(data_dir, folder, *words)]
+    return subprocess.Popen(line, cwd=here, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def finish(here: Path, data_dir: Path, folder: str, processes: int, *words: str, code: int = 0) -> str:
-    process = start(here, data_dir, folder, processes, *words)
-    output = process.communicate()[0]
-    assert (process.returncode == 0) == (code == 0), output
-    return output
+@pytest.fixture
+def finish(forked: Forked, here: Path, data_dir: Path) -> Finish:
+    """Run so many processes to their end, with the environment that torchrun gives them. Returns what all of them printed."""
+
+    def run(folder: str, count: int, *words: str, code: int = 0) -> str:
+        [port] = free_ports(1)
+        meeting = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+        processes = []
+        for rank in map(str, range(count)):
+            environment = {**os.environ, **meeting, "RANK": rank, "LOCAL_RANK": rank}
+            processes.append(forked.start([sys.executable, *command(data_dir, folder, *words)], here, environment))
+        output = "".join(process.communicate()[0] for process in processes)
+        assert {process.returncode for process in processes} == {code}, output
+        return output
+
+    return run
 
 
 def rows(folder: Path) -> list[dict[str, float]]:
@@ -56,32 +70,37 @@ def assert_alike(one: Path, other: Path, rel: float = 1e-5) -> None:
     assert scores[0] == scores[1]
 
 
-def test_two_processes_are_one_and_their_run_goes_on_with_one(here: Path, data_dir: Path):
-    finish(here, data_dir, "one", 1)
-    process = start(here, data_dir, "two", 2, f"trainer.max_steps={STEPS}")
-    output = process.communicate()[0]
-    assert process.returncode == 0, output
+@pytest.mark.parametrize("by", ["us", pytest.param("torchrun", marks=pytest.mark.slow)])
+def test_two_processes_are_one_and_their_run_goes_on_with_one(finish: Finish, here: Path, data_dir: Path, by: str):
+    finish("one", 1)
+    if by == "torchrun":
+        process = torchrun(here, data_dir, "two")
+        output = process.communicate()[0]
+        assert process.returncode == 0, output
+    else:
+        output = finish("two", 2)
     assert output.count("run folder") == 1  # one of them speaks
     assert_alike(here / "two", here / "one")
     assert {path.name for path in (here / "two").iterdir()} == {path.name for path in (here / "one").iterdir()}
     (here / "two" / "checkpoints" / f"step-{STEPS}").rename(here / "gone")
-    finish(here, data_dir, "two", 1, "resume=true")
+    finish("two", 1, "resume=true")
     assert_alike(here / "two", here / "one")
 
 
 @pytest.mark.slow
-def test_rounds_of_dagger_are_played_once_for_all_processes(here: Path, data_dir: Path):
+def test_rounds_of_dagger_are_played_once_for_all_processes(finish: Finish, here: Path):
     rounds = ("trainer=dagger", "trainer.rounds=2", "trainer.episodes=6")
-    finish(here, data_dir, "one", 1, *rounds)
-    output = finish(here, data_dir, "two", 2, *rounds)
+    finish("one", 1, *rounds)
+    output = finish("two", 2, *rounds)
     assert output.count("round 2 of 2: 6 episodes") == 1
     assert_alike(here / "two", here / "one")
 
 
 @pytest.mark.slow
-def test_a_lost_process_is_said_and_nothing_else_is_lost(here: Path, data_dir: Path):
-    finish(here, data_dir, "undisturbed", 2, "trainer.max_steps=400", "trainer.save_every=10")
-    process = start(here, data_dir, "two", 2, "trainer.max_steps=400", "trainer.save_every=10")
+def test_a_lost_process_is_said_and_nothing_else_is_lost(finish: Finish, here: Path, data_dir: Path):
+    words = ("trainer.max_steps=400", "trainer.save_every=10")
+    finish("undisturbed", 2, *words)
+    process = torchrun(here, data_dir, "two", *words)
     while not [*here.glob("two/checkpoints/step-*")]:
         assert process.poll() is None
         time.sleep(0.05)
@@ -91,11 +110,17 @@ def test_a_lost_process_is_said_and_nothing_else_is_lost(here: Path, data_dir: P
     process.communicate()
     said = json.loads((here / "two/status.json").read_text())
     assert said["status"] in ("failed", "preempted") and ("was lost" in said.get("reason", "") or said["status"] == "preempted")
-    finish(here, data_dir, "two", 2, "trainer.max_steps=400", "trainer.save_every=10", "resume=true")
+    finish("two", 2, *words, "resume=true")
     assert rows(here / "two") == rows(here / "undisturbed")
 
 
-def test_a_batch_that_cannot_be_divided(here: Path, data_dir: Path):
-    output = finish(here, data_dir, "two", 2, "trainer.batch_size=15", code=2)
+@pytest.mark.parametrize("by", ["us", pytest.param("torchrun", marks=pytest.mark.slow)])
+def test_a_batch_that_cannot_be_divided(finish: Finish, here: Path, data_dir: Path, by: str):
+    if by == "torchrun":
+        process = torchrun(here, data_dir, "two", "trainer.batch_size=15")
+        output = process.communicate()[0]
+        assert process.returncode
+    else:
+        output = finish("two", 2, "trainer.batch_size=15", code=2)
     assert output.count("trainer.batch_size=15 cannot be divided by 2 processes; choose a multiple of 2") == 1
     assert 'launch.py", line' not in output and not (here / "two").exists()

@@ -42,7 +42,7 @@ OPTIONS = {"bc_mlp": ("trainer.accumulate=2", "trainer.ema=0"), "masked_dit": ("
 
 
 def start(forked: Forked, here: Path, folder: str, *arguments: str) -> Process:
-    where = TOY if "env=toy" in arguments else ("env.id=MiniGrid-DoorKey-5x5-v0",)
+    where = TOY if "env=toy" in arguments else ("env.id=MiniGrid-DoorKey-5x5-v0", "env.max_steps=40")
     usual = [word for word in ARGUMENTS if word != "logger=none" or not any(own.startswith("logger=") for own in arguments)]
     command = [sys.executable, str(ROOT / "launch.py"), *where, *usual, *arguments, f"hydra.run.dir={folder}", "resume=true"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")}
