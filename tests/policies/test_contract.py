@@ -209,12 +209,12 @@ def test_save_and_load_give_the_same_policy(setting: Setting, tmp_path: Path):
 
 
 def test_one_batch_can_be_learned(setting: Setting):
-    batch, losses = setting.batch(8), []
+    batch, losses = setting.batch(16), []
     # Well below chance: the rest cannot be predicted because of tie-breaks and hidden neighbours.
     enough = 0.4 * setting.policy.chance_loss(batch)
     optimizer = torch.optim.AdamW(setting.policy.parameters(), lr=3e-3)
     for step in range(150):
-        loss = setting.policy(batch, noise(8, step))
+        loss = setting.policy(batch, noise(16, step))
         optimizer.zero_grad()
         (loss.total / loss.count).backward()
         optimizer.step()

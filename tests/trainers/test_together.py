@@ -189,7 +189,7 @@ def test_a_swept_shape_is_refused_before_anything_starts(launch: Callable, here:
         (("policy=bc_gru",), "BCGRU cannot be stacked"),
         (("mode=collect",), "mode=collect trains nothing"),
         (("trainer=dagger",), "DAgger makes data of its own for each run"),
-        (("trainer.compile=true",), "trainer.compile=true is for a single run"),
+        (("trainer.compile=true",), "trainer.compile is for a single run"),
     ],
 )
 def test_what_cannot_be_trained_together(request_for: Callable, words: tuple[str, ...], sentence: str):
