@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, read_write
 from conf import folder, multirun, ranks
 from conf.check import Request, typed
 from conf.device import pick
-from conf.errors import Exit
+from conf.errors import BadRequest, Exit
 from conf.ranks import here
 from conf.sentences import report
 
@@ -24,6 +24,7 @@ from conf.sentences import report
 class Check(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         with _only_exits():
+            _refuse_sweeper(config.hydra.overrides.hydra)
             HydraConfig.instance().set_config(config)  # as the run itself will see it: `${hydra:...}` resolves
             request = typed(config)
             pick(request.device)  # this run is computed on this machine; a sweep's runs may go elsewhere
@@ -38,6 +39,12 @@ class Check(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         with _only_exits():
             multirun.prepare(config)
+
+
+def _refuse_sweeper(overrides: Sequence[str]) -> None:
+    for word in overrides:
+        if word.startswith("hydra/sweeper="):
+            raise BadRequest(f"{word} is for many runs, and this command is a single one; add -m")
 
 
 def _chosen(request: Request, directory: str) -> str:

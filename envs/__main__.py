@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
@@ -21,10 +22,14 @@ def main() -> int:
     table.add_argument("--episodes", type=int, default=50, help="episodes of each player, on test layouts (default: %(default)s)")
     table.add_argument("--into", type=Path, metavar="FILE", help="write the table into this file, between its two markers")
     asked = parser.parse_args()
+    rows = listing.rows(asked.match, asked.episodes)
+    if (first := next(rows, None)) is None:
+        print(f"no id of MiniGrid, BabyAI or Meta-World contains {asked.match}", file=sys.stderr)
+        return 2
     lines = listing.header(asked.episodes)
     print("\n".join(lines), flush=True)
     measured = []
-    for row in listing.rows(asked.match, asked.episodes):
+    for row in itertools.chain([first], rows):
         print(row.line(), flush=True)
         measured.append(row)
     after = listing.total(measured)

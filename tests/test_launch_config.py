@@ -141,6 +141,7 @@ TRUST = "trusted_packages=[their_pkg]"
         (["encoder.foo=1"], "encoder is only chosen, as in encoder=NAME; its values are policy.encoder.*"),
         (["env.id=DoorKey"], "There is no MiniGrid or BabyAI id DoorKey. Did you mean MiniGrid-DoorKey-8x8-v0?"),
         (["-m", "seed=range(0,10000000)"], "this sweep has 10,000,000 runs"),
+        (["hydra/sweeper=optuna"], "hydra/sweeper=optuna is for many runs, and this command is a single one; add -m"),
         (["seed"], "cannot read the argument seed; write key=value"),
         (["mode=eval", "ckpt_path=nowhere"], "ckpt_path=nowhere does not exist"),
         (["-m", "cluster=local,theirs"], "cluster=local,theirs cannot be swept: one sweep goes to one cluster"),

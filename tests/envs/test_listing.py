@@ -2,6 +2,7 @@ import pytest
 from helpers import missing_extra
 
 from envs import listing
+from envs.__main__ import main
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,12 @@ def test_the_table_goes_between_its_markers():
     assert "others" not in listing.inserted(new, "Meta-World", ["| new |"])
     with pytest.raises(SystemExit, match="must contain"):
         listing.inserted("no markers", listing.USUAL, [])
+
+
+def test_an_id_that_does_not_exist_is_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr("sys.argv", ["envs", "list", "--match", "Nothing"])
+    assert main() == 2
+    assert capsys.readouterr() == ("", "no id of MiniGrid, BabyAI or Meta-World contains Nothing\n")
 
 
 def test_all_ids_are_summed_up():
