@@ -24,7 +24,7 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, read_write
 
 from conf.errors import BadRequest
 from conf.overrides import refuse_wrong_choices, trusted_by
@@ -98,8 +98,14 @@ class Application(hydra_application.Hydra):
             composed = loader.load_configuration(config_name, overrides, RunMode.RUN, validate_sweep_overrides=False)
         except Exception:  # raised again later, if this is a single run
             return super().get_mode(config_name, overrides)
-        loader.kept = (config_name, [*overrides], RunMode.RUN), composed
-        return composed.hydra.mode
+        mode, overrides = composed.hydra.mode, [*overrides]
+        if mode is None:  # then Hydra adds this to the command of a single run
+            overrides.append("hydra.mode=RUN")
+            with read_write(composed.hydra):
+                composed.hydra.mode = RunMode.RUN
+                composed.hydra.overrides.hydra.append(overrides[-1])
+        loader.kept = (config_name, overrides, RunMode.RUN), composed
+        return mode
 
 
 def take_over() -> None:
