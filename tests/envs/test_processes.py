@@ -163,7 +163,11 @@ def test_no_worker_outlives_its_parent(how: signal.Signals, fault: str):
         pytest.skip("only Linux kills a worker that hangs inside a simulator")
     code = PARENT.format(path=[str(ROOT), str(ROOT / "tests")], fault=fault)
     parent = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it in the background
     )
     assert parent.stdout
     workers = [int(pid) for pid in parent.stdout.readline().split()]
