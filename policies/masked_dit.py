@@ -26,7 +26,7 @@ from envs.base import Spaces
 from envs.data.statistics import Statistics
 from policies import encoders
 from policies.actions import Tokens, refuse
-from policies.actions.tokens import check_bins
+from policies.actions.tokens import check_bins, check_spread
 from policies.base import Batch, Loss, check_dropout, check_temperature
 from policies.nets import DiTBlock, sinusoidal_embedding
 from policies.noise import Noise
@@ -43,12 +43,14 @@ class Config:
     layers: int = 2  # DiT blocks; two beat four at equal time on MiniGrid
     heads: int = 2  # with feedforward=2 it trains faster than four heads with feedforward=4, and no worse
     feedforward: int = 2  # width of the blocks' MLPs, in multiples of hidden_dim
+    reader_dim: int = 512  # width of the MLP that reads the features where encoder.join=concat; else there is none
     dropout: float = 0.0  # of each block's output
     corruptions: int = 1  # random masks per plan in a training step; they share one encoding of the state
     frames: list[int] = field(default_factory=lambda: [0])  # observed frames, in steps back from the present (0)
     horizon: int = 8  # slots of a plan; expert plans rarely need more before the view changes
     execute: int = 4  # actions executed before the next plan
     bins: int = 32  # per dimension of a continuous action
+    label_spread: float = 0.0  # a continuous action's label counts for the bins around it too: standard deviation in bins; 0: not
     denoise_steps: int = 8  # rounds of unmasking; each commits at least one slot, so there are at most `horizon`
     order: Order = "confident"  # of unmasking: the most certain slots first; "random" samples the learned distribution
     temperature: float = 1.0  # of sampled acting
@@ -59,12 +61,13 @@ class Config:
 
     def __post_init__(self) -> None:
         check_plan(self.frames, self.horizon, self.execute)
-        for name in ("hidden_dim", "layers", "heads", "feedforward", "denoise_steps", "corruptions"):
+        for name in ("hidden_dim", "layers", "heads", "feedforward", "reader_dim", "denoise_steps", "corruptions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.hidden_dim % (2 * self.heads):
             raise ValueError(f"hidden_dim must be a multiple of 2 * heads = {2 * self.heads}, got {self.hidden_dim}")
         check_bins(self.bins)
+        check_spread(self.label_spread)
         check_dropout(self.dropout)
         check_temperature(self.temperature)
 
@@ -103,6 +106,17 @@ class MaskedDiT(PlanningPolicy):
         self.classes = self.tokens.values + (config.padding == "end")
         self.encoder = encoders.Encoder(config.encoder, spaces.observation, width)
         self.modalities = tuple(self.encoder.parts)
+        self.read: nn.Module = nn.Identity()
+        if config.encoder.join == "concat":  # one token, whose features have not been mixed
+            inner = config.reader_dim
+            layers = [
+                nn.Linear(self.encoder.width, inner),
+                nn.GELU(),
+                nn.Linear(inner, inner),
+                nn.GELU(),
+                nn.Linear(inner, width),
+            ]
+            self.read = nn.Sequential(*layers)
         self.frame = nn.Parameter(torch.randn(len(config.frames), width) * 0.02) if len(config.frames) > 1 else None
         self.pool = nn.Linear(width, width)
         self.token = nn.Embedding(self.MASK + (config.corruption == "mask"), width)
@@ -127,7 +141,7 @@ class MaskedDiT(PlanningPolicy):
 
     def encode(self, seen: dict[str, Tensor], known: Tensor, noise: Noise | None = None) -> Context:
         """Frames `seen` {name: [B, To, ...]}; `known` [B, To] marks those that belong to the episode."""
-        tokens, mask = self.encoder(seen, known, noise), None  # [B, To, S, d]
+        tokens, mask = self.read(self.encoder(seen, known, noise)), None  # [B, To, S, d]
         if self.frame is None:
             tokens = tokens.flatten(1, 2)
             mean = tokens.mean(1)
@@ -188,13 +202,16 @@ class MaskedDiT(PlanningPolicy):
         context = self.encode(batch["observation"], batch["observation_mask"], noise)
         logits = self.denoise(context, tokens, time, noise)
         asked = hidden & counted
-        label = plan.masked_fill(~asked, -100)  # cross_entropy's "ignore"
-        loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view_as(plan)
+        spread = 0.0 if self.tokens.discrete else self.config.label_spread
+        loss = self.tokens.cross_entropy(logits, plan, asked, spread)  # [B, slots]
         weight = self.weight(time, idle)[:, None] * asked  # [B, H]
         metrics = {
             "accuracy": (((logits.argmax(-1) == plan) & asked).sum(), asked.sum()),
             "mask_ratio": (hidden.sum(), torch.ones_like(hidden).sum()),
         }
+        if spread:  # then the loss is not comparable with others'
+            plain = self.tokens.cross_entropy(logits.detach(), plan, asked)
+            metrics["cross_entropy"] = ((plain * weight).sum(), weight.sum())
         if not self.training:
             metrics |= self.first_action(context, batch, noise)
         return Loss((loss * weight).sum(), weight.sum(), metrics)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from envs.data.statistics import Statistics
 from policies.base import Batch
@@ -22,6 +23,11 @@ def check_bins(bins: int) -> None:
 def choose(logits: Tensor, noise: Noise, greedy: bool) -> Tensor:
     """One token [B, ...] chosen from logits [B, ..., V]."""
     return logits.argmax(-1) if greedy else noise.categorical(logits)
+
+
+def check_spread(spread: float) -> None:
+    if not 0 <= spread <= 100:
+        raise ValueError(f"label_spread must be between 0 (none) and 100 bins, got {spread}")
 
 
 class Tokens(nn.Module):
@@ -74,6 +80,18 @@ class Tokens(nn.Module):
         is_end = ended & (ended.cumsum(1) == 1)
         plan = torch.where(known, self.encode(batch["action"]).flatten(1), self.PAD).masked_fill(is_end, self.END)
         return plan, known | is_end
+
+    def cross_entropy(self, logits: Tensor, token: Tensor, asked: Tensor, spread: float = 0.0) -> Tensor:
+        """The loss [B, S] of logits [B, S, classes], where `asked`. With `spread`, bins near the labelled one are right to some
+        degree: a Gaussian of this standard deviation, in bins, is the label."""
+        if not spread:
+            label = token.masked_fill(~asked, -100)  # cross_entropy's "ignore"
+            return F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view_as(token)
+        bins = torch.arange(self.values, device=token.device)
+        near = (-0.5 * ((bins[:, None] - bins) / spread).square()).softmax(-1)  # [values, values]
+        rest = torch.eye(logits.shape[-1] - self.values, device=token.device)  # END has no neighbours
+        label = torch.block_diag(near, rest)[token.masked_fill(~asked, 0)]  # [B, S, classes]
+        return -(label * logits.log_softmax(-1)).sum(-1) * asked
 
     def actions(self, plan: Tensor) -> tuple[Tensor, Tensor]:
         """The actions [B, T, *A] of a plan [B, T * per_action], and which of them [B, T] come before END."""

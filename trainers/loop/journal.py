@@ -67,7 +67,7 @@ class Journal:
         steps_per_second = (step - before) / max(self.state.step_seconds - seconds, 1e-9)  # since the last row
         speed = {"steps_per_second": steps_per_second, "samples_per_second": steps_per_second * self.config.batch_size}
         self.records.speeds(step, {"speed/" + name: value for name, value in speed.items()})
-        self.state.loss = values.get("train/loss")  # None where every step was skipped
+        self.state.loss = values.get(f"train/{self.bounds.plain}")  # None where every step was skipped
         self.warn(list(self.watch.look(step, values)))
         known = {name: values.get(f"train/{name}", math.nan) for name in ("loss", self.bounds.plain)}
         shown = ", ".join(f"{name} {value:.3f}{self.bounds.beside(name)}" for name, value in known.items())

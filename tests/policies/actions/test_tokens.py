@@ -43,6 +43,23 @@ def test_a_plan_of_binned_actions_ends_between_two_actions():
     assert valid.tolist() == [[True, True, False, False]]
 
 
+def test_a_label_is_spread_over_the_bins_beside_it():
+    tokens, asked = Tokens(BOX, bins=8), torch.tensor([[True, True, True, False]])
+    token = torch.tensor([[3, 0, tokens.END, tokens.PAD]])
+
+    def loss(guess: list[int], spread: float) -> torch.Tensor:
+        logits = torch.nn.functional.one_hot(torch.tensor([guess]), 9) * 5.0
+        return tokens.cross_entropy(logits, token, asked, spread)[0]
+
+    right, near, far = (loss([bin, bin, bin, 0], 1.0) for bin in (3, 4, 7))
+    assert right[0] < near[0] < far[0]
+    assert loss([3, 0, 8, 0], 1.0)[2] == loss([3, 0, 8, 0], 0.0)[2] < loss([3, 0, 7, 0], 1.0)[2]  # the end has no neighbours
+    assert loss([4, 0, 8, 0], 0.0)[0] == loss([7, 0, 8, 0], 0.0)[0]
+    assert right[3] == 0
+    zero = tokens.cross_entropy(torch.zeros(1, 4, 9), token, asked, 1.0)[0, :3]
+    assert torch.allclose(zero, torch.full((3,), 9.0).log())  # chance is what it was
+
+
 def test_limits_travel_in_the_checkpoint():
     one, other = Tokens(BOX, bins=4), Tokens(BOX, bins=4)
     one.fit(statistics([-0.2, -0.2], [0.2, 0.4]))
