@@ -258,7 +258,7 @@ def _refuse_pair(sections: Mapping[str, Any], targets: Mapping[str, Any], top: T
     trains = top.mode in ("train", "health")
     cached = trains and sections["trainer"].cache_features
     if cached or (trains and sections["trainer"].freeze_after):
-        fit.refuse_uncacheable(sections["policy"], spaces, sections["trainer"], trained=top.init_from is not None)
+        fit.refuse_uncacheable(sections["policy"], spaces, sections["trainer"], top.init_from)
     for path in (top.ckpt_path, top.init_from):
         if path is not None:
             fit.refuse_misfit(targets["policy"], Path(path), sections["policy"], spaces, made, BACKBONE if cached else "")

@@ -96,13 +96,18 @@ def refuse_misfit(
     raise BadRequest(f"{words}: its {wrong[0]} is {sizes}, made by another version of the code. Choose another run")
 
 
-def refuse_uncacheable(policy: Any, spaces: Spaces, trainer: Any, trained: bool) -> None:
+def refuse_uncacheable(policy: Any, spaces: Spaces, trainer: Any, init_from: str | None) -> None:
     """Refuse a policy's configuration whose image features cannot be computed once, before training or on its way."""
     from policies.encoders.frozen import refuse_frozen
 
     asked = f"trainer.freeze_after={trainer.freeze_after}" if trainer.freeze_after else "trainer.cache_features=true"
-    if sentence := refuse_frozen(policy, spaces.observation, asked, trained or trainer.freeze_after > 0):
+    if sentence := refuse_frozen(policy, spaces.observation, asked, init_from is not None or trainer.freeze_after > 0):
         raise BadRequest(sentence)
+    if init_from is not None and record(Path(init_from))["config"].get("encoder", {}).get("image_film"):
+        raise BadRequest(
+            f"the image backbone in {init_from} learned to look for what its instruction names (policy.encoder.image_film=true), "
+            f"and {asked} computes each image's features without one: choose a run with image_film=false"
+        )
 
 
 def _shapes_of(cls: type[Policy], config: Any, spaces: Spaces, there: Shapes) -> Shapes:

@@ -18,7 +18,10 @@ Size = tuple[int, int]
 
 
 class Backbone(nn.Module):
+    """`film`: how many numbers of an instruction change what the network sees (policy.encoder.image_film); 0: it takes none."""
+
     features: int
+    film: int = 0
 
     @classmethod
     def accepts(cls, config: Config, size: Size) -> str | None:
@@ -29,10 +32,16 @@ class Backbone(nn.Module):
         raise NotImplementedError("load_pretrained(), of networks whose weights can be downloaded")
 
 
+def scaled(x: Tensor, film: Tensor) -> Tensor:
+    scale, shift = film.unbind(1)
+    return x * (1 + scale) + shift
+
+
 class CNN(Backbone):
     """Write-up 004's four convolutions. Its average pool says how much of a feature there is, not where: 72 % success on Push.
     The spatial softmax (Levine et al. 2016), the expected position of each feature, gets 94 %."""
 
+    film = 2 * 2 * 64  # layers, scale and shift, channels
     grid: Tensor
 
     def __init__(self, config: Config, size: Size):
@@ -56,11 +65,16 @@ class CNN(Backbone):
             None if min(size) >= 8 else f"images of {size[0]}x{size[1]} pixels are too small for policy.encoder.image=cnn (8x8)"
         )
 
-    def map(self, x: Tensor) -> Tensor:
-        return self.fourth(F.relu(self.third(F.relu(self.second(F.relu(self.first(x)))))))  # [B, 64, h/8, w/8]
+    def map(self, x: Tensor, film: Tensor | None = None) -> Tensor:
+        x = self.second(F.relu(self.first(x)))
+        if film is None:
+            return self.fourth(F.relu(self.third(F.relu(x))))  # [B, 64, h/8, w/8]
+        before, after = film.view(-1, 2, 2, 64, 1, 1).unbind(1)  # [B, scale and shift, 64, 1, 1]
+        return self.fourth(F.relu(scaled(self.third(F.relu(scaled(x, before))), after)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.map(x).float()
+    def forward(self, x: Tensor, film: Tensor | None = None) -> Tensor:
+        """`film` [B, 256] scales and shifts the outputs of the second and third convolution; None: not at all."""
+        x = self.map(x, film).float()
         if not self.softmax:
             return F.relu(x).mean((2, 3))
         with torch.autocast(x.device.type, enabled=False):  # a position in bfloat16 is off by up to a pixel

@@ -27,6 +27,7 @@ class Config:
     image_pretrained: bool = False  # resnet18, vit_b16: start from ImageNet weights, downloaded before training
     image_shift: int = 0  # pixels by which training images are randomly shifted
     image_bf16: bool = False  # run the backbone in bfloat16 during training
+    image_film: bool = False  # the instruction scales and shifts the outputs of the second and third convolution (cnn only)
     state_normalise: bool = True  # by the training data's mean and standard deviation; write-up 004 did not
     # The state times this, once normalised. A network learns coarse differences first: with 30 it sees earlier what a centimetre
     # changes, which scripted experts decide by.
@@ -42,6 +43,8 @@ class Config:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.grid_film and self.grid != "mlp":
             raise ValueError(f"grid_film needs grid=mlp, got grid={self.grid}")
+        if self.image_film and self.image != "cnn":
+            raise ValueError(f"image_film needs image=cnn, got image={self.image}")
         if self.image_size and not 16 <= self.image_size <= 1024:
             raise ValueError(f"image_size must be between 16 and 1024, or 0 to leave images as they are, got {self.image_size}")
         if not 0 < self.state_scale <= 1000:

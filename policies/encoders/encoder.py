@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -62,7 +63,8 @@ class Encoder(nn.Module):
         parts: dict[str, Part] = {name: found(config, used[name], width) for name, found in readers.items() if found}
         self.parts = nn.ModuleDict(parts)
         self.join, self.shifts = config.join, config.image_shift > 0
-        self.film = config.grid_film
+        film = {GridMLP: config.grid_film, Image: config.image_film}
+        self.with_instruction = {name for name, found in readers.items() if found and film.get(found)}
         self.tokens, self.width = 1, width
         if self.join == "concat":
             self.width = sum(part.feature_size or part.tokens * width for part in parts.values())
@@ -79,8 +81,12 @@ class Encoder(nn.Module):
         if not used:
             return "policy.encoder.ignore leaves nothing to see"
         readers = {name: reader(config, name, part) for name, part in used.items()}
-        if config.grid_film and not {GridMLP, Mission} <= set(readers.values()):
-            return "policy.encoder.grid_film needs a grid and an instruction (mission), and one of them is not seen; leave it out"
+        for key, asked, needed in (("grid_film", config.grid_film, GridMLP), ("image_film", config.image_film, Image)):
+            if asked and not {needed, Mission} <= set(readers.values()):
+                what = "a grid" if needed is GridMLP else "an image"
+                return (
+                    f"policy.encoder.{key} needs {what} and an instruction (mission), and one of them is not seen; leave it out"
+                )
         if unknown := sorted(name for name, found in readers.items() if found is None):
             return f"no encoder for the observation {', '.join(unknown)}"
         sentences = (found.accepts(config, used[name]) for name, found in readers.items() if found)
@@ -112,12 +118,14 @@ class Encoder(nn.Module):
 
     def joined(self, frames: dict[str, Tensor]) -> Tensor:
         """[n, S, width] of frames {modality: [n, ...]}."""
-        told = self.parts["mission"](frames["mission"]) if self.film else None  # [n, 1, width]
+        instruction = self.parts["mission"](frames["mission"]) if self.with_instruction else None  # [n, 1, width]
 
-        def read(name: str, part: nn.Module) -> Tensor:
-            if told is None or not isinstance(part, (GridMLP, Mission)):
-                return part(frames[name])
-            return told if isinstance(part, Mission) else part(frames[name], told[:, 0])
+        def read(name: str, how: Callable[..., Tensor]) -> Tensor:
+            if instruction is None:
+                return how(frames[name])
+            if name == "mission":
+                return instruction
+            return how(frames[name], instruction[:, 0]) if name in self.with_instruction else how(frames[name])
 
         if self.join == "tokens":
             return self.norm(torch.cat([read(name, part) for name, part in self.parts.items()], dim=1)) + self.kind
@@ -126,5 +134,5 @@ class Encoder(nn.Module):
         features = []
         for name, part in self.parts.items():
             assert isinstance(part, Part)
-            features.append(part.feature(frames[name]) if part.feature_size else read(name, part).flatten(1))
+            features.append(read(name, part.feature) if part.feature_size else read(name, part).flatten(1))
         return torch.cat(features, dim=-1)[:, None]

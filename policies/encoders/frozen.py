@@ -25,6 +25,11 @@ def refuse_frozen(policy: Any, space: spaces.Dict, asked: str, trained: bool) ->
             f"{asked} computes each image's features once, and policy.encoder.image_shift={encoder.image_shift} shifts the image "
             "anew each time: set one of them to 0 (false)"
         )
+    if encoder.image_film:
+        return (
+            f"{asked} computes each image's features once, for every instruction, and with policy.encoder.image_film=true they "
+            "depend on it: set one of them to false"
+        )
     if not trained and not encoder.image_pretrained:
         return (
             f"{asked} freezes the image backbone, which has learned nothing yet: add init_from=RUN, a run of any policy with the "

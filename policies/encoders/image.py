@@ -37,6 +37,10 @@ class Image(Part):
         self.config = config
         self.backbone = BACKBONES[config.image](config, size(config, space))
         self.feature_size = self.backbone.features
+        self.film = nn.Linear(width, self.backbone.film) if config.image_film else None
+        if self.film is not None:  # before training, the image is seen as it is
+            nn.init.zeros_(self.film.weight)
+            nn.init.zeros_(self.film.bias)
         for name, value in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, 255 * torch.tensor(value).view(3, 1, 1), persistent=False)
         if config.join != "concat":
@@ -61,7 +65,9 @@ class Image(Part):
         """Keep the backbone as it is, so that its features can stand in for the images."""
         self.backbone.requires_grad_(False)
 
-    def feature(self, image: Tensor) -> Tensor:  # [B, h, w, 3] uint8, or features [B, feature_size] of a frozen backbone
+    def feature(self, image: Tensor, instruction: Tensor | None = None) -> Tensor:
+        """Of images [B, h, w, 3] uint8, or of the features [B, feature_size] of a frozen backbone; `instruction` [B, width], with
+        `film`."""
         if image.is_floating_point():
             return image
         x = (image.permute(0, 3, 1, 2).float() - self.mean) / self.std  # stays channels-last in memory
@@ -69,8 +75,9 @@ class Image(Part):
             x = F.interpolate(x, (self.config.image_size,) * 2, mode="bilinear", antialias=True)
         narrow = self.config.image_bf16 and self.training
         with torch.autocast(x.device.type, torch.bfloat16) if narrow else nullcontext():
-            features = self.backbone(x)
+            asked = () if self.film is None or instruction is None else (self.film(instruction),)
+            features = self.backbone(x, *asked)
         return features.float()
 
-    def forward(self, image: Tensor) -> Tensor:
-        return self.project(self.feature(image))[:, None]
+    def forward(self, image: Tensor, instruction: Tensor | None = None) -> Tensor:
+        return self.project(self.feature(image, instruction))[:, None]

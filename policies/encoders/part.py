@@ -13,7 +13,8 @@ from policies.encoders.config import Config
 
 
 class Part(nn.Module):
-    """Constructed as `cls(config, space, width)`; the forward pass maps a modality [B, ...] to tokens [B, tokens, width]."""
+    """Constructed as `cls(config, space, width)`; the forward pass maps a modality [B, ...] to tokens [B, tokens, width]. A part
+    with `film` takes the instruction's token [B, width] as a second argument, in `feature` too."""
 
     tokens: int
     feature_size: int = 0  # length of `feature`, if it differs from the tokens; 0: the tokens are the features

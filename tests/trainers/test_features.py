@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import CONTINUOUS_TOY, save_checkpoint
+from helpers import CONTINUOUS_TOY, missing_extra, save_checkpoint
 
 from conf.errors import BadRequest
 from envs.data import record
@@ -110,3 +110,13 @@ def test_what_cannot_be_cached_is_refused(request_for: Callable, start: str):
     ):
         with pytest.raises(BadRequest, match=sentence):
             request_for(*words)
+
+
+@pytest.mark.skipif(bool(missing_extra("push")), reason=str(missing_extra("push")))
+def test_a_backbone_that_an_instruction_steers_is_not_frozen(request_for: Callable, tmp_path: Path):
+    told = ("env=push", "env.task=language", "policy=bc_mlp", "logger=none", "device=cpu")
+    save_checkpoint(request_for(*told, "policy.encoder.image_film=true"), tmp_path / "told")
+    start = f"init_from={tmp_path / 'told'}"
+    for film, sentence in ((False, "learned to look for what its instruction names"), (True, "they depend on it")):
+        with pytest.raises(BadRequest, match=sentence):
+            request_for(*told, *CACHED, start, f"policy.encoder.image_film={film}")

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
 import torch
 from gymnasium import spaces
 
 from policies.encoders import Config, Encoder
 from policies.encoders.discrete import Position
+from policies.encoders.frozen import refuse_frozen
 from policies.encoders.grid import GridMLP
 from policies.encoders.language import Mission
 
@@ -62,21 +66,39 @@ def test_the_channels_of_a_cell_are_the_digits_of_one_number():
     assert torch.equal(embedded[0][:, 0], (cells * torch.tensor([1, 11, 66])).sum(1).float())
 
 
-def test_with_film_the_instruction_changes_how_cells_are_read():
-    seen = spaces.Dict({"grid": a_grid(7), "mission": spaces.Box(0, 255, (9,), np.uint8)})
+@pytest.mark.parametrize(
+    ("key", "thing", "space"),
+    [("grid_film", "grid", a_grid(7)), ("image_film", "image", spaces.Box(0, 255, (24, 24, 3), np.uint8))],
+)
+def test_with_film_the_instruction_changes_how_things_are_read(key, thing, space):
+    seen = spaces.Dict({thing: space, "mission": spaces.Box(0, 255, (9,), np.uint8)})
     frames = {
-        "grid": torch.randint(0, 3, (2, 1, 7, 7, 3)).to(torch.uint8),
+        thing: torch.randint(0, 3, (2, 1, *space.shape)).to(torch.uint8),
         "mission": torch.randint(1, 9, (2, 1, 9)).to(torch.uint8),
     }
     other = frames | {"mission": frames["mission"].flip(0)}
+    for join in ("tokens", "concat", "sum"):
+        for film in (False, True):
+            config = Config(join=join, **{key: film})
+            assert Encoder.accepts(config, seen) is None
+            encoder = Encoder(config, seen, 16)
+            part = encoder.parts[thing]
+            if film:
+                torch.nn.init.normal_(part.film.weight)  # an image's starts at zero
+            read = []
+            part.register_forward_hook(lambda part, given, tokens, read=read: read.append(tokens))
+            tokens = [encoder(x) for x in (frames, other)]
+            ours = read or [x[..., : part.feature_size] for x in tokens]
+            assert torch.allclose(*ours) != film
+    for wrong in (Config(ignore=["mission"], **{key: True}), Config(ignore=[thing], **{key: True})):
+        assert f"{key} needs a" in str(Encoder.accepts(wrong, seen))
+
+
+def test_features_that_depend_on_the_instruction_are_not_computed_once():
+    seen = spaces.Dict({"image": spaces.Box(0, 255, (24, 24, 3), np.uint8), "mission": spaces.Box(0, 255, (9,), np.uint8)})
     for film in (False, True):
-        config = Config(grid_film=film)
-        assert Encoder.accepts(config, seen) is None
-        encoder = Encoder(config, seen, 16)
-        tokens = [encoder(x)[:, :, : encoder.parts["grid"].tokens] for x in (frames, other)]
-        assert torch.allclose(*tokens) != film
-    for wrong in (Config(grid_film=True, ignore=["mission"]), Config(grid_film=True, ignore=["grid"])):
-        assert "grid_film needs a grid and an instruction" in str(Encoder.accepts(wrong, seen))
+        policy = SimpleNamespace(encoder=Config(image_film=film))
+        assert ("image_film=true" in str(refuse_frozen(policy, seen, "trainer.cache_features=true", trained=True))) == film
 
 
 def test_words_that_are_not_there_cost_nothing_and_change_nothing():

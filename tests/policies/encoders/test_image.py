@@ -27,14 +27,14 @@ def test_the_spatial_softmax_says_where():
     it."""
     backbone, x = CNN(Config(), (84, 84)), torch.zeros(2, 64, 11, 11)
     x[0, :, 5, 2], x[1, :, 5, 8] = 50, 50
-    backbone.map = lambda _: x
+    backbone.map = lambda _, film: x
     points = backbone(x).unflatten(1, (64, 2))
     assert torch.allclose(points[0, 0], torch.tensor([-0.6, 0.0]), atol=1e-4)
     assert torch.allclose(points[1, 0], torch.tensor([0.6, 0.0]), atol=1e-4)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(backbone(x).unflatten(1, (64, 2)), points)
     average = CNN(Config(image_pool="average"), (84, 84))
-    average.map = lambda _: x
+    average.map = lambda _, film: x
     assert torch.allclose(*average(x))
 
 
