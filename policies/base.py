@@ -89,6 +89,10 @@ class Policy(nn.Module):
     def chance_loss(self, batch: Batch) -> float:
         raise NotImplementedError("chance_loss(batch) -> mean loss of a policy that knows nothing")
 
+    def remedies(self) -> list[str]:
+        """Overrides of this policy's own that bring untrained outputs nearer to zero, for the health checks to name."""
+        return []
+
     def start(self, num_envs: int, device: torch.device) -> Memory:
         """The memory of lanes that begin an episode. The rollout resets it to these values at every episode boundary; with the
         scope "history", only when the task changes."""

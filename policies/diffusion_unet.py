@@ -4,8 +4,9 @@ conditional U-Net (Chi et al. 2023) behind the features of what is seen. Write-u
 Not to be confused with `masked_dit`, whose diffusion hides discrete tokens. Discrete actions are one-hot vectors here.
 
 Write-up 002's first training had a loss of 1400. Its four fixes are the defaults: an output layer that starts at zero and
-conditioning that is normalised (it blamed the initial weights alone), gradients clipped instead of the loss, a learning rate of
-1e-4 with a cosine schedule. Each fault remains as an option: `experiment=seed_002_broken`, `study=diffusion_fixes`.
+conditioning that is normalised (it blamed the initial weights alone), gradients clipped instead of the loss, a cosine schedule;
+its learning rate of 1e-4 is in `experiment=seed_002`, for batches of 4. Each fault remains as an option:
+`experiment=seed_002_broken`, `study=diffusion_fixes`.
 """
 
 from __future__ import annotations
@@ -131,6 +132,11 @@ class DiffusionUNet(PlanningPolicy):
         """The loss of a network that always predicts 0."""
         numbers = batch["action_mask"].sum() * self.vectors.size
         return mean_square_of_target(self.config.prediction, float(self.data(batch).square().sum() / numbers.clamp(min=1)))
+
+    def remedies(self) -> list[str]:
+        calm = Config()
+        values = {name: getattr(calm, name) for name in ("normalise", "zero_head", "condition_spread")}
+        return [f"policy.{name}={value}".lower() for name, value in values.items() if getattr(self.config, name) != value]
 
     # --- acting ------------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ def check_health(trainer: Trainer, request: Request) -> Report:
         request.seed,
         trained=request.init_from is not None,
     )
+    checks.clipping(report, request.trainer.grad_clip)
     checks.schedule(report, request.trainer.schedule, trainer.max_steps, request.trainer.eval_every)
     console.print(checks.parameter_table(trainer.policy))
     for finding in report.findings:

@@ -8,6 +8,7 @@ The project grew out of post-mortems of failed trainings; every check here would
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from gymnasium import spaces
@@ -28,10 +29,15 @@ SMALL_MODEL = 5_000_000  # unless there are fewer parameters than this; write-up
 OUTPUT_SPREAD = 3.0  # largest healthy standard deviation of untrained outputs
 INNER_SPREAD = 10.0  # the same for inner layers; normalised ones stay near 1
 OFF_CHANCE = 0.1  # largest relative distance of the first loss from chance
+FAR_ABOVE_CHANCE = 10.0  # times chance; the gradients of such a loss are as large
 COUNTED_SAMPLES = 4096  # windows whose slots are counted
 BEHIND_THE_END = 0.6  # warn above this share of plan slots after the episode's end; expert plans of 8 actions have .2 to .4
 ONE_LABEL = 0.95  # warn if one action has more than this share: then always choosing it looks like success
 NOT_HELD_OUT = 0.5  # warn if more than this share of val episodes are training episodes
+LOOK_AT_INPUTS = (
+    "encoder=mlp embeds codes instead of reading them as numbers, and policy.encoder.ignore helps to find the input that "
+    "causes it"
+)
 NAMES = 8  # of parameters in one sentence
 
 
@@ -63,9 +69,10 @@ def before_training(
     _parameters(report, policy)
     _batch(report, batch)
     first = probe().first_pass()
-    _spread(report, first, trained)
-    _first_loss(report, first.loss, trained)
-    _padding(report, data, probe().counts_padding())
+    counted = probe().counts_padding()
+    _spread(report, first, trained, policy.remedies())
+    _first_loss(report, first.loss, trained, counted)
+    _padding(report, data, counted)
     _gradients(report, policy, probe().without_gradient())
     if floor:
         _labels(report, data, floor)
@@ -104,7 +111,7 @@ def _batch(report: Report, batch: Batch) -> None:
     report.add("finite data", bad or "every value of the first batch is finite", warning)
 
 
-def _spread(report: Report, first: FirstPass, trained: bool) -> None:
+def _spread(report: Report, first: FirstPass, trained: bool, remedies: Sequence[str] = ()) -> None:
     if not first.spreads:
         report.add("spread of outputs", "not measured: no layer returns a single tensor")
         return
@@ -119,16 +126,16 @@ def _spread(report: Report, first: FirstPass, trained: bool) -> None:
         measured += ", with the weights of init_from"
     elif wide or output.deviation > OUTPUT_SPREAD:
         begins = f" (it begins in {wide.layer})" if wide and wide != shown else ""
+        advice = f"try {' '.join(remedies)}" if remedies else LOOK_AT_INPUTS
         warning = (
             f"untrained, the {'output' if shown == output else 'inner'} layer {shown.layer} has outputs with a standard "
             f"deviation of {shown.deviation:.1f}{begins}; about 1 is healthy. Inputs or conditioning are not normalised, or the "
-            "output layer does not start near zero; encoder=mlp embeds codes instead of reading them as numbers, and "
-            "policy.encoder.ignore helps to find the input that causes it"
+            f"output layer does not start near zero; {advice}"
         )
     report.add("spread of outputs", measured, warning)
 
 
-def _first_loss(report: Report, loss: float, trained: bool) -> None:
+def _first_loss(report: Report, loss: float, trained: bool, counts_padding: bool) -> None:
     chance = report.facts["chance_loss"]
     report.facts["first_loss"] = loss
     measured, warning = f"{loss:.3f}, chance is {chance:.3f}", None
@@ -140,9 +147,10 @@ def _first_loss(report: Report, loss: float, trained: bool) -> None:
     elif trained:
         measured += ", with the weights of init_from"
     elif abs(loss - chance) > OFF_CHANCE * chance:
+        padding = ", or the loss counts padding (policy.padding=end)" if counts_padding else ""
         warning = (
             f"the first loss is {loss:.3f}, but a policy that knows nothing has {chance:.3f}: the output layer does not start "
-            "near zero, or the loss counts padding (policy.padding=end); debug=overfit shows whether it learns anyway"
+            f"near zero{padding}; debug=overfit shows whether it learns anyway"
         )
     report.add("first loss", measured, warning)
 
@@ -241,6 +249,18 @@ def _held_out(report: Report, data: Windows, validation: Windows) -> None:
     elif share:
         measured += "; the final evaluation shows its unseen episodes by themselves too"
     report.add("held-out data", measured, warning)
+
+
+def clipping(report: Report, grad_clip: float) -> None:
+    """Check that gradients are clipped if the first loss is far above chance."""
+    far = report.facts["first_loss"] > FAR_ABOVE_CHANCE * report.facts["chance_loss"]
+    if not grad_clip and far:
+        report.add(
+            "clipping",
+            "gradients are not clipped",
+            "the first loss is far above chance and gradients are not clipped, so the first steps can be so large that training "
+            "never recovers: set trainer.grad_clip=1",
+        )
 
 
 def schedule(report: Report, config: ScheduleConfig, max_steps: int, eval_every: int) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import helpful
+from gymnasium import spaces
+from helpers import helpful, missing_extra
 from hydra import compose
 from torch import nn
 
@@ -45,7 +46,8 @@ def check(request_for: Callable, data_dir: Path) -> Callable[..., Report]:
     def run(
         *overrides: str, spoil: Callable[[Policy, Windows], None] = unspoiled, batch_size: int = 64, trained: bool = False
     ) -> Report:
-        request = request_for("env.id=MiniGrid-DoorKey-5x5-v0", *overrides)
+        where = () if any(word.startswith("experiment=") for word in overrides) else ("env.id=MiniGrid-DoorKey-5x5-v0",)
+        request = request_for(*where, *overrides)
         family = request.targets["env"](request.env)
         policy = request.targets["policy"](request.policy, family.spaces)
         data, validation = (
@@ -54,8 +56,10 @@ def check(request_for: Callable, data_dir: Path) -> Callable[..., Report]:
         spoil(policy, data)
         batch = data.batch(np.arange(batch_size))
         before = [parameter.clone() for parameter in policy.parameters()]
-        floor = statistics.floor(data, policy.modalities)
+        discrete = isinstance(family.spaces.action, spaces.Discrete)
+        floor = statistics.floor(data, policy.modalities) if discrete else None
         report = checks.before_training(policy, batch, data, validation, floor, seed=0, trained=trained)
+        checks.clipping(report, request.trainer.grad_clip)
         for old, new in zip(before, policy.parameters(), strict=True):
             assert torch.equal(old, new) and new.grad is None, "a check must not change the policy"
         return report
@@ -120,6 +124,19 @@ def test_a_conditioning_that_is_not_normalised_is_named(check):
     sentence = warning(report, "spread of outputs")
     assert "the output layer head" in sentence and "it begins in" in sentence and "not normalised" in sentence
     assert "first loss" in warning(report, "first loss")
+
+
+@pytest.mark.skipif(missing_extra("push") is not None, reason=str(missing_extra("push")))
+def test_write_up_002s_broken_head_is_named_and_its_fixed_one_is_healthy(check):
+    small = ("env.data.episodes=4", "env.data.val_episodes=2", "env.num_workers=0", "env.max_steps=40")
+    fixed, broken = (check(f"experiment={name}", *small, batch_size=16) for name in ("seed_002", "seed_002_broken"))
+    assert fixed.facts["first_loss"] == pytest.approx(1, abs=0.15) and fixed.warnings == []
+    assert broken.facts["first_loss"] > 300
+    spread = warning(broken, "spread of outputs")
+    assert "the output layer unet.head" in spread and "(it begins in norm)" in spread
+    assert spread.endswith("try policy.normalise=true policy.zero_head=true policy.condition_spread=1.0")
+    assert "trainer.grad_clip=1" in warning(broken, "clipping")
+    assert "chance" not in warning(fixed, "first loss") and "padding" not in warning(broken, "first loss")
 
 
 def test_a_spread_that_a_zero_output_layer_hides_is_named(check):
