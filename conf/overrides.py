@@ -34,6 +34,8 @@ def refuse_wrong_choices(overrides: Sequence[str], options: Callable[[str], Sequ
         if override.is_sweep_override() or override.is_delete() or "." in group or not (known := options(group)):
             continue
         listed = f"{group} is one of {', '.join(known)}"
+        if isinstance(value, list) and group.startswith("study/"):
+            continue  # a study's own options may be combined
         if isinstance(value, (list, dict)):
             raise BadRequest(f"{override.input_line}: {group} takes one option and no list (a sweep is -m {group}=a,b); {listed}")
         if isinstance(value, str) and ("/" in value or value.startswith(".")):

@@ -119,6 +119,19 @@ def test_a_study_says_what_it_asks_and_what_came_of_it(study: str) -> None:
     assert yaml.safe_load(text)["hydra"]["mode"] == "MULTIRUN"
 
 
+def test_all_fixes_make_write_up_002s_broken_recipe_the_mended_one(ask: Ask) -> None:
+    needs_extra("env=push")
+    budget = ("trainer.max_steps=9", "trainer.eval_every=0", "trainer.eval_episodes=0", "trainer.save_every=0", "trainer.ema=0")
+
+    def settings(*overrides: str) -> dict[str, Any]:
+        config = ask(*overrides, *budget).config
+        return {name: config[name] for name in ("env", "policy", "trainer")}
+
+    fixes = [path.stem for path in (ROOT / "sweeps" / "study" / "fix").glob("*.yaml")]
+    assert settings("study=diffusion_fixes", "study/fix=[]") == settings("experiment=seed_002_broken")
+    assert settings("study=diffusion_fixes", f"study/fix=[{','.join(fixes)}]") == settings("experiment=seed_002")
+
+
 def test_recipes_are_single_runs() -> None:
     for path in (CONF / "experiment").glob("*.yaml"):
         assert "hydra" not in yaml.safe_load(path.read_text()), f"{path.stem} is a grid: those are studies"
