@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,11 +61,24 @@ def test_wordings_of_the_test_split_are_new_and_made_of_words_from_training():
 
 def test_a_layout_does_not_tell_what_is_asked():
     pairs = [layout.two_pairs(np.random.default_rng(seed)) for seed in range(300)]
-    assert {(*found.cubes, *found.goals) for found in pairs} and len({found.asked for found in pairs}) == 12
+    assert len({(*found.cubes, *found.goals) for found in pairs}) == 24  # every order of the four colours
+    assert len({found.asked for found in pairs}) == 12
     first = [(found.asked[0] == next(iter(found.cubes)), found.asked[1] == next(iter(found.goals))) for found in pairs]
     assert np.abs(np.mean(first, 0) - 0.5).max() < 0.1
     for found in pairs:
         assert min(np.linalg.norm(cube - goal) for cube in found.cubes.values() for goal in found.goals.values()) > layout.FARTHER
+
+
+@needs_bullet
+@pytest.mark.slow
+def test_the_recipe_trains_and_is_judged_with_the_instruction_of_another_episode(launch: Callable, here: Path):
+    tiny = ("env.max_steps=10", "env.image_size=32", "env.num_workers=0", "eval.episodes=3", "eval.media=0")
+    training = ("trainer.max_steps=2", "trainer.batch_size=16", "trainer.eval_every=0", "trainer.eval_episodes=0", "logger=none")
+    launch("experiment=language_push", "env.data.episodes=8", "env.data.val_episodes=2", *tiny, *training, "hydra.run.dir=run")
+    words = ("mode=eval", "experiment=language_push", "ckpt_path=run", "env.instruction=shuffled", *tiny)
+    launch(*words, "hydra.run.dir=shuffled")
+    for name in ("run", "shuffled"):
+        assert {"greedy", "random", "expert"} <= set(json.loads((here / name / "summary.json").read_text())["scores"])
 
 
 def test_an_instruction_needs_the_task():

@@ -34,7 +34,8 @@ ARGUMENTS = (
 
 
 TOY = ("--config-dir", str(ROOT / "tests/toy_conf"), "trusted_packages=[toy]")
-WITH_IMAGES = ("act", "bc_gru", "bc_mlp")  # whose convolutions and continuous actions have a state of their own, in the toy
+# whose convolutions and continuous actions have a state of their own, in the toy
+WITH_IMAGES = ("act", "bc_gru", "bc_mlp", "diffusion_unet", "masked_dit")
 DAGGER = ("trainer=dagger", "trainer.episodes=20")
 
 # The state that a resume could lose is not the same under every option.
