@@ -10,20 +10,26 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
 
 from conf.errors import BadRequest
+from conf.folder import leaves
 from envs.adapter import Adapter, Native
 from envs.data.config import DataConfig
 from envs.data.minari_reader import read_episodes
 from envs.data.store import OBSERVATION, Dataset, Writer
 from envs.text import text
 
+if TYPE_CHECKING:
+    from envs.base import Family
+
 BLOCK = 20_000  # steps written at a time
+MADE_IN = "iolaus_family"  # the entry in a dataset's metadata that holds our family's signature
 VAL_SHARE = 0.2  # largest share of a dataset's episodes that is held out
 
 Progress = Callable[[int, int], None]
@@ -38,7 +44,7 @@ def describe(source: str) -> dict[str, Any]:
 
 
 def import_episodes(
-    data: DataConfig, adapter: Adapter, split: str, recipe: dict[str, Any], folder: Path, progress: Progress
+    data: DataConfig, family: Family, split: str, recipe: dict[str, Any], folder: Path, progress: Progress
 ) -> None:
     """The val split is the end of the dataset; the training split starts at its beginning."""
     import minari
@@ -46,7 +52,9 @@ def import_episodes(
     began = time.perf_counter()
     source = data.source
     dataset = minari.load_dataset(source)
+    adapter = family.adapter
     refuse_other_spaces(source, dataset.spec, adapter)
+    refuse_other_episodes(source, dataset.storage.metadata.get(MADE_IN, {}), recipe["family"], family)
     total = int(dataset.total_episodes)
     held_out = max(1, min(data.val_episodes, int(VAL_SHARE * total)))
     if total < 2:
@@ -92,7 +100,28 @@ def refuse_other_spaces(source: str, spec: Any, adapter: Adapter) -> None:
         ours = ", ".join(f"{name} {shape}" for name, shape in adapter.shapes().items())
         raise BadRequest(
             f"the Minari dataset {source} was recorded in other spaces than the environment's: it has "
-            f"{', '.join(sorted(map(str, theirs)))}, the environment {ours}; choose the env.id that it was recorded in"
+            f"{', '.join(sorted(map(str, theirs)))}, the environment {ours}; choose the environment that it was "
+            "recorded in (env=) and its values (env.*)"
+        )
+
+
+def refuse_other_episodes(source: str, there: dict[str, Any], here: dict[str, Any], family: Family) -> None:
+    """Compare the signatures of the family that made the dataset and of this one, but not versions, which no value changes. Only
+    datasets that we exported have a signature."""
+    if there.get("class") != here["class"]:
+        return
+    keys = {field.name for field in fields(family.config)}
+    before, now = ({name: value for name, value in leaves(one) if name.split(".")[0] in {"id", *keys}} for one in (there, here))
+    differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if differing:
+        told = ", ".join(
+            f"{f'env.{name}' if name.split('.')[0] in keys else name} is {before.get(name, 'not set')} there and "
+            f"{now.get(name, 'not set')} here"
+            for name in differing
+        )
+        raise BadRequest(
+            f"the Minari dataset {source} was made in another environment or with another camera: {told}. Choose the values "
+            "that it was made with, or another env.data.source"
         )
 
 
@@ -180,4 +209,5 @@ def export(dataset: Dataset, target: str, env_spec: Any, description: str) -> Pa
             description=description,
             jpeg_encoding=False,
         )
+    made.storage.update_metadata({MADE_IN: dataset.meta["recipe"]["family"]})
     return Path(made.storage.data_path)

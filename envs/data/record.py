@@ -44,7 +44,7 @@ def dataset(
 
     def make(folder: Path) -> None:
         if data.imported:
-            minari.import_episodes(data, family.adapter, split, recipe, folder, progress)
+            minari.import_episodes(data, family, split, recipe, folder, progress)
         elif data.learners:
             record_histories(family, data, recipe, seeds, length, batch(family), folder, progress)
         else:

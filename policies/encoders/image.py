@@ -9,6 +9,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from conf.errors import BadRequest
 from envs.data.statistics import Moments
 from policies.encoders.backbones import BACKBONES
 from policies.encoders.config import Config
@@ -34,7 +35,7 @@ class Image(Part):
 
     def __init__(self, config: Config, space: spaces.Box, width: int):
         super().__init__(config, space, width)
-        self.config = config
+        self.config, self.sides = config, tuple(space.shape[:2])
         self.backbone = BACKBONES[config.image](config, size(config, space))
         self.feature_size = self.backbone.features
         self.film = nn.Linear(width, self.backbone.film) if config.image_film else None
@@ -70,6 +71,11 @@ class Image(Part):
         `film`."""
         if image.is_floating_point():
             return image
+        if image.shape[1:3] != self.sides:  # a spatial average would take any size, and be wrong
+            (height, width), there = self.sides, "x".join(map(str, image.shape[1:3]))
+            raise BadRequest(
+                f"this policy learned from images of {height}x{width} pixels and was given {there}: resize them first"
+            )
         x = (image.permute(0, 3, 1, 2).float() - self.mean) / self.std  # stays channels-last in memory
         if self.config.image_size and x.shape[-2:] != (self.config.image_size,) * 2:
             x = F.interpolate(x, (self.config.image_size,) * 2, mode="bilinear", antialias=True)

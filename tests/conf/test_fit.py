@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import SPACES, options, pair, save_checkpoint
+from helpers import SPACES, missing_extra, options, pair, save_checkpoint
 from torch import nn
 
 from conf import fit
@@ -73,6 +73,16 @@ def test_what_keeps_a_checkpoint_from_being_played_is_named(request_for: Callabl
     save_checkpoint(request_for(*DOOR), tmp_path / "run")
     with pytest.raises(BadRequest, match=sentence):
         request_for("mode=eval", f"ckpt_path={tmp_path / 'run'}", "policy=ad", *words)
+
+
+@pytest.mark.skipif(missing_extra("push") is not None, reason=str(missing_extra("push")))
+def test_images_of_another_size_are_refused_with_the_key(request_for: Callable, tmp_path: Path):
+    push = ("policy=bc_mlp", "env=push")
+    save_checkpoint(request_for(*push), tmp_path / "run")
+    with pytest.raises(
+        BadRequest, match=r"image \[84, 84, 3\] there and \[64, 64, 3\] here; choose env\.image_size=84, as in its"
+    ):
+        request_for("mode=eval", f"ckpt_path={tmp_path / 'run'}", *push, "env.image_size=64")
 
 
 def test_a_damaged_checkpoint_starts_nothing(request_for: Callable, tmp_path: Path):

@@ -113,6 +113,20 @@ def test_our_episodes_go_to_minari_and_come_back_unchanged(tmp_path: Path, monke
         assert np.array_equal(np.concatenate([part.columns[name] for part in parts]), column), name
 
 
+def test_our_episodes_of_another_task_are_refused_although_the_spaces_are_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("minari", reason="pip install 'iolaus[minari]'")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    config = MiniGridConfig(id="MiniGrid-DoorKey-5x5-v0")
+    config.data.episodes, config.data.val_episodes = 4, 1
+    export(record.dataset(MiniGrid(config), config.data, "train", tmp_path / "data"), "minigrid/four-v0", None, "")
+    other = MiniGridConfig(id="MiniGrid-Empty-5x5-v0", max_steps=20)
+    other.data.source = "minigrid/four-v0"
+    with pytest.raises(BadRequest, match=r"env\.id is MiniGrid-DoorKey-5x5-v0 there and MiniGrid-Empty-5x5-v0 here, env\.max_st"):
+        record.dataset(MiniGrid(other), other.data, "train", tmp_path / "data")
+    other.max_steps, other.id = config.max_steps, config.id
+    assert len(record.dataset(MiniGrid(other), other.data, "train", tmp_path / "data").ends) == 3
+
+
 def test_labels_that_were_not_executed_are_not_exported(tmp_path: Path):
     pytest.importorskip("minari", reason="pip install 'iolaus[minari]'")
     config = MiniGridConfig(id="MiniGrid-DoorKey-5x5-v0")

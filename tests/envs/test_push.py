@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conf.errors import BadRequest
+from envs.data import minari
 from envs.push import Config, Push
 from envs.push.config import Camera
 
@@ -104,8 +106,17 @@ def test_films_are_replayed_from_seed_and_actions():
 
 
 def test_camera_and_task_name_the_dataset():
-    signatures = [push().signature(), push(camera=Camera(yaw=90)).signature(), push(max_steps=50).signature()]
-    assert len({json.dumps(signature) for signature in signatures}) == 3
+    families = [push(), push(camera=Camera(yaw=90)), push(max_steps=50), push(task="language")]
+    assert len({json.dumps(family.signature()) for family in families}) == len(families)
+
+
+def test_episodes_of_another_camera_are_refused():
+    here, there = push(), push(camera=Camera(yaw=90)).signature()
+    signatures = ({"class": "envs.push.family.Push", **one} for one in (there, here.signature()))
+    with pytest.raises(
+        BadRequest, match=r"env\.camera\.yaw is 90 there and 60\.0 here\. Choose the values that it was made with"
+    ):
+        minari.refuse_other_episodes("push/some-v0", *signatures, here)
 
 
 def test_collecting_keeps_the_terminal_clean(launch: Callable, here: Path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+import importlib.util
 
 import numpy as np
 import pytest
@@ -52,6 +53,20 @@ def test_shifts_are_drawn_for_rows_and_belong_to_training():
     assert not torch.equal(*drawn)
     drawn = [encoder.eval()(observation, noise=Noise(0, step, torch.arange(6))) for step in (0, 1)]
     assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("values", [{}, {"image_pool": "average"}, {"image_size": 96}])
+def test_images_of_another_size_are_refused(values: dict):
+    part = Image(Config(**values), SPACE, 16)
+    with pytest.raises(BadRequest, match="learned from images of 84x84 pixels and was given 64x64"):
+        part.feature(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+
+
+def test_a_missing_package_for_pretrained_weights_is_named(monkeypatch: pytest.MonkeyPatch):
+    config = Config(image="resnet18", image_pretrained=True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'iolaus[vision]'" in str(Encoder.accepts(config, PUSH_SPACES.observation))
+    assert Encoder.accepts(Config(image="resnet18"), PUSH_SPACES.observation) is None
 
 
 def test_patches_of_16_do_not_divide_84_pixels():
