@@ -37,6 +37,15 @@ def test_commands_name_options_that_exist(page: Path):
             assert known, f"{page.name} names {group}={name}, and conf/{group} has no such file"
 
 
+RECIPES = sorted([*(ROOT / "conf/experiment").glob("*.yaml"), *(ROOT / "sweeps/study").rglob("*.yaml")])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_headers_have_no_gaps_to_fill_in(path: Path):
+    header = "\n".join(line for line in path.read_text().splitlines() if line.startswith("#"))
+    assert header and not re.findall(r"\b(?:RESULTS?|TODO)\b", header)
+
+
 def test_pictures_are_small():
     pictures = [path for path in (ROOT / "docs").rglob("*") if path.suffix in (".png", ".gif", ".svg")]
     assert all(picture.stat().st_size < LARGEST for picture in pictures), [p.name for p in pictures]

@@ -22,6 +22,7 @@ from policies.noise import Noise
 ROOT = __file__.rpartition("/tests/")[0]
 WARM = 2  # calls that are not counted
 LANES = (1, 32)
+IN_CONTEXT = ("ad", "compressed_ad")  # from state alone; they decide anew in every step
 # name -> the command line that makes it. Heads on cached features act from images as all others do.
 POLICIES = {
     "bc_mlp": ("experiment=bc_push",),
@@ -45,15 +46,26 @@ POLICIES = {
             "trainer.cache_features=false",
             f"policy.denoise_steps={steps}",
         )
-        for steps in (1, 8, 24)
+        for steps in (1, 6, 12)  # of 12 slots
     },
+    "bc_mlp, language": ("experiment=language_push",),
+    **{name: (f"policy={name}", "env=push", "env.image=false", "env.data.source=annealed_expert") for name in IN_CONTEXT},
 }
 
 
 @torch.inference_mode()
 def milliseconds(policy: Policy, spaces, lanes: int, calls: int) -> float:
-    """CPU time of a call of `act` at the beginning of an episode, where every lane needs a plan."""
-    observation = {name: torch.from_numpy(space.sample())[None].repeat_interleave(lanes, 0) for name, space in spaces.items()}
+    """CPU time of a call of `act` at the beginning of an episode, where every lane needs a plan. (A policy that learns in context
+    attends to its whole cache from the first step on.)"""
+    seen = spaces.observation
+    observation = {name: torch.from_numpy(space.sample())[None].repeat_interleave(lanes, 0) for name, space in seen.items()}
+    if policy.memory_scope == "history":
+        idle = torch.zeros(lanes, *spaces.action.shape)
+        observation |= {
+            "first": torch.ones(lanes, dtype=torch.bool),
+            "previous_action": idle,
+            "previous_reward": torch.zeros(lanes),
+        }
     took = []
     for call in range(WARM + calls):
         memory, noise = policy.start(lanes, torch.device("cpu")), Noise(0, call, torch.arange(lanes))
@@ -76,7 +88,7 @@ def main() -> None:
             spaces = request.targets["env"](request.env).spaces
             torch.manual_seed(0)
             policy = request.targets["policy"](request.policy, spaces).eval()
-            plan = [milliseconds(policy, spaces.observation, lanes, arguments.calls) for lanes in LANES]
+            plan = [milliseconds(policy, spaces, lanes, arguments.calls) for lanes in LANES]
             step = [value / getattr(request.policy, "execute", 1) for value in plan]
             numbers = " ".join(f"{value:9.2f}" for value in (*plan, *step))
             print(

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from helpers import GRID_SPACES, grids, plans
 
+from conf.checkpoint import write_manifest
+from envs.base import Spaces
+from policies import store
+from policies.encoders import Config as EncoderConfig
 from policies.masked_dit import Config, MaskedDiT
 from policies.noise import Noise
 from policies.unmasking import mask_ratio
@@ -170,6 +177,56 @@ def test_elbo_weights_are_those_of_the_schedule():
     never, once = torch.tensor([False]), torch.tensor([True])
     assert policy.weight(torch.zeros(1), never) == 20  # cut off: it grows without bound
     assert policy.weight(torch.zeros(1), once) == 0  # hidden by our guard, not by the schedule
+
+
+STATE = Spaces(spaces.Dict({"state": spaces.Box(-1, 1, (3,), np.float32)}), spaces.Box(-1, 1, (2,), np.float32))
+
+
+def movements(rows: int, frames: int) -> dict:
+    """Plans of continuous actions, some of which begin where the episode does."""
+    known = torch.ones(rows, frames, dtype=torch.bool)
+    known[: rows // 2, :-1] = False
+    return {
+        "observation": {"state": torch.rand(rows, frames, 3) * known[..., None]},
+        "observation_mask": known,
+        "action": torch.rand(rows, 4, 2) * 2 - 1,
+        "action_mask": torch.ones(rows, 4, dtype=torch.bool),
+        "ended": torch.zeros(rows, 4, dtype=torch.bool),
+    }
+
+
+JOINED = {"encoder": EncoderConfig(join="concat"), "frames": [2, 1, 0], "horizon": 4, "reader_dim": 16}
+
+
+def test_joined_features_of_several_frames_begin_at_chance_and_survive_a_checkpoint(tmp_path: Path):
+    config, sample = Config(**JOINED), movements(8, 3)
+    policy = MaskedDiT(config, STATE).eval()
+    loss = policy(sample, Noise(0, 0, torch.arange(8)))
+    assert torch.isclose(loss.total / loss.count, torch.tensor(policy.chance_loss(sample)))
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape)
+    store.save(tmp_path, "policies.masked_dit.MaskedDiT", config, STATE, policy.state_dict())
+    write_manifest(tmp_path)
+    again = store.load(tmp_path)
+    assert torch.equal(policy(sample, Noise(0, 0, torch.arange(8))).total, again(sample, Noise(0, 0, torch.arange(8))).total)
+    earlier = sample | {"observation": {"state": sample["observation"]["state"].flip(1)}}
+    assert not torch.equal(
+        policy(earlier, Noise(0, 0, torch.arange(8))).total, policy(sample, Noise(0, 0, torch.arange(8))).total
+    )
+
+
+def test_spread_labels_and_elbo_weights_together_begin_at_chance_and_tell_the_plain_loss():
+    sample = movements(8, 1)
+    spread, plain = (MaskedDiT(Config(weighting="elbo", label_spread=s, horizon=4), STATE) for s in (1.0, 0.0))
+    losses = [policy(sample, Noise(0, 0, torch.arange(8))) for policy in (spread, plain)]
+    for loss in losses:
+        assert torch.isclose(loss.total / loss.count, torch.tensor(spread.chance_loss(sample)))
+    torch.nn.init.normal_(spread.head.weight)
+    plain.load_state_dict(spread.state_dict())
+    losses = [policy(sample, Noise(0, 0, torch.arange(8))) for policy in (spread, plain)]
+    assert not torch.isclose(losses[0].total, losses[1].total) and losses[0].count == losses[1].count
+    assert torch.isclose(losses[0].metrics["cross_entropy"][0], losses[1].total)  # each slot has the same weight in both
 
 
 def test_the_first_action_is_measured_apart_from_the_plan():

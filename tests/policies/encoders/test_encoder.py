@@ -94,6 +94,22 @@ def test_with_film_the_instruction_changes_how_things_are_read(key, thing, space
         assert f"{key} needs a" in str(Encoder.accepts(wrong, seen))
 
 
+@pytest.mark.parametrize("join", ["tokens", "concat", "sum"])
+def test_an_untrained_image_film_changes_nothing(join: str):
+    seen = spaces.Dict({"image": spaces.Box(0, 255, (24, 24, 3), np.uint8), "mission": spaces.Box(0, 255, (9,), np.uint8)})
+    frames = {"image": torch.randint(0, 256, (2, 1, 24, 24, 3)).to(torch.uint8), "mission": torch.randint(1, 9, (2, 1, 9))}
+    film, plain = (Encoder(Config(join=join, image_film=film), seen, 16) for film in (True, False))
+    assert {*plain.load_state_dict(film.state_dict(), strict=False).unexpected_keys} == {
+        f"parts.image.film.{name}" for name in ("weight", "bias")
+    }
+    assert torch.equal(film(frames), plain(frames))
+
+
+def test_image_film_needs_the_cnn():
+    with pytest.raises(ValueError, match="image_film needs image=cnn"):
+        Config(image="resnet18", image_film=True)
+
+
 def test_features_that_depend_on_the_instruction_are_not_computed_once():
     seen = spaces.Dict({"image": spaces.Box(0, 255, (24, 24, 3), np.uint8), "mission": spaces.Box(0, 255, (9,), np.uint8)})
     for film in (False, True):
