@@ -36,13 +36,14 @@ def test_a_wrong_flag_is_a_sentence(here: Path, words: str, sentence: str) -> No
     assert done.returncode == 2 and sentence in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("words", ["--help", "dry=true"])
+@pytest.mark.parametrize("words", ["--help", pytest.param("dry=true", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("reader", ["| head -1", ">&-"])
 def test_output_that_nobody_reads_is_no_failure(here: Path, words: str, reader: str) -> None:
     done = shell(f"set -o pipefail; {LAUNCH} {words} {reader}", here)
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_the_command_iolaus_works_among_packages_of_the_same_names(here: Path) -> None:
     for name in ("envs", "conf", "policies", "launch"):
         (here / f"{name}.py").write_text("raise RuntimeError('not ours')")

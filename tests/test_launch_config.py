@@ -156,15 +156,25 @@ def test_bad_request_is_one_sentence(launch: Any, tmp_path: Path, words: list[st
     assert not any(tmp_path.iterdir())
 
 
-def test_nothing_before_the_types_imports_torch(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["--help"], marks=pytest.mark.slow),
+        pytest.param(["--cfg", "job"], marks=pytest.mark.slow),
+        pytest.param(["+policy.hiden_dim=3"], marks=pytest.mark.slow),
+        ["seed=x"],
+        ["policy._target_=torch.load"],
+    ],
+    ids=" ".join,
+)
+def test_nothing_before_the_types_imports_torch(tmp_path: Path, words: list[str]) -> None:
     check = "print('TORCH' if {'torch', 'gymnasium'} & {*sys.modules} else 'LIGHT', file=sys.stderr)"
     script = (
         f"import atexit, runpy, sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv = ['launch.py', *sys.argv[1:]]\n"
         f"atexit.register(lambda: {check}); runpy.run_path({str(ROOT / 'launch.py')!r}, run_name='__main__')"
     )
-    for words in (["--help"], ["--cfg", "job"], ["+policy.hiden_dim=3"], ["seed=x"], ["policy._target_=torch.load"]):
-        done = subprocess.run([sys.executable, "-c", script, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-        assert done.stderr.splitlines()[-1] == "LIGHT", (words, done.stderr)
+    done = subprocess.run([sys.executable, "-c", script, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stderr.splitlines()[-1] == "LIGHT", done.stderr
 
 
 def test_help_shows_commands_and_choices(launch: Any) -> None:
@@ -197,6 +207,7 @@ def test_traceback_on_request(launch: Any, tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_invalid_grid_launches_nothing(launch: Any, tmp_path: Path) -> None:
     grid = ["policy=mine", "-m", "env=faulty", TRUST, "policy.width=4,13", "experiment=plain,on_cluster"]
     done = launch(*grid)
@@ -212,6 +223,7 @@ def test_invalid_grid_launches_nothing(launch: Any, tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_fault_keeps_its_traceback_and_the_command_repeats_it(launch: Any, tmp_path: Path, theirs: Path) -> None:
     done = launch("mode=collect", "policy=mine", "env=faulty", TRUST, "tags=['it is']")
     assert done.returncode == 1
@@ -244,6 +256,7 @@ def test_sweep_goes_on_after_a_failure_and_leaves_out_the_invalid(launch: Any, t
     assert all(yaml.safe_load((run / "config.yaml").read_text())["env"]["data"]["noise"] == 0 for run in runs)
 
 
+@pytest.mark.slow
 def test_a_folder_is_held_to_its_run_under_a_foreign_sweeper(launch: Any, tmp_path: Path) -> None:
     machinery = ["-m", "hydra/sweeper=theirs", "hydra/launcher=basic"]
     words = [*machinery, "mode=collect", "policy=mine", "env=faulty", TRUST, "env.fault=full"]
@@ -256,6 +269,7 @@ def test_a_folder_is_held_to_its_run_under_a_foreign_sweeper(launch: Any, tmp_pa
     assert "cannot write /disc/x" in launch(*words, where, "resume=true").stderr
 
 
+@pytest.mark.slow
 def test_a_resumed_run_needs_only_its_folder(launch: Any, tmp_path: Path) -> None:
     launch("mode=collect", "policy=mine", "env=faulty", TRUST, "hydra.run.dir=run", "policy.width=5")
     again = ["resume=true", "hydra.run.dir=run"]
@@ -277,6 +291,7 @@ def test_a_request_that_is_refused_late_leaves_nothing(launch: Any, tmp_path: Pa
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.slow
 def test_exit_in_a_sweep_passes_through_hydra(launch: Any) -> None:
     assert launch("-m", "mode=collect", "policy=mine", "env=faulty", TRUST, "env.fault=exit,bug").returncode == 7
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from forked import Forked
-from helpers import IN_CONTEXT, NO_EXPERT, ROOT, missing_extra, options, pair
+from helpers import NO_EXPERT, ROOT, missing_extra, options, pair
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TINY = (
@@ -32,24 +32,26 @@ def run_folder(here: Path) -> Path:
     return folder
 
 
+EVERYDAY = (("bc_mlp", "minigrid"), ("masked_dit", "minigrid"), ("compressed_ad", "darkroom"))
+
+
 def pairs() -> Iterator:
-    """All pairs. Only each policy in its usual environment is an everyday test (tests/policies/test_contract.py trains all
-    pairs)."""
+    """All pairs. One of each kind of policy is an everyday test: single actions, plans, and histories
+    (tests/policies/test_contract.py has all pairs)."""
     for policy in options("policy"):
         for env in options("env"):
             if env in NO_EXPERT or missing_extra(env):
                 continue
-            home = "darkroom" if policy in IN_CONTEXT else "minigrid"
-            yield pytest.param(policy, env, marks=() if env == home else pytest.mark.slow)
+            yield pytest.param(policy, env, marks=() if (policy, env) in EVERYDAY else pytest.mark.slow)
 
 
 @pytest.mark.parametrize(("policy", "env"), [*pairs()])
 def test_two_steps_of_every_pair(launch: Callable, here: Path, policy: str, env: str):
-    done = launch(*SHORT_EPISODES.get(env, ()), *pair(policy, env), *TINY)
+    done = launch(*pair(policy, env), *SHORT_EPISODES.get(env, ()), *TINY, "trainer.eval_every=2")
     folder = run_folder(here)
     assert json.loads((folder / "status.json").read_text())["status"] == "done"
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [1, 1, 2, 2]  # training and validation
+    assert steps == [1, 2, 2]  # two of training and one of validation
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["steps"] == 2 and set(summary["scores"]) >= {"sampled", "random"}  # a policy without randomness is played once
     assert (folder / "media/episodes.gif").read_bytes()[:3] == b"GIF"
@@ -59,7 +61,7 @@ def test_two_steps_of_every_pair(launch: Callable, here: Path, policy: str, env:
 
 
 @pytest.mark.parametrize(
-    "policy", [name if name in ("act", "ad") else pytest.param(name, marks=pytest.mark.slow) for name in options("policy")]
+    "policy", [name if name == "bc_mlp" else pytest.param(name, marks=pytest.mark.slow) for name in options("policy")]
 )
 def test_two_steps_of_every_policy_with_images_and_continuous_actions(launch: Callable, here: Path, policy: str):
     """In the tests' toy, used like any user's own family: from a folder of YAML files and its own package."""
@@ -70,6 +72,7 @@ def test_two_steps_of_every_policy_with_images_and_continuous_actions(launch: Ca
     assert "random" in done.stdout
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_scalars_hyperparameters_and_film(launch: Callable, here: Path):
     launch("policy=bc_mlp", *TINY, "env.max_steps=20")
     board = EventAccumulator(str(run_folder(here) / "tensorboard"), size_guidance={"images": 0}).Reload()
@@ -84,9 +87,13 @@ def test_tensorboard_shows_scalars_hyperparameters_and_film(launch: Callable, he
     assert "config/text_summary" in tags["tensors"]
 
 
-@pytest.mark.parametrize("encoder", options("encoder"))
 @pytest.mark.parametrize(
-    "policy", [name if name == "bc_mlp" else pytest.param(name, marks=pytest.mark.slow) for name in options("policy")]
+    ("policy", "encoder"),
+    [
+        pytest.param(policy, encoder, marks=() if (policy, encoder) == ("bc_mlp", "conv") else pytest.mark.slow)
+        for policy in options("policy")
+        for encoder in options("encoder")
+    ],
 )
 def test_every_encoder_runs(launch: Callable, policy: str, encoder: str):
     launch(*pair(policy), f"encoder={encoder}", *TINY, "trainer.max_steps=1", "env.max_steps=5", "logger=none")
@@ -136,6 +143,7 @@ def test_collect_reports(launch: Callable, here: Path):
         assert words in done.stdout
 
 
+@pytest.mark.slow
 def test_a_policy_loads_from_python_and_acts(launch: Callable, here: Path):
     import torch
 
@@ -253,6 +261,7 @@ def test_a_damaged_dataset_leaves_no_run_folder(launch: Callable, here: Path):
     assert done.returncode == 2 and "is damaged (action.npy" in done.stderr and not (here / "some").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_cell(launch: Callable, here: Path):
     launch("-m", "policy=bc_mlp", "seed=0,1", *TINY, "env.max_steps=20", "eval.media=0", "logger=none")
     folders = [path.parent for path in here.glob("runs/**/summary.json")]

@@ -94,7 +94,10 @@ def test_a_damaged_checkpoint_starts_nothing(request_for: Callable, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("asked", "alone"),
-    [(("init_from=trained", *ROOM), "dry=false"), (("mode=eval", "ckpt_path=trained", "policy=ad"), "dry=true")],
+    [
+        (("init_from=trained", *ROOM), "dry=false"),
+        pytest.param(("mode=eval", "ckpt_path=trained", "policy=ad"), "dry=true", marks=pytest.mark.slow),
+    ],
 )
 def test_nothing_is_left_behind(launch: Callable, here: Path, request_for: Callable, asked: tuple[str, ...], alone: str):
     save_checkpoint(request_for(*ROOM), here / "trained")
@@ -110,7 +113,12 @@ def test_nothing_is_left_behind(launch: Callable, here: Path, request_for: Calla
 
 
 @pytest.mark.parametrize(
-    "values", [("policy.hidden_dim=1e6",), ("policy.layers=1e6",), ("policy.horizon=1e6", "policy.hidden_dim=1e5")]
+    "values",
+    [
+        ("policy.hidden_dim=1e6",),
+        pytest.param(("policy.layers=1e6",), marks=pytest.mark.slow),  # each of a million layers is made
+        ("policy.horizon=1e6", "policy.hidden_dim=1e5"),
+    ],
 )
 def test_a_network_that_memory_cannot_hold_is_counted_and_refused(request_for: Callable, values: tuple[str, ...]):
     with pytest.raises(BadRequest, match=r"this network is too large: .* Lower policy\.\w+=100000"):

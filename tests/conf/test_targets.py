@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forked import Forked
 from helpers import ROOT
 from omegaconf import OmegaConf
 
@@ -58,7 +59,7 @@ FOREIGN = {
 
 
 @pytest.fixture
-def command(here: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def command(forked: Forked, here: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     for name, text in FOREIGN.items():
         place = here / "theirs" / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +68,7 @@ def command(here: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, str(ROOT / "launch.py"), "--config-dir", "theirs", *words]
         env = {**os.environ, "PYTHONPATH": str(here / "theirs")}
-        return subprocess.run(line, cwd=here, env=env, capture_output=True, text=True, timeout=120)
+        return forked.run(line, here, env)
 
     return run
 

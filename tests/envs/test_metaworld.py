@@ -77,6 +77,7 @@ def test_the_physics_is_the_packages(task: str):
     check_parity(task)
 
 
+@pytest.mark.slow
 @needs_package
 def test_a_seed_is_one_episode_whatever_plays_it_and_no_global_generator_is_asked():
     seeds = TEST + np.arange(4)
@@ -116,6 +117,7 @@ def test_shuffling_changes_the_instruction_and_nothing_else():
     assert 0 < sum((right[seed] != shuffled[seed]).any() for seed in right) < 6
 
 
+@pytest.mark.slow
 @needs_package
 def test_results_are_told_by_task(launch: Callable):
     done = launch(

@@ -72,6 +72,7 @@ def test_what_it_remembers_is_what_the_observation_shows():
         before = expert.seen.copy()
 
 
+@pytest.mark.slow
 def test_actions_do_not_depend_on_the_lanes():
     made = family()
     one, many = (play(ExpertPlayer(made), made, np.arange(12), lanes, keep=12) for lanes in (1, 12))

@@ -154,10 +154,17 @@ while True:
     lanes.step(np.zeros((4, 1), np.float32))
     time.sleep(0.01)
 """
+EVERYDAY = (("", signal.SIGINT), ("hang", signal.SIGKILL))  # the usual way, and the hardest one
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("fault", ["", "hang"])
+@pytest.mark.parametrize(
+    ("fault", "how"),
+    [
+        pytest.param(fault, how, marks=() if (fault, how) in EVERYDAY else pytest.mark.slow)
+        for fault in ("", "hang")
+        for how in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+    ],
+)
 def test_no_worker_outlives_its_parent(how: signal.Signals, fault: str):
     if fault and sys.platform != "linux":
         pytest.skip("only Linux kills a worker that hangs inside a simulator")

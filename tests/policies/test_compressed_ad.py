@@ -36,7 +36,9 @@ def in_training(policy: CompressedAD, tokens: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("depth, recent", [(0, 0), (1, 0), (3, 0), (0, 1), (2, 1), (0, 3)])
+@pytest.mark.parametrize(
+    "depth, recent", [(0, 0), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((1, 0), (3, 0), (0, 1), (0, 3))), (2, 1)]
+)
 def test_acting_is_the_forward_pass_however_long_it_runs(depth: int, recent: int):
     policy = made(depth=depth, recent=recent)
     tokens = policy.token(batch(3, 250))  # 25 compressions

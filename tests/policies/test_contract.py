@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from helpers import CONTINUOUS_TOY, NO_EXPERT, PACKAGES, options, pair
+from helpers import CONTINUOUS_TOY, IN_CONTEXT, NO_EXPERT, PACKAGES, options, pair
 
 from conf.checkpoint import write_manifest
 from conf.errors import BadRequest
@@ -54,6 +54,12 @@ class Place(NamedTuple):
 def places() -> dict[str, Place]:
     """The environments and their data, which no test changes."""
     return {}
+
+
+def everyday(*pairs: tuple[str, str]) -> pytest.MarkDecorator:
+    """All pairs, of which only these are everyday tests."""
+    marked = [pytest.param(pair, marks=() if pair in pairs else pytest.mark.slow, id="-".join(pair)) for pair in PAIRS]
+    return pytest.mark.parametrize("setting", marked, indirect=True)
 
 
 @pytest.fixture(params=PAIRS, ids=lambda pair: "-".join(pair))
@@ -141,6 +147,9 @@ def test_an_empty_batch_of_labels_gives_a_finite_loss(setting: Setting):
     assert loss.total == 0 and loss.count == 0
 
 
+@everyday(
+    *((policy, "toy") for policy in options("policy") if policy not in IN_CONTEXT), ("bc_mlp", "minigrid"), ("ad", "darkroom")
+)
 def test_acting_is_the_training_forward_pass(setting: Setting):
     """Of all labels for the next action, the one that greedy acting chooses has the smallest loss.
 
@@ -208,6 +217,7 @@ def test_save_and_load_give_the_same_policy(setting: Setting, tmp_path: Path):
         assert torch.equal(ours, loaded.act(seen, loaded.start(24, device), noise(24), greedy)[0])
 
 
+@everyday(("bc_mlp", "minigrid"), ("masked_dit", "minigrid"))
 def test_one_batch_can_be_learned(setting: Setting):
     batch, losses = setting.batch(16), []
     # Well below chance: the rest cannot be predicted because of tie-breaks and hidden neighbours.

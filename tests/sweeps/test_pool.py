@@ -57,6 +57,7 @@ def test_a_run_that_hangs_is_ended(launch: Callable, here: Path, environment: di
         assert values["reason"] == "it took longer than cluster.timeout_min=0.2", values
 
 
+@pytest.mark.slow
 def test_the_same_command_again_does_only_what_is_left(launch: Callable, sweeps: Callable, here: Path):
     done = launch("-m", "mode=collect", "env.fault=none,once,silent", "cluster.jobs=1")
     assert done.returncode == 1
@@ -129,6 +130,7 @@ def started(forked: Forked, command: Callable, environment: dict[str, str], here
 LONG = ("-m", "hydra.sweep.dir=sweep", "seed=0,1,2", "cluster.jobs=2", "trainer.max_steps=100000", "trainer.save_every=20")
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_everything_and_says_how_to_go_on(started: Callable, launch: Callable, here: Path):
     process = started(*LONG)
     wait_until(process, lambda: len([*here.glob("sweep/*/checkpoints/last")]) == 2)

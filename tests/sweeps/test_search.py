@@ -88,6 +88,7 @@ def test_a_killed_search_goes_on_to_its_total(forked: Forked, here: Path, launch
     assert any(note.startswith("best trial: ") for note in found.notes)
 
 
+@pytest.mark.slow
 def test_a_grid_and_what_is_refused(here: Path, launch: Callable):
     words = [word for word in SEARCH if not word.startswith("trainer.optimizer.lr")]
     launch(*words, "hydra.sweeper.sampler=grid")

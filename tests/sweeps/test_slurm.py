@@ -67,6 +67,7 @@ def submit(launch: Callable, *words: str) -> list[str]:
     return found[1].split(", ")
 
 
+@pytest.mark.slow
 def test_arrays_are_split_and_a_failing_run_fails_for_slurm_too(slurm: Cluster, launch: Callable, sweeps: Callable, here: Path):
     grid = ("-m", *SLURM, "mode=collect", "env.fault=none,raise,exit,silent", "cluster.pack=1")
     dry = launch(*grid, "dry=true")
@@ -95,7 +96,7 @@ def test_arrays_are_split_and_a_failing_run_fails_for_slurm_too(slurm: Cluster, 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["cluster.partition=nowhere"], "SLURM refused the jobs, so nothing was submitted: "),
+        pytest.param(["cluster.partition=nowhere"], "SLURM refused the jobs, so nothing was submitted: ", marks=pytest.mark.slow),
         (["cluster.time_min=1"], "cluster.signal_s must leave time to save a checkpoint"),
     ],
 )

@@ -80,7 +80,7 @@ def test_a_batch_is_its_samples_in_their_order(trainer: Callable):
     assert (samples >= source.offsets[1]).any() and (samples < source.offsets[1]).any()
 
 
-@pytest.mark.parametrize("cut_at", [9, 22])
+@pytest.mark.parametrize("cut_at", [9, pytest.param(22, marks=pytest.mark.slow)])
 def test_a_run_that_was_cut_off_goes_on_as_the_one_that_was_not(trainer: Callable, cut_at: int):
     """As a round begins, so that it lies there already, and two checkpoints after another one."""
     extra = ("policy=bc_mlp", "trainer.ema=0")

@@ -88,7 +88,7 @@ def listed(place: Path) -> Any:
     return [(run.folder.name, run.setting, run.seed, run.summary, run.evaluation) for run in sweep.read(place)]
 
 
-@pytest.mark.parametrize("seeds", [range(24), pytest.param(range(24, 300), marks=pytest.mark.slow)], ids=["some", "many"])
+@pytest.mark.parametrize("seeds", [range(8), pytest.param(range(8, 300), marks=pytest.mark.slow)], ids=["some", "many"])
 def test_one_damaged_file(
     request_for: Callable, sweep_folder: Path, tmp_path: Path, seeds: range, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +124,7 @@ def test_one_damaged_file_of_a_sweep(sweep_folder: Path, tmp_path: Path) -> None
                 (place / "run" / name).write_bytes(content)
 
 
+@pytest.mark.slow
 def test_hostile_checkpoints_are_sentences(request_for: Callable, sweep_folder: Path, tmp_path: Path) -> None:
     """Changed by an attacker, who also updated the hashes."""
     from conf.checkpoint import write_manifest

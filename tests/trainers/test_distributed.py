@@ -70,7 +70,8 @@ def assert_alike(one: Path, other: Path, rel: float = 1e-5) -> None:
     assert scores[0] == scores[1]
 
 
-@pytest.mark.parametrize("by", ["us", pytest.param("torchrun", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["us", "torchrun"])
 def test_two_processes_are_one_and_their_run_goes_on_with_one(finish: Finish, here: Path, data_dir: Path, by: str):
     finish("one", 1)
     if by == "torchrun":

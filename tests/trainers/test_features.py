@@ -28,7 +28,10 @@ def start(request_for: Callable, tmp_path: Path) -> str:
     return f"init_from={tmp_path / 'bc'}"
 
 
-@pytest.mark.parametrize("policy", ["bc_mlp", "bc_gru", "act", "diffusion_unet", "masked_dit"])
+@pytest.mark.parametrize(
+    "policy",
+    ["bc_mlp", "act", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bc_gru", "diffusion_unet", "masked_dit"))],
+)
 def test_any_head_learns_from_another_policys_backbone(request_for: Callable, tmp_path: Path, start: str, policy: str):
     request = request_for(*TOY, f"policy={policy}", *CACHED, start)
     trainer = build_trainer(request, request.targets["env"](request.env), tmp_path, torch.device("cpu"))

@@ -25,6 +25,7 @@ def small_disc(here: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_a_full_disc_is_one_sentence_and_the_last_checkpoint_stays(launch: Callable, small_disc: Path):
     done = launch(*RUN, *SIZES, "hydra.run.dir=disc/run", check=False)
     assert done.returncode == 1

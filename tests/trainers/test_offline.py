@@ -267,6 +267,7 @@ def test_epochs_are_a_budget(trainer):
     assert made.max_steps == math.ceil(2 * len(made.data) / 32)
 
 
+@pytest.mark.slow
 def test_a_loss_at_chance_is_said(trainer, capsys):
     trainer("trainer.max_steps=210", "trainer.optimizer.lr=1e-9").fit()
     assert "still at chance" in capsys.readouterr().out
@@ -274,6 +275,7 @@ def test_a_loss_at_chance_is_said(trainer, capsys):
     assert "still at chance" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_was_said_is_kept_and_not_said_again(trainer, capsys):
     words = ("trainer.max_steps=260", "trainer.optimizer.lr=1e-9")
     first = trainer(*words)

@@ -124,15 +124,9 @@ def assert_kills_change_nothing(forked: Forked, here: Path, *extra: str) -> None
     assert_same_run(here / "whole", here / "cut")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "number",
-    [
-        pytest.param(signal.SIGTERM, id="SIGTERM"),
-        *(
-            pytest.param(number, marks=pytest.mark.slow, id=number.name)
-            for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-        ),
-    ],
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2], ids=lambda number: number.name
 )
 def test_a_polite_stop_saves_and_says_how_to_go_on(forked: Forked, here: Path, number: signal.Signals):
     finish(forked, here, "whole", "policy=bc_mlp")
@@ -153,16 +147,17 @@ def test_a_polite_stop_saves_and_says_how_to_go_on(forked: Forked, here: Path, n
 
 
 def test_a_damaged_checkpoint_is_not_the_end(forked: Forked, here: Path):
-    finish(forked, here, "whole", "policy=bc_mlp")
-    process = start(forked, here, "cut", "policy=bc_mlp")
-    while step_of(here / "cut") < 9:
+    words = ("policy=bc_mlp", "trainer.save_every=6", "trainer.eval_every=30", "eval.episodes=3")
+    finish(forked, here, "whole", *words)
+    process = start(forked, here, "cut", *words)
+    while step_of(here / "cut") < 12:
         time.sleep(0.005)
     process.kill()
     process.communicate()
     newest = here / f"cut/checkpoints/step-{step_of(here / 'cut')}"
     file = newest / "training.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
-    output = finish(forked, here, "cut", "policy=bc_mlp")
+    output = finish(forked, here, "cut", *words)
     assert f"{newest.name} is damaged" in output and "resumed from" in output
     assert_same_run(here / "whole", here / "cut")
 

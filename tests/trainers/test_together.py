@@ -128,6 +128,7 @@ def rows(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_sweep_together_is_the_sweep(launch: Callable, here: Path):
     grid = ("seed=0,1", "trainer.optimizer.lr=1e-3,1e-2")
     done = launch(*SWEEP, *grid, "cluster.together=4")

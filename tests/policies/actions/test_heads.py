@@ -35,13 +35,14 @@ def fitted(made, action: torch.Tensor) -> torch.Tensor:
     return made.decode(output.detach(), NOISE, True)[0][0]
 
 
-@pytest.mark.parametrize("kind", ["cartesian", "spherical"])
+@pytest.mark.parametrize("kind", [pytest.param("cartesian", marks=pytest.mark.slow), "spherical"])
 def test_a_head_reaches_every_action(kind: str):
     action = torch.rand(64, 3) * 1.9 - 0.95
     action[0] = 0.0
     assert (fitted(head(kind), action) - action).norm(dim=-1).max() < 0.06
 
 
+@pytest.mark.slow
 def test_write_up_004s_spherical_head_does_not():
     """Its magnitude lies between sigmoid(-1) and sigmoid(1)."""
     length = fitted(head("tanh_spherical", loss="huber"), torch.tensor([[0.0, 0.0, 0.02], [0.9, 0.0, 0.2]])).norm(dim=-1)

@@ -4,6 +4,7 @@ import io
 import math
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -25,6 +26,7 @@ def family(id: str = "MiniGrid-DoorKey-5x5-v0", **values) -> MiniGrid:
     return MiniGrid(MiniGridConfig(id=id, **values))
 
 
+@pytest.mark.slow
 def test_every_player_plays_exactly_the_same_episodes_whatever_the_lanes():
     place, seeds = family(), family().seeds("test", 30)
     for make in (lambda: ExpertPlayer(place), lambda: RandomPlayer(place, 0)):

@@ -157,6 +157,7 @@ def test_the_plan_that_is_drawn_is_the_plan_that_was_carried_out(decode: str):
         assert len(begun) and np.array_equal(played.actions[index][: len(begun)], begun)
 
 
+@pytest.mark.slow
 def test_a_run_of_masked_dit_shows_its_unmasking(launch: Callable, here: Path):
     done = launch("policy=masked_dit", *TINY, "eval.media=2", "hydra.run.dir=run")
     media = here / "run/media"

@@ -263,7 +263,7 @@ def test_acting_that_collapses_is_named(capsys: pytest.CaptureFixture):
     assert "most likely action" in capsys.readouterr().out.replace("\n", " ")
 
 
-@pytest.mark.parametrize("mended", [False, True])
+@pytest.mark.parametrize("mended", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_write_up_003_is_told_that_its_loss_was_the_floor(request_for: Callable, data_dir: Path, mended: bool):
     """Its sampler uses the first 160 steps of every history, where the source has not learned anything yet."""
     words = ("env.data.episodes=40000", "env.data.val_episodes=1000")

@@ -96,6 +96,7 @@ def test_healthy_policies_get_no_warning(check, words):
     assert report.facts["first_loss"] == pytest.approx(report.facts["chance_loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_layer_that_holds_the_model_is_named(check):
     """Write-up 000: 41 M parameters, nearly all of them in one linear layer of the state tokenizer."""
     report = check("policy=masked_dit", *WRITE_UP, "encoder=flat", "policy.hidden_dim=128")

@@ -56,7 +56,11 @@ def test_steps_are_the_same(request_for: Callable, data_dir: Path, policy: str):
     assert torch.equal(*weights)
 
 
-@pytest.mark.parametrize(("backbone", "most"), [(lambda: ResNet(False), 0.6), (lambda: VisionTransformer((84, 84)), 0.1)])
+@pytest.mark.parametrize(
+    ("backbone", "most"),
+    [(lambda: ResNet(False), 0.6), pytest.param(lambda: VisionTransformer((84, 84)), 0.1, marks=pytest.mark.slow)],
+    ids=["resnet", "vit"],
+)
 def test_a_backbone_keeps_less(backbone: Callable[[], nn.Module], most: float):
     network, images = backbone(), torch.rand(2, 3, 84, 84)
     results: list[Tensor] = []

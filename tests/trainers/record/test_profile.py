@@ -25,11 +25,10 @@ PARTS = {
     *("fetch the batch", "to device", "forward", "backward", "gradient norm and clipping"),
     *("optimiser", "averaging", "records", "the rest"),
 }
-POLICIES = pytest.mark.parametrize("policy", ["bc_mlp", "masked_dit"])
 SMALL = ("trainer.batch_size=32", "env.id=MiniGrid-DoorKey-5x5-v0", "env.data.episodes=40", "env.data.val_episodes=10")
 
 
-@POLICIES
+@pytest.mark.parametrize("policy", ["bc_mlp", pytest.param("masked_dit", marks=pytest.mark.slow)])
 def test_debug_profile_says_where_the_time_goes(launch: Callable, here: Path, policy: str):
     done = launch("debug=profile", f"policy={policy}", *SMALL, "hydra.run.dir=run")
     assert not done.stderr  # the profiler's library is talkative
@@ -83,7 +82,8 @@ def test_a_budget_that_cannot_be_profiled_is_refused(request_for: Callable, over
         request_for("debug=profile", override)
 
 
-@POLICIES
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["bc_mlp", "masked_dit"])
 def test_profiling_changes_no_weight(request_for: Callable, data_dir: Path, tmp_path: Path, policy: str):
     def trainer(name: str) -> Offline:
         request = request_for("debug=profile", f"policy={policy}", *SMALL, f"trainer.max_steps={LEAST}", "trainer.accumulate=2")

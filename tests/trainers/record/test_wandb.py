@@ -98,6 +98,7 @@ def test_what_a_run_shows_offline_and_after_a_resume(launch: Callable, here: Pat
     assert [row["step"] for row in again if "train/loss" in row] == [2]
 
 
+@pytest.mark.slow
 def test_without_the_package(here: Path):
     (here / "sitecustomize.py").write_text("import sys\nsys.modules['wandb'] = None\n")
     command = [
