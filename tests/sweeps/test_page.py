@@ -149,7 +149,10 @@ onload = () => setTimeout(() => {
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-@pytest.mark.parametrize("width, scheme, background", [(1200, 1, "rgb(255, 255, 255)"), (360, 0, "rgb(20, 23, 26)")])
+@pytest.mark.parametrize(
+    ("width", "scheme", "background"),
+    [pytest.param(1200, 1, "rgb(255, 255, 255)", marks=pytest.mark.slow), (360, 0, "rgb(20, 23, 26)")],
+)
 def test_the_page_in_a_browser(sweep: Path, tmp_path: Path, width: int, scheme: int, background: str):
     """On a desk in daylight and on a phone at night: nothing wider than the screen, values under the pointer, no complaint."""
     (tmp_path / "report.html").write_text(page(report(sweep)))
