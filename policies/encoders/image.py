@@ -14,6 +14,7 @@ from envs.data.statistics import Moments
 from policies.encoders.backbones import BACKBONES
 from policies.encoders.config import Config
 from policies.encoders.part import Part
+from policies.nets import mlp
 from policies.noise import Noise
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet; every backbone's input is normalised with them
@@ -38,10 +39,8 @@ class Image(Part):
         self.config, self.sides = config, tuple(space.shape[:2])
         self.backbone = BACKBONES[config.image](config, size(config, space))
         self.feature_size = self.backbone.features
-        self.film = nn.Linear(width, self.backbone.film) if config.image_film else None
-        if self.film is not None:  # before training, the image is seen as it is
-            nn.init.zeros_(self.film.weight)
-            nn.init.zeros_(self.film.bias)
+        # An MLP, because word order decides: the same colour is a cube's or a goal's. It starts at zero: the image as it is.
+        self.film = mlp([width, 2 * width, self.backbone.film], nn.GELU) if config.image_film else None
         for name, value in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, 255 * torch.tensor(value).view(3, 1, 1), persistent=False)
         if config.join != "concat":
