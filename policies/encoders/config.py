@@ -28,6 +28,7 @@ class Config:
     image_shift: int = 0  # pixels by which training images are randomly shifted
     image_bf16: bool = False  # run the backbone in bfloat16 during training
     image_film: bool = False  # the instruction scales and shifts the outputs of the second and third convolution (cnn only)
+    mission: Literal["words", "pairs"] = "words"  # what an instruction is a sum of: words by position, or pairs of neighbours
     state_normalise: bool = True  # by the training data's mean and standard deviation; write-up 004 did not
     # The state times this, once normalised. A network learns coarse differences first: with 30 it sees earlier what a centimetre
     # changes, which scripted experts decide by.

@@ -116,8 +116,17 @@ def test_features_that_depend_on_the_instruction_are_not_computed_once():
         assert ("image_film=true" in str(refuse_frozen(policy, seen, "trainer.cache_features=true", trained=True))) == film
 
 
-def test_words_that_are_not_there_cost_nothing_and_change_nothing():
-    part = Mission(Config(), spaces.Box(0, 255, (9,), np.uint8), 16)
+def test_pairs_of_words_mean_the_same_wherever_they_stand():
+    missions = torch.tensor([[1, 2, 1, 3, 1], [1, 3, 1, 2, 1], [2, 1, 3, 1, 1]], dtype=torch.uint8)  # the first two: equal pairs
+    for mission in ("pairs", "words"):
+        one, same, other = Mission(Config(mission=mission), spaces.Box(0, 255, (5,), np.uint8), 16)(missions)[:, 0]
+        assert torch.allclose(one, same, atol=1e-6) == (mission == "pairs")
+        assert not torch.allclose(one, other, atol=1e-3)
+
+
+@pytest.mark.parametrize("mission", ["words", "pairs"])
+def test_words_that_are_not_there_cost_nothing_and_change_nothing(mission: str):
+    part = Mission(Config(mission=mission), spaces.Box(0, 255, (9,), np.uint8), 16)
     short = torch.tensor([[3, 4, 0, 0, 0, 0, 0, 0, 0]], dtype=torch.uint8)
     long = torch.tensor([[3, 4, 5, 6, 7, 8, 9, 9, 9]], dtype=torch.uint8)
     assert torch.allclose(part(short), part(torch.cat([short, long]))[:1], atol=1e-6)
