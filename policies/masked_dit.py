@@ -50,7 +50,7 @@ class Config:
     horizon: int = 8  # slots of a plan; expert plans rarely need more before the view changes
     execute: int = 4  # actions executed before the next plan
     bins: int = 32  # per dimension of a continuous action
-    label_spread: float = 0.0  # a continuous action's label counts for the bins around it too: standard deviation in bins; 0: not
+    label_spread: float = 0.0  # standard deviation, in bins, of a continuous action's label over the bins around it; 0: one bin
     denoise_steps: int = 8  # rounds of unmasking; each commits at least one slot, so there are at most `horizon`
     order: Order = "confident"  # of unmasking: the most certain slots first; "random" samples the learned distribution
     temperature: float = 1.0  # of sampled acting
@@ -107,7 +107,7 @@ class MaskedDiT(PlanningPolicy):
         self.encoder = encoders.Encoder(config.encoder, spaces.observation, width)
         self.modalities = tuple(self.encoder.parts)
         self.read: nn.Module = nn.Identity()
-        if config.encoder.join == "concat":  # one token, whose features have not been mixed
+        if config.encoder.join == "concat":  # the features as they are, in one token of another width
             inner = config.reader_dim
             layers = [
                 nn.Linear(self.encoder.width, inner),

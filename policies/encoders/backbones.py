@@ -18,10 +18,8 @@ Size = tuple[int, int]
 
 
 class Backbone(nn.Module):
-    """`film`: how many numbers of an instruction change what the network sees (policy.encoder.image_film); 0: it takes none."""
-
     features: int
-    film: int = 0
+    film: int = 0  # numbers that `forward` takes of an instruction (policy.encoder.image_film); 0: it takes no instruction
 
     @classmethod
     def accepts(cls, config: Config, size: Size) -> str | None:
@@ -32,7 +30,7 @@ class Backbone(nn.Module):
         raise NotImplementedError("load_pretrained(), of networks whose weights can be downloaded")
 
 
-def scaled(x: Tensor, film: Tensor) -> Tensor:
+def scaled(x: Tensor, film: Tensor) -> Tensor:  # [B, c, h, w], [B, 2, c, 1, 1]
     scale, shift = film.unbind(1)
     return x * (1 + scale) + shift
 
