@@ -20,9 +20,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from envs.adapter import Adapter
-from envs.data.config import DataConfig
 from envs.data.minari import import_episodes
+from envs.gym.family import Config, Data, Gym
 
 SEEN, CHOSEN = 17, 6
 
@@ -73,14 +72,15 @@ if __name__ == "__main__":
             make(asked.steps, asked.length)
             os._exit(0)
         os.waitpid(child, 0)
-        data = DataConfig(source="benchmark/random-v0", episodes=1_000_000, val_episodes=1)
-        adapter, folder = Adapter(Nothing.observation_space, Nothing.action_space), Path(root) / "ours"
+        gymnasium.register("Nothing-v0", Nothing)
+        data = Data(source="benchmark/random-v0", val_episodes=1)
+        family, folder = Gym(Config("Nothing-v0", data=data)), Path(root) / "ours"
         folder.mkdir()
-        recipe = {"spaces": adapter.spaces.to_json()}
+        recipe = {"family": {"class": "Gym", **family.signature()}}
         import minari  # before, because its modules are not what is measured
 
         before, began = held(), time.process_time()
-        import_episodes(data, adapter, "train", recipe, folder, lambda done, total: None)
+        import_episodes(data, family, "train", recipe, folder, lambda done, total: None)
         used = time.process_time() - began
         memory = held() - before
         storage, count = minari.load_dataset(data.source).storage, asked.steps // asked.length - 1  # the last one is held out
