@@ -51,7 +51,37 @@ def read(folder: Path) -> list[Run]:
     if not runs:
         raise BadRequest(f"{folder} {'holds no run of a sweep' if folder.exists() else 'does not exist'}; give runs/NAME/TIME")
     take_training_seeds(runs)
+    pool_starts(runs)
     return runs
+
+
+def pool_starts(runs: Sequence[Run]) -> None:
+    """Where each seed starts from a run of its own (init_from=runs/first-${seed}), and these were trained alike but for their
+    seeds, the first of them stands for all. With one start for several seeds, or several for one, the start is compared."""
+    seeds: dict[str, set[int]] = {}
+    for run in runs:
+        if (start := run.setting.get("init_from", "null")) != "null":
+            seeds.setdefault(start, set()).add(run.seed)
+    alike: dict[str, list[str]] = {}
+    for start in seeds:
+        alike.setdefault(_training(start), []).append(start)
+    for starts in alike.values():
+        if all(len(seeds[start]) == 1 for start in starts) and len(set.union(*(seeds[start] for start in starts))) == len(starts):
+            first = min(starts, key=lambda start: min(seeds[start]))
+            for run in runs:
+                if run.setting.get("init_from") in starts:
+                    run.setting["init_from"] = first
+
+
+def _training(path: str) -> str:
+    """How a checkpoint was trained, its seed aside; the path itself, if its config cannot be read."""
+    config = identifying(_config(Path(path)))
+    if not config:
+        return path
+    del config["seed"]
+    if config.get("init_from"):
+        config["init_from"] = _training(config["init_from"])
+    return json.dumps(config, sort_keys=True)
 
 
 def take_training_seeds(runs: Sequence[Run]) -> None:
@@ -64,8 +94,8 @@ def take_training_seeds(runs: Sequence[Run]) -> None:
     for path in {run.setting["ckpt_path"] for run in runs if run.setting.get("mode") == "eval"}:
         config = _config(Path(path))  # the checkpoint may be gone
         if config:
-            seeds[path] = config.pop("seed")
-            alike.setdefault(json.dumps(identifying(config), sort_keys=True), []).append(path)
+            seeds[path] = config["seed"]
+            alike.setdefault(_training(path), []).append(path)
     # With two checkpoints of one training, say step-100 and step-200, the path is what is compared.
     pools = [paths for paths in alike.values() if len(paths) == len({seeds[path] for path in paths})]
     if not any(len(paths) > 1 for paths in pools):

@@ -228,6 +228,34 @@ def test_evaluations_are_pooled_over_the_training_seeds_of_their_checkpoints(req
     assert report(tmp_path / "sweep").header[:2] == ["split", "acting"]  # nothing else differs
 
 
+def test_runs_are_pooled_that_start_from_the_same_training_with_other_seeds(request_for: Callable, tmp_path: Path):
+    for seed in (0, 1):
+        trained(request_for, tmp_path / f"first-{seed}", seed)
+        trained(request_for, tmp_path / f"longer-{seed}", seed, "trainer.max_steps=99")
+        second = tmp_path / f"second-{seed}"  # starts from a run itself
+        second.mkdir()
+        claim(second, {**request_for("policy=bc_mlp", f"seed={seed}").config, "init_from": str(tmp_path / f"first-{seed}")})
+
+    def started(sweep: str, **starts: tuple[str, int]) -> Shown:
+        for name, (start, seed) in starts.items():
+            config = {**request_for("policy=bc_mlp").config, "seed": seed, "init_from": str(tmp_path / start)}
+            scored(tmp_path / sweep / name, config, [True, False])
+        return report(tmp_path / sweep)
+
+    own = started("own", a=("first-0", 0), b=("first-1", 1), c=("longer-0", 0), d=("longer-1", 1))
+    assert own.header[:3] == ["init_from", "acting", "success, seeds 0 1"]
+    assert [rows[0][:3] for rows in own.settings] == [[name, "sampled", "0.500 0.500"] for name in ("first-0", "longer-0")]
+    chain = started("chain", a=("second-0", 0), b=("second-1", 1))
+    assert "success, seeds 0 1" in chain.header and len(chain.settings) == 1
+    crossed = started("crossed", a=("first-0", 0), b=("first-0", 1), c=("first-1", 0), d=("first-1", 1))
+    assert [rows[0][0] for rows in crossed.settings] == ["first-0", "first-1"]  # the start is what is compared
+    played = {**request_for("policy=bc_mlp").config, "mode": "eval"}
+    for seed in (0, 1):
+        scored(tmp_path / f"played/{seed}", {**played, "ckpt_path": str(tmp_path / f"second-{seed}")}, [True, False])
+    played_alike = report(tmp_path / "played")
+    assert "success, seeds 0 1" in played_alike.header and len(played_alike.settings) == 1
+
+
 def test_what_is_no_training_seed_is_not_pooled_as_one(request_for: Callable, tmp_path: Path):
     early, late = (trained(request_for, tmp_path / name, 5) for name in ("step-1", "step-2"))
     for name, config in (("early", early), ("late", late)):
