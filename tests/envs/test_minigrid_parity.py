@@ -89,7 +89,7 @@ def drive(id: str, steps: int, max_steps: int = 0, seed: int = 0) -> Counter[str
     events: Counter[str] = Counter()
 
     def check(lane: int, real: dict, ours: dict) -> None:
-        np.testing.assert_array_equal(ours["grid"][lane], real["image"], err_msg=f"{id} lane {lane} episode {played[lane]}")
+        assert np.array_equal(ours["grid"][lane], real["image"]), f"{id} lane {lane} episode {played[lane]}"
         assert ours["direction"][lane] == real["direction"]
         assert text.text(ours["mission"][lane]) == real["mission"]
 
@@ -114,7 +114,7 @@ def drive(id: str, steps: int, max_steps: int = 0, seed: int = 0) -> Counter[str
                 events["autoreset"] += 1
             check(lane, real, observation)
             assert vector.missions[lane] == judge.env.mission
-        np.testing.assert_array_equal(info["episode_index"], played)
+        assert np.array_equal(info["episode_index"], played)
     return sum((judge.events for judge in judges), events)
 
 
@@ -151,5 +151,5 @@ def test_engine_shows_what_minigrid_shows(id):
 @pytest.mark.slow
 @pytest.mark.parametrize("id", batched_ids())
 def test_engine_shows_what_minigrid_shows_for_long(id):
-    events = drive(id, steps=16_000, seed=1) + drive(id, steps=4_000, max_steps=4, seed=2)
+    events = drive(id, steps=18_000, seed=1) + drive(id, steps=2_000, max_steps=4, seed=2)
     assert not never_happened(id, events)
