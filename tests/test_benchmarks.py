@@ -23,7 +23,7 @@ SMALL = {
     "minari_import.py": ["--steps", "2000", "--length", "100"],
     "push.py": ["--lanes", "2", "--steps", "3", "--episodes", "2"],
     "push_policies.py": ["--calls", "1", "--policies", "bc_mlp", "act"],
-    "sampler.py": ["--steps", "1", "--widths", "64"],
+    "sampler.py": ["--steps", "1", "--widths", "64", "--states", "4"],
     "sweeps.py": ["--runs", "2", "--steps", "2", "trainings", "check"],
     "together.py": ["--policies", "bc_mlp", "--runs", "2", "--measured", "0.2"],
     "training_step.py": ["--steps", "2", "--policies", "bc_mlp"],

@@ -4,8 +4,8 @@
 
 `ours` is the default of policy=masked_dit; `write-up` is the layout of experiment=seed_001 at the same width (49 slots, four
 layers of four heads with MLPs of four widths, a convolutional tokenizer, a pooled state). A training step is fetching a batch,
-forward, backward and optimiser; medians are compared, at the same batch of 256 and with the write-up's own of 16. A plan is
-made for 200 states at once, as in an evaluation, with the state encoded once for all rounds.
+forward, backward and optimiser; medians are compared, at the same batch of 256 and with the write-up's own of 16. Plans are
+made for many states at once, as in an evaluation, with the state encoded once for all rounds.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from policies.noise import Noise
 from trainers.loop.optim import make_optimizer
 
 ROOT = Path(__file__).parents[2]
-BATCH, STATES = 256, 200
+BATCH = 256
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=10, help="training steps of each layout; plans, half as many")
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 128])
+    parser.add_argument("--states", type=int, default=200, help="for which a plan is made at once")
     arguments = parser.parse_args()
     print(f"{torch.get_num_threads()} threads, DoorKey-8x8")
     for width in arguments.widths:
@@ -51,9 +52,9 @@ def main() -> None:
         for name, speed in speeds.items():
             print(f"  {name:10} {speed:8,.0f}")
         print("  ratios     " + ", ".join(f"{speeds['ours'] / speeds[other]:.1f}" for other in ("write-up", "its batch")))
-        print(f"width {width}: a plan for {STATES} states, ms")
+        print(f"width {width}: a plan for {arguments.states} states, ms")
         for name, asked, rounds in (("ours", ours, (1, 2, 4, 8)), ("write-up", write_up, (1, 8, 49))):
-            times = [planning(asked, data, k, max(1, arguments.steps // 2)) for k in rounds]
+            times = [planning(asked, data, k, max(1, arguments.steps // 2), arguments.states) for k in rounds]
             print(f"  {name:10} " + "  ".join(f"K={k} {ms:.1f}" for k, ms in zip(rounds, times, strict=True)))
 
 
@@ -84,10 +85,10 @@ def training(asked: Request, data: Dataset, steps: int, size: int = BATCH) -> fl
 
 
 @torch.inference_mode()
-def planning(asked: Request, data: Dataset, rounds: int, times: int) -> float:
+def planning(asked: Request, data: Dataset, rounds: int, times: int, states: int) -> float:
     policy = made(replace(asked, policy=replace(asked.policy, denoise_steps=rounds))).eval()
-    batch = Windows(data, policy.window).batch(np.linspace(0, len(data) - 1, STATES).astype(np.int64))
-    seen, known, rows = batch["observation"], batch["observation_mask"], torch.arange(STATES)
+    batch = Windows(data, policy.window).batch(np.linspace(0, len(data) - 1, states).astype(np.int64))
+    seen, known, rows = batch["observation"], batch["observation_mask"], torch.arange(states)
     return 1000 * middle(lambda number: policy.plan(seen, known, Noise(0, number, rows)), times)
 
 

@@ -70,9 +70,9 @@ def test_a_clipped_loss_is_a_tenth():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prediction", ["epsilon", "v", "sample", "flow"])
-def test_it_learns_what_the_state_says_and_both_modes_of_what_it_does_not(prediction: str):
-    policy = fitted(prediction=prediction, horizon=4, execute=1, denoise_steps=10)
+@pytest.mark.parametrize(("prediction", "draws"), [("epsilon", 4), ("v", 1), ("sample", 1), ("flow", 1)])  # epsilon is hardest
+def test_it_learns_what_the_state_says_and_both_modes_of_what_it_does_not(prediction: str, draws: int):
+    policy = fitted(prediction=prediction, horizon=4, execute=1, denoise_steps=10, draws=draws)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=2e-3)
     for step in range(150):
         optimizer.zero_grad()

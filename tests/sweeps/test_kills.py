@@ -17,7 +17,7 @@ from forked import Forked, Process
 
 from conf import status
 
-STEPS = 60
+KILLS, STEPS = 30, 60
 GRID = ("-m", "seed=0,1", "policy.hidden_dim=8,12", f"trainer.max_steps={STEPS}", "trainer.save_every=3", "trainer.log_every=7")
 
 
@@ -50,21 +50,20 @@ def results(home: Path) -> dict[str, tuple[bytes, ...]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [3, 30])
 def test_killed_at_random_moments_every_run_is_done_once(
-    forked: Forked, command: Callable, environment: dict[str, str], here: Path, kills: int
+    forked: Forked, command: Callable, environment: dict[str, str], here: Path
 ):
     def start(home: str) -> Process:
         return forked.start(command(*GRID, f"hydra.sweep.dir={home}", "cluster.jobs=2", "trainer.threads=1"), here, environment)
 
-    chance, began = random.Random(kills), time.monotonic()
+    chance, began = random.Random(KILLS), time.monotonic()
     whole = start("whole")
     output = whole.communicate()[0]
     assert whole.returncode == 0, output
     took, done, struck = time.monotonic() - began, {}, 0
-    while struck < kills:
+    while struck < KILLS:
         process = start("cut")
-        while struck < kills and process.poll(chance.uniform(0.05, 0.45) * took) is None:  # a sweep goes on without a run
+        while struck < KILLS and process.poll(chance.uniform(0.05, 0.45) * took) is None:  # a sweep goes on without a run
             killed(chance.choice(victims(process.pid, here / "cut")))
             struck += 1
         output = process.communicate()[0]

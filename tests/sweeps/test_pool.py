@@ -51,10 +51,10 @@ def test_every_way_to_fail_fails_alone_and_says_why(launch: Callable, here: Path
 
 @pytest.mark.slow
 def test_a_run_that_hangs_is_ended(launch: Callable, here: Path, environment: dict[str, str]):
-    environment["PATIENCE"] = "5"
-    assert launch(*COLLECT, "env.fault=hang,deaf", "cluster.timeout_min=0.2").returncode == 1
+    environment["PATIENCE"] = "2"
+    assert launch(*COLLECT, "env.fault=hang,deaf", "cluster.timeout_min=0.1").returncode == 1
     for values in states(here).values():
-        assert values["reason"] == "it took longer than cluster.timeout_min=0.2", values
+        assert values["reason"] == "it took longer than cluster.timeout_min=0.1", values
 
 
 @pytest.mark.slow

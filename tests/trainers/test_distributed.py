@@ -99,7 +99,7 @@ def test_rounds_of_dagger_are_played_once_for_all_processes(finish: Finish, here
 
 @pytest.mark.slow
 def test_a_lost_process_is_said_and_nothing_else_is_lost(finish: Finish, here: Path, data_dir: Path):
-    words = ("trainer.max_steps=400", "trainer.save_every=10")
+    words = ("trainer.max_steps=150", "trainer.save_every=10")
     finish("undisturbed", 2, *words)
     process = torchrun(here, data_dir, "two", *words)
     while not [*here.glob("two/checkpoints/step-*")]:

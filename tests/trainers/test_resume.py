@@ -39,7 +39,11 @@ WITH_IMAGES = ("act", "bc_gru", "bc_mlp", "diffusion_unet", "masked_dit")
 DAGGER = ("trainer=dagger", "trainer.episodes=20")
 
 # The state that a resume could lose is not the same under every option.
-OPTIONS = {"bc_mlp": ("trainer.accumulate=2", "trainer.ema=0"), "masked_dit": ("logger=tensorboard",)}
+OPTIONS = {
+    "bc_mlp": ("trainer.accumulate=2", "trainer.ema=0"),
+    "diffusion_unet": ("policy.draws=1",),  # each draw costs as much as the step
+    "masked_dit": ("logger=tensorboard",),
+}
 
 
 def start(forked: Forked, here: Path, folder: str, *arguments: str) -> Process:
