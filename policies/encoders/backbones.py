@@ -1,4 +1,6 @@
-"""Networks from normalised images [B, 3, h, w] to features [B, features]: write-up 004's CNN, ResNet-18 and ViT-B/16."""
+"""Networks from normalised images [B, 3, h, w] to features: write-up 004's CNN, ResNet-18 and ViT-B/16.
+
+Features are [B, features], or [B, cells, features] with `image_pool=none`: those of each cell of the last map."""
 
 from __future__ import annotations
 
@@ -19,6 +21,7 @@ Size = tuple[int, int]
 
 class Backbone(nn.Module):
     features: int
+    cells: Size | None = None  # rows and columns of the map whose cells have features of their own; None: it is pooled
     film: int = 0  # numbers that `forward` takes of an instruction (policy.encoder.image_film); 0: it takes no instruction
 
     @classmethod
@@ -44,16 +47,18 @@ class CNN(Backbone):
 
     def __init__(self, config: Config, size: Size):
         super().__init__()
-        self.softmax = config.image_pool == "softmax"
+        self.pool = config.image_pool
         self.first = nn.Conv2d(3, 32, 8, stride=4, padding=2)
         self.second = nn.Conv2d(32, 64, 4, stride=2, padding=2)
         self.third = nn.Conv2d(64, 64, 3, padding=1)
         self.fourth = nn.Conv2d(64, 64, 3, padding=1)
-        self.features = 128 if self.softmax else 64
-        if self.softmax:
+        self.features = 128 if self.pool == "softmax" else 64
+        with torch.no_grad():
+            height, width = self.map(torch.zeros(1, 3, *size)).shape[-2:]
+        if self.pool == "none":
+            self.cells = (height, width)
+        if self.pool == "softmax":
             self.sharpness = nn.Parameter(torch.ones(1))
-            with torch.no_grad():
-                height, width = self.map(torch.zeros(1, 3, *size)).shape[-2:]
             y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
             self.register_buffer("grid", torch.stack([x.flatten(), y.flatten()], 1), persistent=False)  # [h*w, 2]
 
@@ -73,7 +78,9 @@ class CNN(Backbone):
     def forward(self, x: Tensor, film: Tensor | None = None) -> Tensor:
         """`film` [B, 256] scales and shifts the outputs of the second and third convolution; None: not at all."""
         x = self.map(x, film).float()
-        if not self.softmax:
+        if self.pool == "none":
+            return F.relu(x).flatten(2).transpose(1, 2)
+        if self.pool == "average":
             return F.relu(x).mean((2, 3))
         with torch.autocast(x.device.type, enabled=False):  # a position in bfloat16 is off by up to a pixel
             chance = (x.flatten(2) * self.sharpness).softmax(-1)  # [B, 64, h*w]
@@ -117,11 +124,14 @@ class ResNet18(Pretrainable):
 
     def __init__(self, config: Config, size: Size):
         super().__init__()
-        self.network = ResNet(frozen=config.image_pretrained)
+        self.network = ResNet(config.image_pretrained, config.image_pool != "none")
+        if config.image_pool == "none":
+            self.cells = (-(-size[0] // 32), -(-size[1] // 32))
 
 
 class ViTB16(Pretrainable):
-    """The class token of a vision transformer. It was trained at 224 pixels; other multiples of 16 interpolate its positions."""
+    """The class token of a vision transformer, or the tokens of its patches. It was trained at 224 pixels; other multiples of 16
+    interpolate its positions."""
 
     features, repository = 768, "timm/vit_base_patch16_224.dino"
 
@@ -136,7 +146,8 @@ class ViTB16(Pretrainable):
 
     def __init__(self, config: Config, size: Size):
         super().__init__()
-        self.network = VisionTransformer(size)
+        network = VisionTransformer(size, config.image_pool != "none")
+        self.network, self.cells = network, network.grid if config.image_pool == "none" else None
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         weights["pos_embed"] = resized(weights["pos_embed"], self.network.grid)  # type: ignore[arg-type]

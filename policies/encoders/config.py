@@ -20,9 +20,9 @@ class Config:
     # cell's thing is compared with the one that the instruction names
     grid_film: bool = False
     image: Literal["cnn", "resnet18", "vit_b16"] = "cnn"  # cnn: write-up 004's four convolutions
-    image_pool: Literal["softmax", "average"] = (
-        "softmax"  # cnn: softmax: position of each feature | average: only its amount (write-up 004)
-    )
+    # cnn: softmax: position of each feature | average: only its amount (write-up 004). Of any backbone: none: each cell of the
+    # last map becomes a token of its own, with an embedding of its position (as in the original ACT)
+    image_pool: Literal["softmax", "average", "none"] = "softmax"
     image_size: int = 0  # side to which images are resized on the device; 0 leaves them as they are
     image_pretrained: bool = False  # resnet18, vit_b16: start from ImageNet weights, downloaded before training
     image_shift: int = 0  # pixels by which training images are randomly shifted
@@ -46,6 +46,8 @@ class Config:
             raise ValueError(f"grid_film needs grid=mlp, got grid={self.grid}")
         if self.image_film and self.image != "cnn":
             raise ValueError(f"image_film needs image=cnn, got image={self.image}")
+        if self.image_pool == "none" and self.join != "tokens":
+            raise ValueError(f"image_pool=none makes many tokens of an image, so it needs join=tokens, got join={self.join}")
         if self.image_size and not 16 <= self.image_size <= 1024:
             raise ValueError(f"image_size must be between 16 and 1024, or 0 to leave images as they are, got {self.image_size}")
         if not 0 < self.state_scale <= 1000:

@@ -71,7 +71,8 @@ class Encoder(nn.Module):
         elif self.join == "tokens":
             self.tokens = sum(part.tokens for part in parts.values())
             self.norm = nn.LayerNorm(width)
-            self.kind = nn.Parameter(torch.randn(self.tokens, width) * 0.02)
+            start = torch.cat([part.first_mark(width) for part in parts.values()])
+            self.kind = nn.Parameter(torch.randn(self.tokens, width) * 0.02 + start)
 
     @staticmethod
     def accepts(config: Config, space: spaces.Dict) -> str | None:

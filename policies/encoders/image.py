@@ -14,7 +14,7 @@ from envs.data.statistics import Moments
 from policies.encoders.backbones import BACKBONES
 from policies.encoders.config import Config
 from policies.encoders.part import Part
-from policies.nets import mlp
+from policies.nets import mlp, sinusoidal_embedding
 from policies.noise import Noise
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet; every backbone's input is normalised with them
@@ -38,17 +38,28 @@ class Image(Part):
         super().__init__(config, space, width)
         self.config, self.sides = config, tuple(space.shape[:2])
         self.backbone = BACKBONES[config.image](config, size(config, space))
-        self.feature_size = self.backbone.features
+        rows, columns = self.backbone.cells or (1, 1)
+        self.tokens = rows * columns
+        self.feature_size = self.tokens * self.backbone.features
         # An MLP, because word order decides: the same colour is a cube's or a goal's. It starts at zero: the image as it is.
         self.film = mlp([width, 2 * width, self.backbone.film], nn.GELU) if config.image_film else None
         for name, value in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, 255 * torch.tensor(value).view(3, 1, 1), persistent=False)
         if config.join != "concat":
-            self.project = nn.Linear(self.feature_size, width)
+            self.project = nn.Linear(self.backbone.features, width)
 
     def fit(self, moments: Moments | None) -> None:
         if self.config.image_pretrained:
             self.backbone.load_pretrained()
+
+    def first_mark(self, width: int) -> Tensor:
+        """Of a cell: sines and cosines of its row, then of its column."""
+        if self.backbone.cells is None:
+            return super().first_mark(width)
+        # As the embedding counts in thousands:
+        places = torch.cartesian_prod(*(torch.arange(side) / 1000 for side in self.backbone.cells))  # [cells, 2]
+        waves = torch.cat([sinusoidal_embedding(place, width // 2) for place in places.unbind(1)], 1)
+        return F.pad(waves, (0, width - waves.shape[1]))
 
     def shifted(self, image: Tensor, noise: Noise) -> Tensor:
         """Each row's images [B, To, h, w, 3] moved by up to `image_shift` pixels; the border is repeated."""
@@ -82,7 +93,8 @@ class Image(Part):
         with torch.autocast(x.device.type, torch.bfloat16) if narrow else nullcontext():
             asked = () if self.film is None or instruction is None else (self.film(instruction),)
             features = self.backbone(x, *asked)
-        return features.float()
+        return features.float().flatten(1)
 
     def forward(self, image: Tensor, instruction: Tensor | None = None) -> Tensor:
-        return self.project(self.feature(image, instruction))[:, None]
+        features = self.feature(image, instruction).reshape(-1, self.backbone.features)  # [B * tokens, features]
+        return self.project(features).unflatten(0, (-1, self.tokens))

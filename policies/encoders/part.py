@@ -31,6 +31,10 @@ class Part(nn.Module):
     def fit(self, moments: Moments | None) -> None:
         """Store the needed statistics of the training data in buffers. Called once, before training."""
 
+    def first_mark(self, width: int) -> Tensor:
+        """[tokens, width]: what the learned embedding that marks each token starts from."""
+        return torch.zeros(self.tokens, width)
+
     def feature(self, modality: Tensor) -> Tensor:
         """[B, feature_size], before any projection to the tokens' width."""
         raise NotImplementedError("feature(modality) -> [B, feature_size]")

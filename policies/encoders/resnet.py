@@ -52,8 +52,9 @@ class BasicBlock(Recomputable):
 
 
 class ResNet(nn.Module):
-    def __init__(self, frozen: bool):
+    def __init__(self, frozen: bool, pooled: bool):
         super().__init__()
+        self.pooled = pooled
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = norm(64, frozen)
         self.layer1 = self.stage(64, 64, 1, frozen)
@@ -70,4 +71,5 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [B, 3, h, w]
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, stride=2, padding=1)
-        return self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3))  # [B, 512]
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # [B, 512, h/32, w/32], rounded up
+        return x.mean((2, 3)) if self.pooled else x.flatten(2).transpose(1, 2)  # [B, 512] or [B, cells, 512]

@@ -53,8 +53,9 @@ class Block(Recomputable):
 
 
 class VisionTransformer(nn.Module):
-    def __init__(self, size: tuple[int, int]):
+    def __init__(self, size: tuple[int, int], pooled: bool):
         super().__init__()
+        self.pooled = pooled
         self.grid = (size[0] // PATCH, size[1] // PATCH)
         self.patch_embed = PatchEmbedding()
         self.cls_token = nn.Parameter(torch.randn(1, 1, WIDTH) * 0.02)
@@ -66,7 +67,8 @@ class VisionTransformer(nn.Module):
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), self.patch_embed(x)], dim=1) + self.pos_embed
         for block in self.blocks:
             x = block(x)
-        return self.norm(x)[:, 0]  # [B, d]
+        x = self.norm(x)
+        return x[:, 0] if self.pooled else x[:, 1:]  # the class token [B, d], or those of the patches [B, patches, d]
 
 
 def resized(positions: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -108,3 +108,34 @@ def test_bfloat16_is_for_training():
     exact.load_state_dict(part.state_dict())
     assert part(seen).dtype == torch.float32 and not torch.equal(part(seen), exact(seen))
     assert torch.equal(part.eval()(seen), exact.eval()(seen))
+
+
+@pytest.mark.parametrize(("image", "cells"), [("cnn", 11 * 11), ("resnet18", 3 * 3), ("vit_b16", 6 * 6)])
+def test_without_a_pool_each_cell_of_the_map_is_a_token(image: str, cells: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("policies.encoders.vit.LAYERS", 1)
+    config = Config(image=image, image_pool="none", image_size=96 if image == "vit_b16" else 0)
+    assert Encoder.accepts(config, PUSH_SPACES.observation) is None
+    encoder, seen = Encoder(config, PUSH_SPACES.observation, 32).eval(), images(2, 1)
+    part = encoder.parts["image"]
+    tokens = encoder({"image": seen, "state": torch.zeros(2, 1, 3)})
+    assert encoder.tokens == cells + 1 and tokens.shape == (2, 1, cells + 1, 32)
+    # A frozen backbone's features stand in for the images, as `trainer.cache_features` stores them.
+    features = part.feature(seen[:, 0])
+    assert features.shape == (2, part.feature_size) and torch.equal(part(features), part(seen[:, 0]))
+    marks = encoder.kind[:cells]  # each place begins with an embedding of its own
+    assert torch.cdist(marks, marks).fill_diagonal_(9).min() > 0.3
+
+
+def test_what_changes_in_a_corner_changes_that_corners_tokens():
+    part = Image(Config(image_pool="none"), SPACE, 16)
+    seen = images(1)[:, 0]
+    other = seen.clone()
+    other[:, -8:, :8] ^= 255
+    changed = (part(seen) != part(other))[0].any(-1).view(11, 11)
+    assert changed[10, 0] and changed[6:, :5].sum() == changed.sum()  # rows come first
+
+
+def test_tokens_of_cells_are_not_joined_into_one():
+    for join in ("concat", "sum"):
+        with pytest.raises(ValueError, match="needs join=tokens"):
+            Config(image_pool="none", join=join)

@@ -58,7 +58,7 @@ def test_steps_are_the_same(request_for: Callable, data_dir: Path, policy: str):
 
 @pytest.mark.parametrize(
     ("backbone", "most"),
-    [(lambda: ResNet(False), 0.6), pytest.param(lambda: VisionTransformer((84, 84)), 0.1, marks=pytest.mark.slow)],
+    [(lambda: ResNet(False, True), 0.6), pytest.param(lambda: VisionTransformer((84, 84), True), 0.1, marks=pytest.mark.slow)],
     ids=["resnet", "vit"],
 )
 def test_a_backbone_keeps_less(backbone: Callable[[], nn.Module], most: float):
