@@ -74,8 +74,8 @@ HISTORIES = {
     "minigrid": ("env.data.source=annealed_expert", "env.max_steps=20"),
     "babyai": ("env.data.source=annealed_expert", "env.max_steps=20"),
     "toy": ("env.data.source=annealed_expert",),
-    "metaworld": ("env.data.source=annealed_expert", "env.tasks=[push-v3,reach-v3]", "env.num_workers=0"),
-    "push": ("env.data.source=annealed_expert", "env.image=false", "env.num_workers=0"),
+    "metaworld": ("env.data.source=annealed_expert", "env.tasks=[push-v3,reach-v3]"),
+    "push": ("env.data.source=annealed_expert", "env.image=false"),
 }
 # What a command line of tests/toy.py needs beside `env=toy`.
 CONTINUOUS_TOY = (f"hydra.searchpath=[{Path(__file__).parent / 'toy_conf'}]", "trusted_packages=[toy]")
