@@ -29,6 +29,9 @@ PACKAGES = ("policies", "envs.minigrid", "envs.darkroom", "envs.data", "trainers
 OTHERS = ("hydra.main", "minigrid", "torch._dynamo", "torch.utils.tensorboard", "PIL.GifImagePlugin")
 PATIENCE = 300.0  # seconds that a command may take, unless the test says otherwise
 PR_SET_PDEATHSIG = 1
+# For trainer.compile, read as PyTorch is imported: code without vector instructions compiles in half the time, and a single
+# process need not start others that import PyTorch.
+QUICK_COMPILE = {"TORCHINDUCTOR_VEC_ISA_OK": "0", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 
 
 class Process:
@@ -73,7 +76,7 @@ class Forked:
 
     def __init__(self) -> None:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error", **QUICK_COMPILE}
         self.server = subprocess.Popen([sys.executable, __file__], cwd=ROOT, env=environment, **pipes)
         self.processes: list[Process] = []
 
