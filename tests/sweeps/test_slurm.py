@@ -180,7 +180,7 @@ def test_preempted_by_a_higher_partition_it_goes_on(slurm: Cluster, launch: Call
     [job] = submit(launch, *LONG)
     run = under_way(here)
     hold(run)
-    urgent = slurm.run("sbatch", "--parsable", "-p", "urgent", "-N2", "--exclusive", "--wrap", "sleep 5").strip()
+    urgent = slurm.run("sbatch", "--parsable", "-p", "urgent", "-N2", "--exclusive", "--wrap", "sleep 1").strip()
     wait_for(lambda: said(run) == "preempted", 400)
     wait_for(lambda: slurm.states()[urgent] == "COMPLETED", 400)
     wait_for(lambda: said(run) == "done", 400)
