@@ -87,11 +87,14 @@ def drive(id: str, steps: int, max_steps: int = 0, seed: int = 0) -> Counter[str
     observation, info = vector.reset()
     engine = vector.engine
     events: Counter[str] = Counter()
+    missions: dict[bytes, str] = {}
 
     def check(lane: int, real: dict, ours: dict) -> None:
         assert np.array_equal(ours["grid"][lane], real["image"]), f"{id} lane {lane} episode {played[lane]}"
         assert ours["direction"][lane] == real["direction"]
-        assert text.text(ours["mission"][lane]) == real["mission"]
+        if (mission := ours["mission"][lane].tobytes()) not in missions:
+            missions[mission] = text.text(ours["mission"][lane])
+        assert missions[mission] == real["mission"]
 
     for lane, judge in enumerate(judges):
         check(lane, judge.env.reset(seed=int(seeds[lane]))[0], observation)
