@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,13 +21,13 @@ ARGUMENTS = (
     "env.data.episodes=200",
     "env.data.val_episodes=20",
     f"trainer.max_steps={STEPS}",
-    "trainer.batch_size=32",
+    "trainer.batch_size=16",
     "trainer.log_every=7",  # not a multiple of anything else, so that sums are interrupted in the middle
     "trainer.eval_every=20",
     "trainer.eval_episodes=5",
     "trainer.save_every=3",
     "trainer.schedule.warmup=10",
-    "eval.episodes=20",
+    "eval.episodes=10",
     "eval.episodes_per_task=5",
     "eval.media=0",
     "logger=none",
@@ -128,12 +129,20 @@ def assert_kills_change_nothing(forked: Forked, here: Path, *extra: str) -> None
     assert_same_run(here / "whole", here / "cut")
 
 
+@pytest.fixture(scope="module")
+def whole(imported: Forked, tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+    """The run that nobody stops."""
+    place = tmp_path_factory.mktemp("whole")
+    (place / "data").symlink_to(data_dir)
+    finish(imported, place, "run", "policy=bc_mlp")
+    return place / "run"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2], ids=lambda number: number.name
 )
-def test_a_polite_stop_saves_and_says_how_to_go_on(forked: Forked, here: Path, number: signal.Signals):
-    finish(forked, here, "whole", "policy=bc_mlp")
+def test_a_polite_stop_saves_and_says_how_to_go_on(forked: Forked, here: Path, whole: Path, number: signal.Signals):
     process = start(forked, here, "stopped", "policy=bc_mlp")
     while step_of(here / "stopped") < 3:
         assert process.poll() is None
@@ -143,11 +152,14 @@ def test_a_polite_stop_saves_and_says_how_to_go_on(forked: Forked, here: Path, n
     assert process.returncode == 4, output
     assert json.loads((here / "stopped/status.json").read_text())["status"] == "preempted"
     command = next(line for line in output.splitlines() if "resume=true" in line).strip()
-    done = subprocess.run(
-        command, shell=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if number == signal.SIGTERM:  # once as a user would; it imports PyTorch anew
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment, timeout=300)
+    else:
+        _, place, _, _, *words = shlex.split(command)  # cd PLACE && python launch.py ...
+        done = forked.run([sys.executable, *words], Path(place), environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert_same_run(here / "whole", here / "stopped")
+    assert_same_run(whole, here / "stopped")
 
 
 def test_a_damaged_checkpoint_is_not_the_end(forked: Forked, here: Path):
