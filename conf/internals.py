@@ -19,6 +19,7 @@ from hydra._internal import utils as hydra_utils
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -129,7 +130,9 @@ def loader(config_path: str | None, config_dir: str | None) -> ConfigLoaderImpl:
     """Of the configs that a command line with these flags sees, for a process that composes several runs."""
     path = hydra_utils.create_config_search_path(config_path or str(Path(__file__).parent.resolve()))
     if config_dir:
-        path.append(provider="command-line", path=f"file://{os.path.abspath(config_dir)}")
+        # In the same place as Hydra puts it: its own schemas must stay last.
+        schemas = SearchPathQuery(provider="schema")
+        path.prepend(provider="command-line", path=f"file://{os.path.abspath(config_dir)}", anchor=schemas)
     GlobalHydra.instance().clear()
     made = hydra_application.Hydra.create_main_hydra2(task_name="launch", config_search_path=path).config_loader
     assert isinstance(made, ConfigLoaderImpl)
