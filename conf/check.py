@@ -6,7 +6,6 @@ into the dataclass beside the code that uses it, and the policy is asked whether
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -23,7 +22,7 @@ from conf import checkpoint, clusters, fit, folder, forgotten
 from conf.build import build, join, plain, unknown
 from conf.errors import BadRequest
 from conf.sentences import explain
-from conf.targets import locate, refuse_in_sections, refuse_package
+from conf.targets import imported, locate, refuse_in_sections, refuse_package
 
 
 @dataclass(frozen=True)
@@ -170,11 +169,19 @@ def _chosen(hydra: DictConfig) -> dict[str, str]:
     return {group: option for group, option in hydra.runtime.choices.items() if option and not group.startswith("hydra/")}
 
 
+def _plugins(hydra: DictConfig) -> Iterator[str]:
+    """The options of Hydra's own groups, as they are typed."""
+    return (f"{group}={option}" for group, option in hydra.runtime.choices.items() if group.startswith("hydra/"))
+
+
 def _reference(hydra: DictConfig) -> dict[str, Any]:
     """The config of the chosen options before any value is overridden; {} for a config from a file."""
     if not GlobalHydra.instance().is_initialized():
         return {}
-    overrides = [f"~{group}" if group in ADDS_NO_KEYS else f"{group}={option}" for group, option in _chosen(hydra).items()]
+    chosen = _chosen(hydra)
+    overrides = [f"~{group}" if group in ADDS_NO_KEYS else f"{group}={option}" for group, option in chosen.items()]
+    if not any(group in chosen for group in ADDS_NO_KEYS):  # then what was typed says the same, and has been composed already
+        overrides = [word for word in (*hydra.overrides.hydra, *hydra.overrides.task) if word in {*overrides, *_plugins(hydra)}]
     overrides += [override for override in hydra.overrides.hydra if override.startswith("hydra.searchpath=")]
     loader = GlobalHydra.instance().config_loader()
     places = tuple(f"{place.provider} {place.path}" for place in loader.get_search_path().get_path())
@@ -224,7 +231,7 @@ def _dotted(values: Mapping[str, Any], path: str = "") -> Iterator[str]:
 
 
 def config_class(module: str, section: str) -> type:
-    found = getattr(importlib.import_module(module), "Config", None)
+    found = getattr(imported(module), "Config", None)
     if not is_dataclass(found):
         raise BadRequest(f"{module} has no dataclass called Config to type the values of {section}; write one beside the class")
     return found  # type: ignore[return-value]

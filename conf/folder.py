@@ -29,7 +29,7 @@ import yaml
 from conf import again, internals
 from conf.errors import BadRequest
 from conf.files import Damaged, read_yaml
-from conf.version import uncommitted, versions
+from conf.version import of_this_process
 
 AUTO = "auto"  # hydra.run.dir and hydra.sweep.dir until we choose a folder
 # Where a run happens, its name and how it was started do not change what is computed.
@@ -133,8 +133,8 @@ def describe(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) 
     texts = {
         again.FILE: lambda: again.as_text(overrides),
         "command.txt": lambda: command(overrides) + "\n",
-        "versions.json": lambda: json.dumps(versions(), indent=2) + "\n",
-        "git.diff": uncommitted,
+        "versions.json": lambda: json.dumps(of_this_process()[0], indent=2) + "\n",
+        "git.diff": lambda: of_this_process()[1],
     }
     for name, text in texts.items():
         if not (folder / name).exists() and (written := text()):

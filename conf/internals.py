@@ -7,22 +7,29 @@ of our code; here everything below `hydra.*` is checked first.
 from __future__ import annotations
 
 import argparse
+import copy
 import functools
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hydra._internal import config_loader_impl
 from hydra._internal import hydra as hydra_application
 from hydra._internal import utils as hydra_utils
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.defaults_list import DefaultsList, create_defaults_list
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, read_write
@@ -32,6 +39,37 @@ from conf.overrides import refuse_wrong_choices, trusted_by
 from conf.targets import refuse_in_hydra, refuse_package
 
 HAVE_CONFIGS = ("hydra", "hydra_plugins")  # packages that hold Hydra's own configs, and those of its plugins
+
+
+class Defaults(list[ResultDefault]):
+    """The files that make up a config, in order, and what they are when merged."""
+
+    merged: DictConfig | None = None
+
+
+# By what decides it: where configs lie, the primary config, and the chosen options. A sweep's runs share a few, and so do the
+# processes that are forked from the launcher, which would need half of their time to compose what it has composed before.
+_defaults: dict[tuple[Any, ...], DefaultsList] = {}
+
+
+def shared_defaults(
+    repo: IConfigRepository, config_name: str | None, overrides_list: list[Override], prepend_hydra: bool, skip_missing: bool
+) -> DefaultsList:
+    """Hydra's `create_defaults_list`, once for all command lines that choose the same options."""
+    choices: list[Override] = []
+    values: list[Override] = []
+    for override in overrides_list:
+        chooses = repo.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
+        if not override.is_sweep_override():  # of a sweep's command line; these are left to its runs
+            (choices if chooses else values).append(override)
+    places = tuple((source.provider, source.path) for source in repo.get_sources())
+    key = places, config_name, tuple(choice.input_line for choice in choices), prepend_hydra
+    # With `skip_missing` an option may be called `???`, and makes no difference where none is.
+    if (found := _defaults.get((*key, False)) or _defaults.get((*key, skip_missing))) is None:
+        found = create_defaults_list(repo, config_name, choices, prepend_hydra, skip_missing)
+        found.defaults = Defaults(found.defaults)
+        _defaults[*key, skip_missing] = found
+    return replace(found, config_overrides=values)
 
 
 class CheckedLoader(ConfigLoaderImpl):
@@ -59,6 +97,13 @@ class CheckedLoader(ConfigLoaderImpl):
         self.trusted |= {*trusted_by(overrides)}
         refuse_in_hydra(composed, [*self.trusted])
         return composed
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        if not isinstance(defaults, Defaults):  # `take_over` was not called
+            return super()._compose_config_from_defaults_list(defaults, repo)
+        if defaults.merged is None:
+            defaults.merged = super()._compose_config_from_defaults_list(defaults, repo)
+        return copy.deepcopy(defaults.merged)
 
     def get_group_options(
         self,
@@ -109,10 +154,20 @@ class Application(hydra_application.Hydra):
         return mode
 
 
+_parse_rule = functools.lru_cache(maxsize=4096)(OverridesParser.create().parse_rule)
+
+
+def _parsed_once(parser: OverridesParser, text: str, rule: str) -> Any:
+    """Hydra and our own checks parse each word of a command line three or four times, and .1 s would pass."""
+    return copy.copy(_parse_rule(text, rule))  # Hydra adds its loader to an override
+
+
 def take_over() -> None:
-    """Make Hydra raise its errors and compose with our loader. Called once, before `hydra.main` runs."""
+    """Make Hydra raise its errors and compose with our loader. Called before `hydra.main` runs."""
+    OverridesParser.parse_rule = _parsed_once  # type: ignore[method-assign, assignment]
     hydra_utils.run_and_report = lambda func: func()
     hydra_application.ConfigLoaderImpl = CheckedLoader  # type: ignore[misc]
+    config_loader_impl.create_defaults_list = shared_defaults
     hydra_application.Hydra = Application  # type: ignore[misc]
     Plugins.instance()  # registers Hydra's sources
     SourcesRegistry.instance().types["pkg"] = CheckedPackages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
 import subprocess
@@ -23,6 +24,13 @@ def versions() -> dict[str, Any]:
             found[package] = None
     commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", ROOT)
     return {**found, "git_commit": commit and commit.strip(), "git_dirty": None if changes is None else bool(changes)}
+
+
+@functools.cache
+def of_this_process() -> tuple[dict[str, Any], str]:
+    """`versions()` and `uncommitted()`, looked up once. Processes that are forked from this one run the code that it imported,
+    whatever has changed on disc since."""
+    return versions(), uncommitted()
 
 
 def version_line() -> str:

@@ -39,7 +39,6 @@ def serve(requests: int, answers: int) -> None:
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
         os.dup2(null, 1)
-        gc.collect()
         gc.freeze()  # the collector must not touch shared memory, which would copy it
         signals, wake = os.pipe()
         for end in (signals, wake):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
 import json
 import os
 import select
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from conf import version
+from conf.targets import imported
 from sweeps.forkserver import PR_SET_PDEATHSIG, serve
 
 IMPORTED = ("hydra.main", "trainers.run")
@@ -47,10 +48,11 @@ class Starter(Protocol):
 
 
 def starter(commands: Sequence[Sequence[str]]) -> Starter:
-    """For runs with these commands. Forks if that is safe: what this process has imported, its runs need not import."""
+    """For runs with these commands. Forks if that is safe: what this process has imported and looked up, its runs share."""
     trains = any(not any(word.startswith("mode=") and word != "mode=train" for word in command) for command in commands)
     for name in (*IMPORTED, *OF_TRAINING * trains):
-        importlib.import_module(name)
+        imported(name)
+    version.of_this_process()
     alone = sys.platform == "linux" and len(os.listdir("/proc/self/task")) == 1
     return ForkServer() if alone else Processes()
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from helpers import CONF, options
 from hydra import initialize_config_dir
+from hydra._internal import config_loader_impl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
 
 from conf.compose import Composer
+from conf.internals import CheckedLoader, shared_defaults
 
 GROUPS = ("policy", "env", "trainer", "encoder", "logger", "experiment", "debug", "cluster")
 VALUES = (
@@ -63,6 +67,23 @@ def config_dir() -> Iterator[None]:
     OmegaConf.clear_resolver("mul")
 
 
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], str]:
+    """The whole config by the loader that shares what command lines with the same choices have in common."""
+    loader = CheckedLoader(create_config_search_path(str(CONF)))
+
+    def compose(words: list[str], mode: RunMode = RunMode.RUN) -> str:
+        with monkeypatch.context() as patch:
+            patch.setattr(config_loader_impl, "create_defaults_list", shared_defaults)
+            return OmegaConf.to_yaml(ConfigLoaderImpl.load_configuration(loader, "config", words, mode))
+
+    return compose
+
+
+def hydras(words: list[str], mode: RunMode = RunMode.RUN) -> str:
+    return OmegaConf.to_yaml(GlobalHydra.instance().config_loader().load_configuration("config", words, mode))
+
+
 def composer() -> Composer:
     return Composer(GlobalHydra.instance().config_loader(), "config")
 
@@ -91,9 +112,26 @@ def test_it_is_what_hydra_composes(lists: int):
     assert agreed > lists / 2, failed
 
 
+@pytest.mark.parametrize("lists", [9, pytest.param(200, marks=pytest.mark.slow)])
+def test_what_is_shared_is_what_hydra_composes(lists: int, shared: Callable):
+    chance, agreed = random.Random(lists), 0
+    for number in range(lists):
+        if number % 3 == 0:
+            choices = random_choices(chance)
+        words = random_words(chance, choices)
+        theirs = outcome(lambda: hydras(words))  # noqa: B023
+        assert outcome(lambda: shared(words)) == theirs, words  # noqa: B023
+        agreed += not theirs.startswith(("ConfigCompositionException", "MissingConfigException"))
+    assert agreed > lists / 2
+    swept = ["policy=bc_mlp,ad", "env=darkroom", "seed=1,2", "hydra.mode=MULTIRUN"]
+    assert shared(swept, RunMode.MULTIRUN) == hydras(swept, RunMode.MULTIRUN)
+
+
 @pytest.mark.parametrize("words", WRONG, ids=" ".join)
-def test_it_fails_as_hydra_fails(words: list[str]):
-    assert outcome(lambda: parts(composer(), words)) == outcome(lambda: whole(words))
+def test_it_fails_as_hydra_fails(words: list[str], shared: Callable):
+    theirs = outcome(lambda: whole(words))
+    assert outcome(lambda: parts(composer(), words)) == theirs
+    assert isinstance(theirs, tuple) or outcome(lambda: shared(words)) == theirs
 
 
 def outcome(composed):  # type: ignore[no-untyped-def]
