@@ -32,8 +32,11 @@ from conf.files import Damaged, read_yaml
 from conf.version import of_this_process
 
 AUTO = "auto"  # hydra.run.dir and hydra.sweep.dir until we choose a folder
-# Where a run happens, its name and how it was started do not change what is computed.
-NOT_IDENTITY = ("cluster", "logger", "name", "tags", "device", "resume", "dry", "skip_invalid", "trusted_packages", "data_dir")
+# Where a run happens, its name, how it was started and what of it stays on disc do not change what is computed.
+NOT_IDENTITY = (
+    *("cluster", "logger", "name", "tags", "device", "resume", "dry", "skip_invalid", "trusted_packages", "data_dir"),
+    "trainer.keep_checkpoints",
+)
 OF_A_REFUSED_RUN = {"config.yaml", "overrides.yaml", "command.txt", "versions.json", "git.diff"}
 OF_A_REFUSED_RUN |= {"log.txt", "status.json", "health.json", "metrics.jsonl", "timing.jsonl", "tensorboard", ".lock"}
 BUDGET = ["trainer.max_steps"]  # the only value that may differ in a resumed run; it may only grow
@@ -164,7 +167,10 @@ def now() -> str:
 
 def identifying(config: Mapping[str, Any]) -> dict[str, Any]:
     left_out = {*NOT_IDENTITY, "hydra"}
-    return {key: value for key, value in config.items() if key not in left_out}
+    kept = {key: value for key, value in config.items() if key not in left_out}
+    if isinstance(trainer := kept.get("trainer"), Mapping):
+        kept["trainer"] = {key: value for key, value in trainer.items() if f"trainer.{key}" not in left_out}
+    return kept
 
 
 def _check_ours(folder: Path, config: Mapping[str, Any]) -> None:

@@ -283,7 +283,7 @@ class Trainer(ABC):
     def _write(self) -> None:
         self.state.metrics_offset, self.state.metrics_digest = self.journal.records.flush(), self.journal.records.digest
         self.state.seconds = self.journal.seconds
-        saving.save(self.checkpoints, self.state, self.step, self.run.save_policy)
+        saving.save(self.checkpoints, self.state, self.step, self.run.save_policy, self.config.keep_checkpoints)
 
     def keep_evidence(self, step: int) -> None:
         """Keep the batch on which the run diverged (with several processes: the share of the first), and its weights."""

@@ -21,7 +21,12 @@ def begin(request: Request, place: Path) -> Path:
 
 
 def test_identity_is_what_is_computed(ask: Any) -> None:
-    same = [ask(), ask("device=cpu", "tags=[a]", "logger=none", "name=x", "data_dir=/d"), ask("trainer.max_steps=2e3")]
+    same = [
+        ask(),
+        ask("device=cpu", "tags=[a]", "logger=none", "name=x", "data_dir=/d"),
+        ask("trainer.max_steps=2e3"),
+        ask("trainer.keep_checkpoints=0"),
+    ]
     assert len({folder.identity(request.config) for request in same}) == 1
     other = [ask("seed=1"), ask("policy.layers=3"), ask("env.data.seed=1"), ask("encoder=conv")]
     assert len({folder.identity(request.config) for request in [*same, *other]}) == 5

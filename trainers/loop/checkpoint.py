@@ -30,7 +30,6 @@ from conf.files import Damaged, read_json
 from policies.store import read_tensors, write_tensors
 
 STEP = re.compile(r"step-\d{1,12}")
-KEPT = 2  # number of newest checkpoints that are kept, besides the best
 
 
 @dataclass
@@ -44,8 +43,10 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def save(root: Path, step: int, write_policy: Callable[[Path], None], tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
-    """Write `root/step-N`, move the links, and delete checkpoints that are neither among the newest nor the best.
+def save(
+    root: Path, step: int, write_policy: Callable[[Path], None], tensors: dict[str, Tensor], state: dict[str, Any], keep: int = 2
+) -> Path:
+    """Write `root/step-N`, move the links, and delete checkpoints that are neither among the `keep` newest nor the best.
 
     `write_policy(folder)` writes the policy that acts and its configuration. `state["best_step"]` is the best step.
     """
@@ -69,7 +70,7 @@ def save(root: Path, step: int, write_policy: Callable[[Path], None], tensors: d
         _link(root / "best", final.name)
     _sync(root)
     kept = {os.readlink(link) for link in (root / "last", root / "best") if link.is_symlink()}
-    for old in _by_step(root)[KEPT:]:
+    for old in _by_step(root)[keep:] if keep else []:
         if old.name not in kept:
             shutil.rmtree(old)
     return final

@@ -37,6 +37,7 @@ class Config:
     eval_every: int = 500  # steps between validations (loss, and success on the val split); 0: only at the end
     eval_episodes: int = 100  # episodes of a validation; 0: loss only
     save_every: int = 500  # steps between checkpoints, besides the one at every validation; 0: only those
+    keep_checkpoints: int = 2  # newest checkpoints that stay, besides the best one; 0: all
     bad_steps: int = 5  # non-finite steps in a row that end the run
     overfit: bool = False  # train on one fixed batch and fail unless it is learned (debug=overfit)
     profile: bool = False  # train for max_steps, show where the time goes, and stop (debug=profile)
@@ -52,6 +53,7 @@ class Config:
             "eval_every",
             "eval_episodes",
             "save_every",
+            "keep_checkpoints",
             "grad_clip",
             "freeze_after",
         ):

@@ -17,7 +17,7 @@ from trainers.loop.step import Step
 from trainers.record.records import say
 
 
-def save(root: Path, state: State, step: Step, save_policy: Callable[[Path, Policy], None]) -> None:
+def save(root: Path, state: State, step: Step, save_policy: Callable[[Path, Policy], None], keep: int) -> None:
     """`save_policy` writes the policy that acts and its configuration to the checkpoint's folder."""
     tensors = {f"weight/{name}": value for name, value in step.policy.state_dict().items()}
     names = [name for name, _ in step.policy.named_parameters()]
@@ -25,7 +25,7 @@ def save(root: Path, state: State, step: Step, save_policy: Callable[[Path, Poli
         tensors |= {f"optimizer/{names[index]}/{key}": value for key, value in moments.items()}
     average = int(step.average.count) if step.average else 0
     numbers = {**asdict(state), "schedule": step.schedule.state, "average_count": average}
-    checkpoint.save(root, state.step, lambda folder: save_policy(folder, step.acting), tensors, numbers)
+    checkpoint.save(root, state.step, lambda folder: save_policy(folder, step.acting), tensors, numbers, keep)
 
 
 def resume(root: Path, data: str, step: Step) -> State | None:

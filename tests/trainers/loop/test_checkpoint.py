@@ -14,14 +14,14 @@ from trainers.loop import checkpoint
 STATE = {"data": "d", "threads": 1, "metrics_offset": 0, "seconds": 0.0, "sums": {}, "said": {}, "schedule": {}}
 
 
-def save(root: Path, step: int, best_step: int = 1) -> Path:
+def save(root: Path, step: int, best_step: int = 1, keep: int = 2) -> Path:
     def write(folder: Path) -> None:
         (folder / "policy.json").write_text("{}")
         (folder / "config.yaml").write_text("{}")
         write_tensors(folder / "policy.safetensors", {"a": torch.full((3,), float(step))})
 
     return checkpoint.save(
-        root, step, write, {"weight/a": torch.full((3,), float(step))}, {**STATE, "step": step, "best_step": best_step}
+        root, step, write, {"weight/a": torch.full((3,), float(step))}, {**STATE, "step": step, "best_step": best_step}, keep
     )
 
 
@@ -34,6 +34,13 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path):
         save(tmp_path, step, best_step=2 if step > 1 else 1)
     assert names(tmp_path) == {"step-2", "step-4", "step-5", "last", "best"}
     assert os.readlink(tmp_path / "last") == "step-5" and os.readlink(tmp_path / "best") == "step-2"
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(0, {1, 2, 3, 4, 5}), (1, {2, 5}), (3, {2, 3, 4, 5})])
+def test_how_many_are_kept_is_configurable(keep: int, kept: set[int], tmp_path: Path):
+    for step in range(1, 6):
+        save(tmp_path, step, best_step=2 if step > 1 else 1, keep=keep)
+    assert names(tmp_path) - {"last", "best"} == {f"step-{step}" for step in kept}
 
 
 def test_what_was_saved_comes_back(tmp_path):
