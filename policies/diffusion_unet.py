@@ -39,6 +39,8 @@ class Config:
     token_dim: int = 64  # width of the encoder's tokens
     frames: list[int] = field(default_factory=lambda: [0])  # observed frames, in steps back from the present (0)
     size: Literal["small", "base", "large"] = "small"  # of the U-Net: about 1, 17 and 73 million parameters
+    join_first: bool = False  # join the features of the way down before the chunk grows, as Chi et al. and write-up 002 do
+    condition_dim: int = 0  # width of the condition that steers each block; 0: as the size has it (128, 256, 1024)
     horizon: int = 8  # actions in a chunk
     execute: int = 4  # actions executed before the next chunk
     prediction: Literal["epsilon", "v", "sample", "flow"] = "sample"  # what the network predicts (policies/diffusion.py)
@@ -55,6 +57,10 @@ class Config:
         for name, most in (("token_dim", 4096), ("draws", 64), ("denoise_steps", 1000)):
             if not 1 <= getattr(self, name) <= most:
                 raise ValueError(f"{name} must be between 1 and {most}, got {getattr(self, name)}")
+        if (self.condition_dim and not 4 <= self.condition_dim <= 65536) or self.condition_dim % 2:
+            raise ValueError(
+                f"condition_dim must be an even number between 4 and 65536, or 0 for that of the size, got {self.condition_dim}"
+            )
         if not 0 < self.condition_spread <= 1000:
             raise ValueError(f"condition_spread must be above 0 and at most 1000, got {self.condition_spread}")
         if not 0 <= self.clip_loss_above <= 1e6:
@@ -75,6 +81,7 @@ class DiffusionUNet(PlanningPolicy):
         super().__init__(spaces, config.frames, config.horizon, config.execute)
         self.config = config
         channels, width, kernel = SIZES[config.size]
+        width = config.condition_dim or width
         self.encoder = encoders.Encoder(config.encoder, spaces.observation, config.token_dim)
         self.modalities = tuple(self.encoder.parts)
         self.vectors = Vectors(spaces.action)
@@ -83,7 +90,7 @@ class DiffusionUNet(PlanningPolicy):
         self.norm = nn.LayerNorm(seen) if config.normalise else nn.Identity()
         self.condition = nn.Sequential(nn.Linear(seen, width), nn.Mish(), nn.Linear(width, width))
         self.time = nn.Sequential(nn.Linear(width, width), nn.Mish(), nn.Linear(width, width))
-        self.unet = UNet1d(self.vectors.size, channels, width, kernel, config.normalise)
+        self.unet = UNet1d(self.vectors.size, channels, width, kernel, config.normalise, config.join_first)
         if config.zero_head:
             for parameter in self.unet.head.parameters():
                 nn.init.zeros_(parameter)

@@ -12,10 +12,22 @@ from torch.nn import functional as F
 from policies.recompute import Recomputable
 
 GROUPS = 8  # groups of channels in a GroupNorm
+MANY = 128  # channels from which a product of matrices is faster than a convolution
 
 
 def norm(channels: int, normalise: bool) -> nn.Module:
     return nn.GroupNorm(GROUPS, channels) if normalise else nn.Identity()
+
+
+class Convolution(nn.Conv1d):
+    """On a CPU a product of matrices, as PyTorch's convolution takes up to three times as long for many channels of few steps."""
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, inward, H] -> [B, outward, H / stride]
+        if x.device.type != "cpu" or self.in_channels < MANY:
+            return super().forward(x)
+        padding = int(self.padding[0])
+        windows = F.pad(x, (padding, padding)).unfold(2, self.kernel_size[0], self.stride[0])  # [B, inward, H / stride, kernel]
+        return F.linear(windows.transpose(1, 2).flatten(2), self.weight.flatten(1), self.bias).transpose(1, 2)
 
 
 class Block(nn.Module):
@@ -23,11 +35,11 @@ class Block(nn.Module):
 
     def __init__(self, inward: int, outward: int, condition: int, kernel: int, normalise: bool):
         super().__init__()
-        self.first = nn.Conv1d(inward, outward, kernel, padding=kernel // 2)
-        self.second = nn.Conv1d(outward, outward, kernel, padding=kernel // 2)
+        self.first = Convolution(inward, outward, kernel, padding=kernel // 2)
+        self.second = Convolution(outward, outward, kernel, padding=kernel // 2)
         self.norm_first, self.norm_second = (norm(outward, normalise) for _ in range(2))
         self.film = nn.Linear(condition, 2 * outward)
-        self.shortcut = nn.Conv1d(inward, outward, 1) if inward != outward else nn.Identity()
+        self.shortcut = Convolution(inward, outward, 1) if inward != outward else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:  # [B, inward, H], [B, condition] -> [B, outward, H]
         scale, shift = self.film(F.mish(condition))[..., None].chunk(2, dim=1)  # [B, outward, 1] each
@@ -49,20 +61,34 @@ class Stage(Recomputable):
 
 
 class UNet1d(nn.Module):
-    """[B, H, A] and a condition [B, condition] -> [B, H, A]. Each stage but the last halves the number of steps."""
+    """[B, H, A] and a condition [B, condition] -> [B, H, A]. Each stage but the last halves the number of steps.
 
-    def __init__(self, actions: int, channels: tuple[int, ...], condition: int, kernel: int, normalise: bool = True):
+    On the way back, each stage but the first joins the features of the way down that have its length. `join_first`: it joins them
+    before the chunk grows (Chi et al. 2023), so its blocks run at half the length, on features of twice the channels."""
+
+    def __init__(
+        self,
+        actions: int,
+        channels: tuple[int, ...],
+        condition: int,
+        kernel: int,
+        normalise: bool = True,
+        join_first: bool = False,
+    ):
         super().__init__()
+        self.join_first = join_first
         shape = (condition, kernel, normalise)
         climbs = [*itertools.pairwise(channels)][::-1]  # (to, from), beginning with the shortest chunk
         self.down = nn.ModuleList(Stage(a, b, *shape) for a, b in itertools.pairwise((actions, *channels)))
-        self.shrink = nn.ModuleList(nn.Conv1d(width, width, 3, stride=2, padding=1) for width in channels[:-1])
+        self.shrink = nn.ModuleList(Convolution(width, width, 3, stride=2, padding=1) for width in channels[:-1])
         self.middle = Stage(channels[-1], channels[-1], *shape)
-        self.grow = nn.ModuleList(nn.ConvTranspose1d(wide, width, 4, stride=2, padding=1) for width, wide in climbs)
-        self.up = nn.ModuleList(Stage(2 * width, width, *shape) for width, _ in climbs)
-        self.last = nn.Conv1d(channels[0], channels[0], kernel, padding=kernel // 2)
+        self.grow = nn.ModuleList(
+            nn.ConvTranspose1d(width if join_first else wide, width, 4, stride=2, padding=1) for width, wide in climbs
+        )
+        self.up = nn.ModuleList(Stage(2 * (wide if join_first else width), width, *shape) for width, wide in climbs)
+        self.last = Convolution(channels[0], channels[0], kernel, padding=kernel // 2)
         self.norm = norm(channels[0], normalise)
-        self.head = nn.Conv1d(channels[0], actions, 1)
+        self.head = Convolution(channels[0], actions, 1)
         self.multiple = 2 ** len(self.shrink)  # chunks are padded to a multiple of this
 
     def forward(self, chunk: Tensor, condition: Tensor) -> Tensor:
@@ -73,9 +99,13 @@ class UNet1d(nn.Module):
             x = stage(x, condition)
             skips.append(x)
             x = shrink(x)
-        skips.pop()  # the last stage does not shrink, so no stage grows back to its length
         x = self.middle(x, condition)
-        for grow, stage in zip(self.grow, self.up, strict=True):
-            x = stage(torch.cat([grow(x), skips.pop()], dim=1), condition)
+        if self.join_first:
+            for grow, stage in zip(self.grow, self.up, strict=True):
+                x = grow(stage(torch.cat([x, skips.pop()], dim=1), condition))
+        else:
+            skips.pop()  # the last stage does not shrink, so no stage grows back to its length
+            for grow, stage in zip(self.grow, self.up, strict=True):
+                x = stage(torch.cat([grow(x), skips.pop()], dim=1), condition)
         x = self.head(F.mish(self.norm(self.last(x))))
         return x[..., :horizon].transpose(1, 2)

@@ -9,6 +9,7 @@ from envs.base import Spaces
 from envs.data.statistics import Moments, Statistics
 from policies.diffusion_unet import Config, DiffusionUNet
 from policies.noise import Noise
+from policies.unet import MANY, Convolution, UNet1d
 
 SPACES = Spaces(spaces.Dict({"state": spaces.Box(-1, 1, (2,), np.float32)}), spaces.Box(-1, 1, (3,), np.float32))
 
@@ -46,6 +47,33 @@ def test_sizes_of_the_unet(size: str, parameters: int):
     with torch.device("meta"):
         policy = DiffusionUNet(Config(size=size), SPACES)
     assert sum(parameter.numel() for parameter in policy.unet.parameters()) == parameters
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding", "steps"), [(5, 1, 2, 4), (3, 2, 1, 8), (1, 1, 0, 3)])
+def test_a_product_of_matrices_is_the_convolution(kernel: int, stride: int, padding: int, steps: int):
+    made = Convolution(MANY, 10, kernel, stride=stride, padding=padding)
+    ours, theirs = torch.randn(2, MANY, steps).requires_grad_(), torch.nn.Conv1d(MANY, 10, kernel, stride, padding)
+    theirs.load_state_dict(made.state_dict())
+    again = ours.detach().clone().requires_grad_()
+    out, expected = made(ours), theirs(again)
+    assert torch.allclose(out, expected, atol=1e-5)
+    for x in (out, expected):
+        x.square().sum().backward()
+    assert torch.allclose(ours.grad, again.grad, atol=1e-3)
+    assert torch.allclose(made.weight.grad, theirs.weight.grad, atol=1e-3)
+
+
+def test_features_may_be_joined_before_the_chunk_grows():
+    torch.manual_seed(0)
+    net, lengths = UNet1d(3, (16, 32, 64), 24, 5, join_first=True), []
+    for stage in net.up:
+        stage.register_forward_hook(lambda _, given, out: lengths.append((given[0].shape[1:], out.shape[1:])))
+    assert net(torch.randn(2, 13, 3), torch.randn(2, 24)).shape == (2, 13, 3)  # padded to 16
+    assert lengths == [((128, 4), (32, 4)), ((64, 8), (16, 8))]
+    policy = fitted(join_first=True, condition_dim=32)
+    assert policy.condition[-1].out_features == 32 and loss(policy).isfinite()
+    with pytest.raises(ValueError, match="condition_dim must be an even number"):
+        Config(condition_dim=33)
 
 
 def test_unnormalised_conditioning_makes_the_loss_of_write_up_002():
