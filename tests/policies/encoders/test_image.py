@@ -13,6 +13,7 @@ from conf.errors import BadRequest
 from policies.encoders import Config, Encoder
 from policies.encoders.backbones import CNN
 from policies.encoders.image import Image
+from policies.encoders.resnet import ResNet
 from policies.encoders.vit import resized
 from policies.noise import Noise
 
@@ -139,3 +140,19 @@ def test_tokens_of_cells_are_not_joined_into_one():
     for join in ("concat", "sum"):
         with pytest.raises(ValueError, match="needs join=tokens"):
             Config(image_pool="none", join=join)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_resnets_cells_are_what_its_pool_averages(frozen: bool):
+    """They are computed in another way, so they are equal but for rounding."""
+    pooled, whole = (ResNet(frozen, pooled) for pooled in (True, False))
+    whole.load_state_dict(pooled.state_dict())
+    results = []
+    for network in (pooled, whole):
+        x = torch.linspace(-1, 1, 2 * 3 * 84 * 84).sin().view(2, 84, 84, 3).permute(0, 3, 1, 2)
+        out = network(x)
+        out = out if network is pooled else out.mean(1)
+        out.square().sum().backward()
+        results.append((out.detach(), network.layer4[0].downsample[0].weight.grad, network.conv1.weight.grad))
+    for one, other in zip(*results, strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max()))
