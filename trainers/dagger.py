@@ -58,9 +58,11 @@ class Config(config.Config):
             raise ValueError("max_epochs counts passes over the data, and those of trainer=dagger grow; give max_steps")
         if self.data_on == "device":
             raise ValueError("data_on=device is for data that do not grow; leave it out")
-        for name in ("cache_features", "freeze_after"):
-            if getattr(self, name):
-                raise ValueError(f"{name} computes the features of recorded images, and trainer=dagger adds others; leave it out")
+        if self.freeze_after:
+            raise ValueError(
+                "freeze_after is for trainer=offline; to go on from such a run with its backbone frozen, use cache_features=true "
+                "init_from=RUN"
+            )
 
     def beta_of(self, number: int) -> float:
         """Of round `number`, from 1."""
@@ -140,6 +142,9 @@ class Corrections(Source):
                 raise BadRequest(f"{self.folder(number)} is missing, and its policy is gone; start again without resume=true")
             dataset = self.play(number, acting)
             windows = Windows(dataset, self.windows.window)
+            if self.config.cache_features:  # it plays by images, and learns from their features
+                assert self.run.freeze is not None
+                [windows] = self.run.freeze(acting, [windows])
             every = learns_single_labels(windows.window)
             rows = np.arange(len(dataset)) if every else np.flatnonzero(dataset.columns["expert_drives"])
             self.parts.append(Part(windows, rows))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import CONTINUOUS_TOY, IN_CONTEXT, ROOT, options
+from helpers import CONTINUOUS_TOY, IN_CONTEXT, ROOT, options, save_checkpoint
 from toy import Toy
 
 from conf.errors import BadRequest
@@ -30,8 +30,8 @@ SMALL = (
 
 @pytest.fixture
 def trainer(request_for: Callable, tmp_path: Path) -> Callable:
-    def make(*overrides: str, folder: str = "run"):  # type: ignore[no-untyped-def]
-        request = request_for(*SMALL, *overrides)
+    def make(*overrides: str, folder: str = "run", small: tuple[str, ...] = SMALL):  # type: ignore[no-untyped-def]
+        request = request_for(*small, *overrides)
         place = tmp_path / folder
         place.mkdir(exist_ok=True)
         (place / "config.yaml").write_text("")
@@ -113,6 +113,33 @@ def test_a_round_that_is_gone_is_an_error(trainer: Callable):
         trainer("policy=bc_mlp", "trainer.max_steps=30").source.prepare(20, made.policy)
 
 
+def test_a_frozen_backbone_plays_by_images_and_its_head_learns_from_features(
+    request_for: Callable, trainer: Callable, tmp_path: Path
+):
+    toy = ("env=toy", *CONTINUOUS_TOY, "policy=bc_mlp")
+    save_checkpoint(request_for(*toy), tmp_path / "bc")
+    small = tuple(word for word in SMALL if not word.startswith("env."))
+    words = (*toy, f"init_from={tmp_path / 'bc'}", "trainer.cache_features=true")
+    made = trainer(*words, small=small)
+    backbone = made.policy.encoder.parts["image"].backbone
+    before = {name: weight.clone() for name, weight in backbone.state_dict().items()}
+    assert made.fit().status == "done"
+    assert all(torch.equal(weight, before[name]) for name, weight in backbone.state_dict().items())
+    made.policy.eval()
+    for number, (dataset, part) in enumerate(zip(rounds_of(made), made.source.parts[1:], strict=True), 1):
+        played, learned = np.array(dataset.observations["image"][:9]), part.batch(np.arange(9))["observation"]["image"]
+        assert played.dtype == np.uint8 and learned.shape == (9, 1, backbone.features), number
+        with torch.no_grad():
+            again = made.policy.encoder.parts["image"].feature(torch.from_numpy(played))
+        assert torch.allclose(learned[:, 0], again, atol=1e-5), number
+    resumed = trainer(*words, small=small)
+    resumed.begin()
+    resumed.source.prepare(29, resumed.step.acting)
+    assert all(torch.equal(made.batch(29)[name], resumed.batch(29)[name]) for name in ("action", "action_mask"))
+    assert torch.equal(made.batch(29)["observation"]["image"], resumed.batch(29)["observation"]["image"])
+    resumed.journal.records.close()
+
+
 def test_what_is_played_depends_on_no_block(request_for: Callable, tmp_path: Path):
     request = request_for(*SMALL, "policy=bc_mlp")
     columns = []
@@ -142,6 +169,7 @@ def test_added_episodes_count_as_seen(request_for: Callable):
         (("trainer.beta=[0.5]",), "trainer.beta must be two numbers"),
         (("trainer.data_on=device",), "data_on=device is for data that do not grow"),
         (("trainer.max_epochs=1",), "trainer.max_epochs counts passes"),
+        (("trainer.freeze_after=9",), "freeze_after is for trainer=offline"),
         (("env.data.episodes=999999",), "together"),
     ],
 )
