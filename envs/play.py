@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -11,6 +13,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
 from envs.base import Family, Score
+from envs.processes import ProcessVector
 from envs.vector import DealtVector
 
 Observation = dict[str, np.ndarray]
@@ -18,8 +21,9 @@ Progress = Callable[[int, int], None]  # episodes done, episodes in all
 
 
 class Step(NamedTuple):
-    """One step of all lanes [N]."""
+    """One step of all lanes [N], or of half of them."""
 
+    lanes: np.ndarray  # [N]
     observation: Observation  # before the action
     episode: np.ndarray  # [N] index into the dealt episodes; -1 in a lane that has run out
     action: np.ndarray
@@ -39,11 +43,43 @@ def steps(vector: VectorEnv, act: Callable[[Observation, np.ndarray], np.ndarray
     if isinstance(vector, DealtVector):
         vector.stack_final_obs = True
     observation, info = vector.reset()
+    lanes = np.arange(vector.num_envs)
     while ((episode := info["episode_index"]) >= 0).any():
         action = act(observation, episode)
         following, reward, terminated, truncated, info = vector.step(action)
-        yield Step(observation, episode, action, reward, terminated, truncated, info, ended_in(following, info))
+        yield Step(lanes, observation, episode, action, reward, terminated, truncated, info, ended_in(following, info))
         observation = following
+    vector.close()
+
+
+def steps_by_halves(vector: ProcessVector, act: Callable[[np.ndarray, Observation, np.ndarray], np.ndarray]) -> Iterator[Step]:
+    """As `steps`, of one half of the lanes after the other: the workers step one half while `act(lanes, observation, episode)`
+    thinks about the other. It returns actions of all lanes, whatever they are in the half that it was not asked about."""
+    vector.stack_final_obs = True
+    observation, info = vector.reset()
+    seen = [{name: array[lanes] for name, array in observation.items()} for lanes in vector.halves]
+    episodes = [info["episode_index"][lanes] for lanes in vector.halves]
+    actions = [np.empty(0)] * 2
+    stepping: int | None = None  # the half that the workers step
+
+    def finished(half: int) -> Step:
+        following, reward, terminated, truncated, info = vector.finish_step(half)
+        lanes, before, episode = vector.halves[half], seen[half], episodes[half]
+        seen[half], episodes[half] = following, info["episode_index"]
+        return Step(lanes, before, episode, actions[half], reward, terminated, truncated, info, ended_in(following, info))
+
+    for half in itertools.cycle((0, 1)):
+        plays = bool((episodes[half] >= 0).any())
+        if plays:
+            action = act(vector.halves[half], seen[half], episodes[half])
+            actions[half] = action[vector.halves[half]]
+        if stepping is not None:
+            yield finished(stepping)
+        elif not plays:
+            break
+        stepping = half if plays else None
+        if plays:
+            vector.begin_step(action, half)
     vector.close()
 
 
@@ -67,6 +103,8 @@ def succeeded(family: Family, step: Step) -> np.ndarray:
 
 
 class Player(Protocol):
+    """A player that asks the vector environment nothing after `start` may say so by an attribute `by_halves = True`."""
+
     def start(self, vector: VectorEnv) -> None: ...
 
     def act(self, observation: Observation, lanes: np.ndarray, episode: np.ndarray, step_index: np.ndarray) -> np.ndarray:
@@ -129,27 +167,32 @@ def play(
     neutral = np.zeros_like(space.low).clip(space.low, space.high) if isinstance(space, spaces.Box) else 0
     player.start(vector)
 
-    def act(observation: Observation, episode: np.ndarray) -> np.ndarray:
-        lanes = np.flatnonzero(episode >= 0)  # the player is not asked about lanes that have run out of episodes
-        chosen = player.act({name: x[lanes] for name, x in observation.items()}, lanes, episode[lanes], step_index[lanes])
+    def act(lanes: np.ndarray, observation: Observation, episode: np.ndarray) -> np.ndarray:
+        playing = episode >= 0  # the player is not asked about lanes that have run out of episodes
+        lanes, episode = lanes[playing], episode[playing]
+        chosen = player.act({name: x[playing] for name, x in observation.items()}, lanes, episode, step_index[lanes])
         finite = np.isfinite(chosen).reshape(len(chosen), -1).all(1)
         if not finite.all():  # the lane plays a neutral action until its episode ends, because the other lanes go on
-            stopped[episode[lanes[~finite]]] = True
+            stopped[episode[~finite]] = True
             chosen = np.where(finite.reshape(-1, *[1] * (chosen.ndim - 1)), chosen, neutral).astype(chosen.dtype)
-        for lane in np.flatnonzero((episode[lanes] < keep) & ~stopped[episode[lanes]]):
-            actions[int(episode[lanes[lane]])].append(chosen[lane])
+        for row in np.flatnonzero((episode < keep) & ~stopped[episode]):
+            actions[int(episode[row])].append(chosen[row])
         action = np.repeat(chosen[:1], num_envs, axis=0)  # idle lanes get any valid action; it has no effect
         action[lanes] = chosen
         return action
 
-    for step in steps(vector, act):
+    if isinstance(vector, ProcessVector) and vector.halves and getattr(player, "by_halves", False):
+        played = steps_by_halves(vector, act)
+    else:
+        played = steps(vector, partial(act, np.arange(num_envs)))
+    for step in played:
         playing = (step.episode >= 0) & ~stopped[step.episode]
-        played = step.episode[playing]
-        score.returns[played] += step.reward[playing]
-        score.lengths[played] += 1
+        episode = step.episode[playing]
+        score.returns[episode] += step.reward[playing]
+        score.lengths[episode] += 1
         if success is not None:
-            success[played] |= succeeded(family, step)[playing]
-        step_index = np.where(step.done, 0, step_index + 1)
+            success[episode] |= succeeded(family, step)[playing]
+        step_index[step.lanes] = np.where(step.done, 0, step_index[step.lanes] + 1)
         if step.done.any():
             finished += int(step.done[step.episode >= 0].sum())
             progress(finished, len(seeds))

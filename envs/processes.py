@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -18,12 +19,17 @@ import numpy as np
 from envs.deal import Deal
 from envs.spaces import Spaces
 from envs.vector import DealtVector
-from envs.workers import Lanes, Layout, Observation, Simulator, Task, Worker, WorkerError, map_arrays, shared_file, size
+from envs.workers import Lanes, Layout, Observation, Simulator, Task, Worker, WorkerError, halves, map_arrays, shared_file, size
+
+Stepped = tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
 
 class ProcessVector(DealtVector):
     """`call` calls a method of every simulator, for instance to get the expert's action. Workers are told each lane's next
-    episode in advance, so a step and its autoreset take one message."""
+    episode in advance, so a step and its autoreset take one message.
+
+    `begin_step` and `finish_step` are the two parts of `step`: the caller may think in between. They also step one of the
+    `halves` of the lanes, so that the caller may think about the other."""
 
     def __init__(
         self, make: Callable[[], Simulator], deal: Deal, spaces: Spaces, num_workers: int | None = None, infos: Sequence[str] = ()
@@ -40,6 +46,8 @@ class ProcessVector(DealtVector):
         edges = np.linspace(0, lanes, max(1, count) + 1).astype(int).tolist()
         discrete = np.issubdtype(self.action_space.dtype, np.integer) and len(self.action_space.shape or ()) == 1
         tasks = [Task(make, layout, self._names, self.infos, (low, high), discrete) for low, high in pairwise(edges)]
+        self.halves: list[np.ndarray] = []  # lanes: half of each worker's, and the rest; none if there are no two
+        self._sent: tuple[Any, ...] = ()  # the last command
         self.workers: list[Worker] = []
         self._local: Lanes | None = None
         if count == 0 or lanes == 1:
@@ -54,26 +62,43 @@ class ProcessVector(DealtVector):
                 self.workers.append(Worker(file, task))
             for worker in self.workers:  # all have been started: they import and build at the same time
                 worker.receive()
+            if lanes >= 2 * count:
+                self.halves = [np.concatenate([halves(low, high)[half] for low, high in pairwise(edges)]) for half in (0, 1)]
         except BaseException:
             self.close()
             raise
         finally:
             os.close(file)
 
-    def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        self._arrays["action"][:] = self._checked(actions)
-        self._command("step")
-        terminated, truncated = self._arrays["terminated"].copy(), self._arrays["truncated"].copy()
-        done, ended, final = terminated | truncated, self.episode, self._observe(slice(None))
+    def step(self, actions: np.ndarray) -> Stepped:
+        self.begin_step(actions)
+        return self.finish_step()
+
+    def begin_step(self, actions: np.ndarray, half: int | None = None) -> None:
+        """Let the workers step all lanes, or one half. `actions` has a row for every lane, whatever it is in the other half."""
+        lanes = self._lanes(half)
+        self._arrays["action"][lanes] = self._checked(actions)[lanes]
+        self._send("step", half)
+
+    def finish_step(self, half: int | None = None) -> Stepped:
+        """Wait for the step that `begin_step` began. Returns what `step` returns, of these lanes."""
+        self._receive()
+        lanes = self._lanes(half)
+        reward, terminated, truncated = (np.array(self._arrays[name][lanes]) for name in ("reward", "terminated", "truncated"))
+        done, ended, final = terminated | truncated, self.episode[lanes], self._observe(lanes)
         if done.any():
-            lanes = np.flatnonzero(done)
-            self.episode = np.where(done, self._ahead, ended)
-            self._ahead[lanes] = self._deal(lanes)
+            begin = np.arange(self.num_envs)[lanes][done]
+            self.episode = self.episode.copy()
+            self.episode[begin] = self._ahead[begin]
+            self._ahead[begin] = self._deal(begin)
             for name in self._names:
-                final[name][lanes] = self._arrays["final." + name][lanes]
-        more = {name: self._arrays["info." + name].copy() for name in self.infos}
-        info = self._info(done, ended, final, more)
-        return self._observe(slice(None)), self._arrays["reward"].copy(), terminated, truncated, info
+                final[name][done] = self._arrays["final." + name][begin]
+        more = {name: np.array(self._arrays["info." + name][lanes]) for name in self.infos}
+        info = self._info(done, ended, final, more, lanes)
+        return self._observe(lanes), reward, terminated, truncated, info
+
+    def _lanes(self, half: int | None) -> np.ndarray | slice:
+        return slice(None) if half is None else self.halves[half]
 
     def _begin(self, lanes: np.ndarray) -> None:
         """Start the episode that was dealt in advance, unless the deal was restarted since."""
@@ -106,15 +131,29 @@ class ProcessVector(DealtVector):
         return hand.episode
 
     def _command(self, *command: Any) -> list[Any]:
-        """Send a command to all workers and return their answers. If anything fails, all workers are killed."""
+        """Send a command to all workers and return their answers."""
+        self._send(*command)
+        return self._receive()
+
+    def _send(self, *command: Any) -> None:
         if self.closed:
             raise WorkerError("this vector environment is closed")
-        try:
-            if self._local:
-                return [getattr(self._local, command[0])(*command[1:])]
+        self._sent = command
+        with self._killed_together():
             for worker in self.workers:
                 worker.send(command)
+
+    def _receive(self) -> list[Any]:
+        with self._killed_together():
+            if self._local:
+                return [getattr(self._local, self._sent[0])(*self._sent[1:])]
             return [worker.receive() for worker in self.workers]
+
+    @contextmanager
+    def _killed_together(self) -> Iterator[None]:
+        """If anything fails, all workers are killed."""
+        try:
+            yield
         except BaseException:
             for worker in self.workers:  # they may be busy, or hang
                 worker.process.kill()

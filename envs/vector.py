@@ -109,10 +109,17 @@ class DealtVector(VectorEnv[Observation, np.ndarray, np.ndarray]):
             raise InvalidAction(f"actions must be between {first} and {first + choices - 1}, got {given.min()} to {given.max()}")
         return given
 
-    def _info(self, done: np.ndarray, ended: np.ndarray, final: Observation, more: dict[str, np.ndarray]) -> dict[str, Any]:
-        """The info of a step. `ended` [N] is each lane's episode index before the step, `final` the observations that the step
-        led to, and `more` what the family reports about every lane's step, the last step of an episode included."""
-        info: dict[str, Any] = {"episode_index": self.episode.copy(), **more}
+    def _info(
+        self,
+        done: np.ndarray,
+        ended: np.ndarray,
+        final: Observation,
+        more: dict[str, np.ndarray],
+        lanes: np.ndarray | slice = slice(None),
+    ) -> dict[str, Any]:
+        """The info of a step of these lanes. `ended` [N] is each lane's episode index before the step, `final` the observations
+        that the step led to, and `more` what the family reports about every lane's step, the last step of an episode included."""
+        info: dict[str, Any] = {"episode_index": np.array(self.episode[lanes]), **more}
         if done.any():
             info["final_obs"] = final if self.stack_final_obs else _listed(final, done)
             last = {"episode_index": np.where(done, ended, -1), **more}

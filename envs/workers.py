@@ -73,10 +73,11 @@ class Lanes:
             if lane in self.simulators:
                 self._begin(lane)
 
-    def step(self) -> None:
-        """Step every lane that plays. Where an episode ends, start the lane's next one."""
+    def step(self, half: int | None = None) -> None:
+        """Step every lane that plays, or those of the first (0) or second (1) half. Where one ends, its lane begins the next."""
         array = self.arrays
-        for lane, simulator in self.simulators.items():
+        for lane in range(*self.task.lanes) if half is None else halves(*self.task.lanes)[half]:
+            simulator = self.simulators[lane]
             array["reward"][lane] = 0
             array["terminated"][lane] = array["truncated"][lane] = False
             if not array["playing"][lane]:
@@ -196,6 +197,12 @@ def serve(connection: int, memory: int, with_parent: bool) -> None:
     if lanes:
         lanes.close()
     os._exit(0)  # at once: the parent waits, and a normal exit of the interpreter takes longer
+
+
+def halves(low: int, high: int) -> tuple[range, range]:
+    """Of a worker's lanes."""
+    middle = (low + high + 1) // 2
+    return range(low, middle), range(middle, high)
 
 
 def size(layout: Layout) -> int:

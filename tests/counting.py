@@ -40,6 +40,9 @@ class Counter:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fault == "hang":
             time.sleep(3600)
+        if self.fault.startswith("/"):  # a file that gets a byte for each step
+            with open(self.fault, "ab") as file:
+                file.write(b".")
         self.steps += 1
         return self._observe(), float(action[0]), self.steps == self.seed % 3 + 2, False, {"twice": 2.0 * self.steps}
 

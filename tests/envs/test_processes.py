@@ -39,6 +39,35 @@ def test_workers_return_what_one_process_does():
         np.testing.assert_equal(one, other)
 
 
+def test_halves_step_as_the_whole():
+    whole, halved = vector(lanes=5), vector(lanes=5)
+    assert [half.tolist() for half in halved.halves] == [[0, 2, 3], [1, 4]] and not vector(lanes=3).halves
+    for lanes in (whole, halved):
+        lanes.stack_final_obs = True
+        lanes.reset()
+    for step in range(9):
+        actions = np.full((5, 1), step / 100, np.float32)
+        together = whole.step(actions)
+        for number, half in enumerate(halved.halves):
+            halved.begin_step(actions, number)
+            assert halved.episode.tolist()  # what the caller does meanwhile
+            np.testing.assert_equal(halved.finish_step(number), _rows(together, half))
+    for lanes in (whole, halved):
+        lanes.close()
+
+
+def _rows(stepped: Any, lanes: np.ndarray) -> Any:
+    """The part of a step that is about these lanes; nothing about ends where none of them ended."""
+    if isinstance(stepped, np.ndarray):
+        return stepped[lanes]
+    if isinstance(stepped, tuple):
+        observation, reward, terminated, truncated, info = stepped
+        ended = (terminated | truncated)[lanes].any()
+        kept = {name: x for name, x in info.items() if ended or not name.lstrip("_").startswith("final")}
+        return tuple(_rows(x, lanes) for x in (observation, reward, terminated, truncated, kept))
+    return {name: _rows(x, lanes) for name, x in stepped.items()}
+
+
 def test_each_dealt_episode_is_played_once_and_lanes_run_out():
     lanes = vector(lanes=3, episodes=7)
     _, info = lanes.reset()

@@ -24,6 +24,8 @@ class PolicyPlayer:
     On a GPU, acting is captured in CUDA graphs. A graph has a fixed size, so a spare lane pads them to one of a few sizes.
     """
 
+    by_halves = True  # it sees observations alone
+
     def __init__(self, policy: Policy, greedy: bool, seed: int, device: torch.device, capture: bool = True):
         self.policy, self.greedy, self.device = policy, greedy, device
         self.seed = fold(seed, Purpose.ACTING)

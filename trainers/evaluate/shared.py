@@ -19,7 +19,7 @@ class Share:
     """Plays every n-th episode. It tells its player their numbers among all episodes."""
 
     def __init__(self, player: Player):
-        self.player = player
+        self.player, self.by_halves = player, getattr(player, "by_halves", False)
 
     def start(self, vector: VectorEnv) -> None:
         self.player.start(vector)
