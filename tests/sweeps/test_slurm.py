@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -56,6 +57,10 @@ def runs(here: Path, home: str = "sweep") -> list[Path]:
 
 def said(run: Path) -> str:
     return str(status.read(run).get("status"))
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def submit(launch: Callable, *words: str) -> list[str]:
@@ -234,6 +239,39 @@ def test_submitted_from_inside_an_allocation_with_the_code_as_it_was(
     assert (code / "trainers/run.py").read_bytes() == (ROOT / "trainers/run.py").read_bytes()
     [script] = (here / "sweep/slurm").glob("*_submission.sh")
     assert f"PYTHONPATH={code}" in script.read_text()
+
+
+BRIEF = ("trainer.max_steps=12", "trainer.log_every=3", "cluster.wait=true")
+
+
+@pytest.mark.slow
+def test_two_nodes_train_one_run(
+    slurm: Cluster, launch: Callable, forked: Forked, command: Callable, environment: dict, here: Path
+):
+    """It is the run of one process, but for rounding."""
+    alone = forked.run(command(*BRIEF[:2], "seed=0", "hydra.run.dir=alone"), here, environment)
+    assert alone.returncode == 0, alone.stdout
+    submit(launch, *BRIEF, "seed=0", "cluster.nodes=2")
+    [run] = runs(here)
+    assert said(run) == "done" and job_of(slurm, status.read(run)["job"])["NumNodes"] == "2"
+    for made, wanted in zip(rows(run), rows(here / "alone"), strict=True):
+        assert made.keys() == wanted.keys()
+        for name in wanted.keys() & {"step", "train/loss", "train/grad_norm", "val/loss"}:  # accuracy counts ties at first
+            assert made[name] == pytest.approx(wanted[name], rel=1e-4), name
+    refused = launch("-m", *SLURM, "seed=1", "cluster.nodes=2", "trainer.batch_size=15")
+    assert refused.returncode == 2 and "trainer.batch_size=15 cannot be divided by 2 processes" in refused.stderr
+
+
+@pytest.mark.slow
+def test_runs_together_share_one_job(slurm: Cluster, launch: Callable, here: Path):
+    words = (*BRIEF, "seed=0,1,2", "cluster.together=3")
+    [job] = submit(launch, *words)
+    assert len(runs(here)) == 3 and {said(run) for run in runs(here)} == {"done"}
+    assert {status.read(run)["job"].partition("_")[0] for run in runs(here)} == {job}
+    os.rename(here / "sweep", here / "there")
+    assert launch("-m", "hydra.sweep.dir=sweep", *(word for word in words if word != "cluster.wait=true")).returncode == 0
+    for run in runs(here):
+        assert (run / "metrics.jsonl").read_bytes() == (here / "there" / run.name / "metrics.jsonl").read_bytes()
 
 
 @pytest.mark.slow

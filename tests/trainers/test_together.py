@@ -22,8 +22,11 @@ from conf.errors import BadRequest
 from envs.data import record, statistics
 from envs.data.windows import Windows
 from policies.base import Policy
+from policies.store import write_tensors
+from trainers.loop import saving
 from trainers.loop.source import Source
 from trainers.loop.stacked import Stack, refuse_too_many
+from trainers.loop.state import State
 from trainers.loop.step import Step
 
 CPU = torch.device("cpu")
@@ -106,6 +109,31 @@ def test_one_that_stands_still_and_one_that_is_not_finite(request_for: Callable,
     ]
     assert changed == [True, False, False]
     assert [len(step.fetch()) for step in members] == [2, 2, 0] and stack.bad_in_row.tolist() == [0, 2, 0]
+
+
+def test_a_checkpoint_goes_on_beside_other_runs(request_for: Callable, data_dir: Path, tmp_path: Path):
+    requests = [request_for(*pair("bc_mlp"), *SMALL, f"seed={seed}") for seed in range(3)]
+    [alone], members = steps_of(requests[1:2], data_dir), steps_of(requests[:2], data_dir)
+    begun, stack = flat(alone.policy), Stack(members)
+    for number in range(2):
+        stack.take(number, [True, True])
+    data = members[1].source.fingerprint
+    saving.save(tmp_path, State(data, 1, step=2), members[1], lambda folder, acting: write_policy(folder, acting))
+    others = steps_of(requests[1:], data_dir)
+    found = saving.resume(tmp_path, data, others[0])
+    assert found and found.step == 2
+    stack = Stack(others)
+    for number in range(2, STEPS):
+        stack.take(number, [True, True])
+    for number in range(STEPS):
+        alone.take(alone.source.inputs(number), number)
+    assert (flat(others[0].policy) - flat(alone.policy)).norm() < ALIKE * (flat(alone.policy) - begun).norm()
+    assert (flat(others[0].acting) - flat(alone.acting)).norm() < ALIKE * (flat(alone.acting) - begun).norm()
+
+
+def write_policy(folder: Path, acting: Policy) -> None:
+    write_tensors(folder / "policy.safetensors", acting.state_dict())
+    (folder / "policy.json").write_text("{}")
 
 
 def test_more_than_fit_into_memory():
