@@ -5,11 +5,12 @@
 speed       a step of the real trainer: as Python asks for it (`eager`), as one CUDA graph (`captured`), and captured with the
             data on the device (`auto`, the default); ratios against `eager`, and against the loop before there was any of it
 equal       weights after some steps: eager and captured, two runs of one seed (bf16 too), a run and one resumed in its middle
-acting      episodes played as they are, and with acting captured
+whole       `python launch.py device=cuda`, start to end
+together    a step of sixteen stacked runs against a step of one, and stacked runs against single ones (goal: 2.5x)
 precision   bf16 against fp32 at batches that fill the card, and what deterministic kernels cost
 large       image encoders and the large U-Net in Push, fp32 against bf16, and the memory they take
+acting      episodes played as they are, and with acting captured
 compile     torch.compile under the captured step
-whole       `python launch.py device=cuda`, start to end
 
 Rows are printed as they are measured. A row that fails says why, and no row starts after the time is up.
 """
@@ -49,11 +50,14 @@ from trainers.record.records import Records  # noqa: E402
 from trainers.run import choose_kernels  # noqa: E402
 
 HISTORIES = ("ad", "compressed_ad")  # these learn in Dark Room, the others in MiniGrid
+ALONE = ("bc_gru", "compressed_ad")  # cannot be stacked
+TIMED = ["masked_dit", "bc_mlp", "ad", "compressed_ad", "bc_gru", "act"]
 # Samples per second on one H200 with the old loop, uncaptured and waiting in every step (batch 256, or 16 histories).
 BEFORE = {"masked_dit": 17_000, "bc_mlp": 45_800, "ad": 1_000, "compressed_ad": 205}
 GOAL = {"masked_dit": 8, "bc_mlp": 6, "ad": 8, "compressed_ad": 10}
 BIG = {"masked_dit": 8192, "bc_mlp": 16384, "ad": 256, "compressed_ad": 128}
 WARM = 25  # steps that are not counted: three of each variant come before its capture
+STACKED = 16  # runs that are trained together
 MOST_WARM = 10.0  # seconds of them at most
 MEASURED = 2.0  # seconds of each row
 EAGER, CAPTURED, AUTO = ("off", "host"), ("auto", "host"), ("auto", "auto")
@@ -224,6 +228,16 @@ def equalities(bench: Bench, policies: list[str]) -> None:
         bench.row(f"{policy}, two runs in bf16", narrow, 8)
 
 
+def together(bench: Bench, policies: list[str]) -> None:
+    from together import Together, show  # which builds on this file
+
+    print(
+        f"\n-- {STACKED} runs as one stack: ms a step (ratio: by a single run's, goal 2.5x), and their difference to single runs"
+    )
+    stacks = Together(str(bench.device), bench.left, bench.folder / "together")
+    show(stacks, [policy for policy in policies if policy not in ALONE], [STACKED])
+
+
 def acting(bench: Bench, policies: list[str]) -> None:
     print("\n-- acting: 256 episodes of an untrained policy in 256 lanes, plain and captured (ratio: plain by captured)")
     for policy in policies:
@@ -330,8 +344,8 @@ def whole(bench: Bench, words: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=470)
-    parser.add_argument("--policies", nargs="+", default=["masked_dit", "bc_mlp", "ad", "compressed_ad", "bc_gru", "act"])
-    parser.add_argument("--only", nargs="+", default=["speed", "equal", "whole", "acting", "precision", "large", "compile"])
+    parser.add_argument("--policies", nargs="+", default=[], help=f"by default {', '.join(TIMED)}; of equal, every policy")
+    parser.add_argument("--only", nargs="+", default=[], help="sections; by default all")
     parser.add_argument("--device", default="cuda", help="cpu: try the program, not the GPU")
     parser.add_argument("--whole", nargs="*", default=[], help="more words for the whole run")
     arguments = parser.parse_args()
@@ -344,16 +358,18 @@ def main() -> None:
     print(f"{card}, torch {torch.__version__}, Python {sys.version.split()[0]}, at most {arguments.seconds:.0f} s", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(arguments.device, arguments.seconds, Path(folder))
+        policies = arguments.policies or TIMED
         sections = {
-            "speed": lambda: speeds(bench, arguments.policies),
-            "equal": lambda: equalities(bench, arguments.policies),
+            "speed": lambda: speeds(bench, policies),
+            "equal": lambda: equalities(bench, arguments.policies or [*TIMED, "diffusion_unet"]),
             "whole": lambda: whole(bench, arguments.whole),
-            "acting": lambda: acting(bench, arguments.policies),
-            "precision": lambda: precisions(bench, arguments.policies),
+            "together": lambda: together(bench, policies[:3]),
+            "precision": lambda: precisions(bench, policies),
             "large": lambda: large(bench),
-            "compile": lambda: compiled(bench, arguments.policies),
+            "acting": lambda: acting(bench, policies),
+            "compile": lambda: compiled(bench, policies),
         }
-        for name in arguments.only:
+        for name in arguments.only or sections:
             began = time.monotonic()
             sections[name]()
             print(f"   ({time.monotonic() - began:.0f} s)", flush=True)

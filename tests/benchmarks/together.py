@@ -88,6 +88,20 @@ def _flat(trainer: Trainer) -> torch.Tensor:
     return torch.cat([weight.detach().flatten() for weight in trainer.policy.parameters()])
 
 
+def show(bench: Together, policies: list[str], stacked: list[int]) -> None:
+    for policy in policies:
+        bench.row(f"{policy}, against single runs", lambda policy=policy: bench.difference(policy))  # type: ignore[misc]
+        single: list[float] = []
+        for runs in [0, *stacked]:
+
+            def measure(policy: str = policy, runs: int = runs, single: list[float] = single) -> str:
+                took, memory, how = bench.timed(policy, runs)
+                single.append(took)
+                return f"{took:8.2f} ms  (ratio {took / single[0]:.2f}x)  {memory:.2f} GB  {how}"
+
+            bench.row(f"{policy}, {f'{runs} together' if runs else 'alone'}", measure)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -102,17 +116,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Together(arguments.device, arguments.seconds, Path(folder))
         bench.measured = arguments.measured
-        for policy in arguments.policies:
-            bench.row(f"{policy}, against single runs", lambda policy=policy: bench.difference(policy))  # type: ignore[misc]
-            single: list[float] = []
-            for runs in [0, *arguments.runs]:
-
-                def measure(policy: str = policy, runs: int = runs, single: list[float] = single) -> str:
-                    took, memory, how = bench.timed(policy, runs)
-                    single.append(took)
-                    return f"{took:8.2f} ms  (ratio {took / single[0]:.2f}x)  {memory:.2f} GB  {how}"
-
-                bench.row(f"{policy}, {f'{runs} together' if runs else 'alone'}", measure)
+        show(bench, arguments.policies, arguments.runs)
 
 
 if __name__ == "__main__":
