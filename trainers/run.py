@@ -33,6 +33,7 @@ from trainers.evaluate.demonstration import film_expert
 from trainers.evaluate.final import evaluate_and_report
 from trainers.health.before import check_health
 from trainers.loop import processes
+from trainers.loop.capture import remark
 from trainers.loop.stop import handlers_restored, interruptible
 from trainers.record.boards import session
 from trainers.record.profile import profile
@@ -163,6 +164,8 @@ def examine(trainer: Trainer, request: Request, device: torch.device) -> None:
     size, samples = request.trainer.batch_size, len(trainer.data)
     words = f"training on {device} for {trainer.max_steps} steps of {size} out of {samples:,} samples"
     say(f"{words}; a loss of {report.facts['chance_loss']:.3f} is chance" + entropies(trainer.data.dataset, trainer.bounds.floor))
+    if sentence := remark(request.trainer, device):
+        say(sentence)
 
 
 def conclude(trainer: Trainer, outcome: Outcome, request: Request, family: Family, device: torch.device) -> str:

@@ -67,7 +67,8 @@ class Vectors(nn.Module):
         """[..., size] of actions [..., *A]."""
         if self.discrete:
             token = (action - self.first).clamp(min=0)
-            return F.one_hot(token, self.size).float() * 2 - 1
+            # Not F.one_hot, which asks the values of a CPU's tensor.
+            return (token[..., None] == torch.arange(self.size, device=token.device)).float() * 2 - 1
         return (action - self.center) / self.scale
 
     def decode(self, vector: Tensor) -> Tensor:

@@ -39,6 +39,13 @@ def obstacle(config: Config, device: torch.device) -> str | None:
     return None
 
 
+def remark(config: Config, device: torch.device) -> str | None:
+    """What a run on a GPU that does not capture its steps says at its start."""
+    if device.type != "cuda" or config.capture != "auto" or (why := obstacle(config, device)) is None:
+        return None
+    return f"steps are not captured in a CUDA graph, because {why}: they are slower, and compute the same"
+
+
 class Graph(NamedTuple):
     graph: Any
     inputs: Batch  # read by the graph; written before each replay

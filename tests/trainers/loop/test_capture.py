@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import pair
+from helpers import options, pair
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from envs.data import record, statistics
 from envs.data.windows import Windows
 from policies import plans
-from policies.encoders import language
+from policies.encoders import encoder, language
 from trainers.evaluate.rollout import PolicyPlayer
-from trainers.loop.capture import obstacle
+from trainers.loop.capture import obstacle, remark
 from trainers.loop.config import Config
 from trainers.loop.source import Source
 from trainers.loop.step import Step
@@ -40,10 +40,11 @@ class NoQuestions(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("policy", ["masked_dit", "bc_mlp", "act", "ad", "compressed_ad"])
+@pytest.mark.parametrize("policy", options("policy"))
 def test_a_step_and_acting_ask_nothing(request_for: Callable, data_dir: Path, policy: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(plans, "NEVER_ASKED", ("cpu",))
-    monkeypatch.setattr(language, "shapes_are_fixed", lambda x: True)
+    for module in (language, encoder):  # shortcuts that only a CPU takes
+        monkeypatch.setattr(module, "shapes_are_fixed", lambda x: True)
     request = request_for(*pair(policy, "darkroom" if policy.endswith("ad") else "minigrid"), "trainer.batch_size=8")
     family = request.targets["env"](request.env)
     made = request.targets["policy"](request.policy, family.spaces)
@@ -71,3 +72,14 @@ def test_why_a_step_is_not_captured():
     assert obstacle(Config(), torch.device("cuda")) is None
     assert "off" in str(obstacle(Config(capture="off"), torch.device("cuda")))
     assert "profile" in str(obstacle(Config(profile=True), torch.device("cuda")))
+
+
+def test_a_gpu_says_why_it_captures_nothing():
+    gpu = torch.device("cuda")
+    assert remark(Config(freeze_after=9), gpu) == (
+        "steps are not captured in a CUDA graph, because trainer.freeze_after changes what a step computes: they are slower, and "
+        "compute the same"
+    )
+    assert remark(Config(), gpu) is None
+    assert remark(Config(capture="off"), gpu) is None, "as it was told"
+    assert remark(Config(freeze_after=9), CPU) is None
