@@ -108,8 +108,9 @@ class Simulator:
         self.steps += 1
         self.total += float(reward)
         solved = bool(info.get("success", info.get("is_success", False)))
-        solved |= self.success_return is not None and self.total >= self.success_return
         truncated = bool(truncated) or self.steps >= self.max_steps
+        if self.success_return is not None and (terminated or truncated):  # before, a return of punishments only falls
+            solved |= self.total >= self.success_return
         return self.adapter.observation(observation), float(reward), bool(terminated), truncated, {"solved": float(solved)}
 
     def close(self) -> None:

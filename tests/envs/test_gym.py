@@ -20,6 +20,8 @@ from envs.gym import Config, Gym
 from envs.gym.family import Data
 from envs.minigrid import Config as MiniGridConfig
 from envs.minigrid import MiniGrid
+from envs.play import play
+from trainers.evaluate.rollout import RandomPlayer
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:minari")  # it reminds authors of links
 
@@ -134,6 +136,15 @@ def test_labels_that_were_not_executed_are_not_exported(tmp_path: Path):
     ours = record.dataset(MiniGrid(config), config.data, "train", tmp_path / "data")
     with pytest.raises(BadRequest, match=r"without env\.data\.noise"):
         export(ours, "minigrid/noisy-v0", None, "")
+
+
+def test_a_return_of_punishments_is_judged_at_the_end():
+    """MountainCar pays -1 a step and asks for -110: a first step is no success."""
+    family = Gym(Config(id="MountainCar-v0"))
+    played = play(RandomPlayer(family, 0), family, family.seeds("test", 2), 1)
+    assert played.score.returns.tolist() == [-200, -200] and not played.score.success.any()
+    family = Gym(Config(id="MountainCar-v0", success_return=-200))
+    assert play(RandomPlayer(family, 0), family, family.seeds("test", 2), 1).score.success.all()
 
 
 def test_other_spaces_are_refused(cartpole: str, tmp_path: Path):

@@ -32,6 +32,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {  # name -> class, and values
     "recall": ("envs.darkroom.DarkRoom", {"game": "recall", "max_steps": 7, "data": {"episodes_per_history": 14}}),
     "gym": ("envs.gym.Gym", {"id": "CartPole-v1", "max_steps": 7}),
     "gym box": ("envs.gym.Gym", {"id": "Pendulum-v1", "max_steps": 7}),
+    "gym mujoco": ("envs.gym.Gym", {"id": "HalfCheetah-v5", "max_steps": 7}),
     "metaworld": ("envs.metaworld.MetaWorld", {"tasks": ["push-v3", "reach-v3"], "max_steps": 7, "num_workers": 0}),
     "push": ("envs.push.Push", {"max_steps": 7, "image_size": 16, "num_workers": 0}),
 }
