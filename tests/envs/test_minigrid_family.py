@@ -211,6 +211,14 @@ def test_what_cannot_run_is_refused_in_a_sentence(id, needs, sentence):
     assert answer is None if sentence is None else sentence in answer
 
 
+def test_most_ids_are_in_the_engine_and_have_an_expert():
+    ids = [id for id in gymnasium.registry if id.startswith("MiniGrid-")]
+    played = [id for id in ids if MiniGrid.accepts(Config(id=id)) is None]
+    assert all("WFC" in id for id in set(ids) - set(played))  # minigrid comes without their pictures
+    assert sum(family(id).batched for id in played) >= 0.85 * len(ids)
+    assert sum(MiniGrid.accepts(Config(id=id), "expert") is None for id in played) >= 0.8 * len(ids)
+
+
 def test_config_merges_and_checks():
     schema = OmegaConf.structured(Config)
     merged = OmegaConf.to_object(OmegaConf.merge(schema, {"id": "MiniGrid-FourRooms-v0", "data": {"noise": 0.1}}))

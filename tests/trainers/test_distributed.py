@@ -12,8 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from forked import Forked
 from helpers import ROOT
+from safetensors.torch import load_file
 from slurm_cluster import free_ports
 
 STEPS = 20
@@ -86,6 +88,18 @@ def test_two_processes_are_one_and_their_run_goes_on_with_one(finish: Finish, he
     (here / "two" / "checkpoints" / f"step-{STEPS}").rename(here / "gone")
     finish("two", 1, "resume=true")
     assert_alike(here / "two", here / "one")
+
+
+@pytest.mark.slow
+def test_a_step_of_two_processes_is_that_of_one(finish: Finish, here: Path, data_dir: Path):
+    """Before rounding adds up: the first moments after one step are a tenth of its gradient."""
+    one_step = ("trainer.max_steps=1", "trainer.log_every=1", "trainer.eval_every=0", "trainer.eval_episodes=0")
+    for folder, count in (("one", 1), ("two", 2)):
+        finish(folder, count, *one_step)
+    states = [load_file(here / folder / "checkpoints/step-1/training.safetensors") for folder in ("one", "two")]
+    [wanted, made] = [torch.cat([x.flatten() for name, x in state.items() if name.endswith("/exp_avg")]) for state in states]
+    assert wanted.norm() > 0 and (made - wanted).norm() < 1e-6 * wanted.norm()
+    assert rows(here / "two")[0] == pytest.approx(rows(here / "one")[0], rel=1e-6)
 
 
 @pytest.mark.slow
