@@ -52,6 +52,13 @@ def test_a_mission_that_cannot_be_solved_any_more_ends_at_the_limit():
     assert not solved[boxes].any() and solved.sum() == 60 - len(boxes)
 
 
+def test_a_bot_that_circles_gives_up():
+    """In this layout it puts off each of two keys for the other."""
+    made = MiniGrid(Config(id="BabyAI-UnlockToUnlock-v0", max_steps=60))
+    played = play(ExpertPlayer(made), made, np.array([1_500_000_001]), 1)
+    assert played.score.lengths.tolist() == [60] and not played.score.success.any()
+
+
 def test_its_episodes_can_be_recorded(tmp_path: Path):
     made = MiniGrid(Config(id="BabyAI-GoToLocal-v0", data=MiniGridData(episodes=20)))
     data = record.dataset(made, made.config.data, "train", tmp_path)
