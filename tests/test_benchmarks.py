@@ -17,6 +17,7 @@ NEEDS = {
 SMALL = {
     "babyai.py": ["--episodes", "40"],
     "beside_lerobot.py": ["--steps", "1", "--batch", "2", "--policies", "act"],
+    "commits.py": ["--policies", "bc_mlp", "--steps", "4"],
     "darkroom.py": ["--histories", "70", "--episodes", "5", "--repeats", "1"],
     "engine.py": ["--repeats", "1", "--lanes", "1", "64", "--layouts", "200"],
     "in_context.py": ["--repeats", "1", "--lanes", "16"],
