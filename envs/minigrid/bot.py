@@ -52,6 +52,7 @@ class Simulator:
         observation = reset(self.env, task, self.max_steps)
         self.mission = known_tokens(observation["mission"], self.words)
         self.bot: BabyAIBot | None = None
+        self.subgoals = Subgoals()
         self.gave_up = False
         return self._shown(observation)
 
