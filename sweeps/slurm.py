@@ -98,10 +98,11 @@ class SlurmSweep:
                     if status.read(run.folder).get("status") == "pending":  # a run that has started writes its job itself
                         status.update(run.folder, job=name)
         except BaseException as error:  # submit all jobs or none
-            if ids:
-                subprocess.run(["scancel", *{one.partition("_")[0] for one in ids}], check=False)
-            for path in (home / FILES).glob("*.pkl"):
-                if re.fullmatch(r"[0-9a-f]{32}", path.stem):  # of a job that has no number yet
+            arrays = {one.partition("_")[0] for one in ids}
+            if arrays:
+                subprocess.run(["scancel", *arrays], check=False)
+            for path in (home / FILES).glob("*"):  # files of a cancelled array, and of jobs that have no number yet
+                if path.stem.partition("_")[0] in arrays or re.fullmatch(r"(\.submission_file_)?[0-9a-f]{32}", path.stem):
                     path.unlink()
             for run, values in zip(runs, before, strict=True):
                 if status.read(run.folder).get("status") == "pending":
