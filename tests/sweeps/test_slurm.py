@@ -194,6 +194,20 @@ def test_preempted_by_a_higher_partition_it_goes_on(slurm: Cluster, launch: Call
 
 
 @pytest.mark.slow
+def test_requeued_by_hand_it_goes_on(slurm: Cluster, launch: Callable, here: Path, whole: Path):
+    [job] = submit(launch, *LONG)
+    run = under_way(here)
+    pid = hold(run)
+    slurm.run("scontrol", "requeue", job)
+    with suppress(ProcessLookupError):  # SLURM has ended it already
+        os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: said(run) == "preempted", 400)
+    wait_for(lambda: said(run) == "done", 400)
+    assert job_of(slurm, job)["Restarts"] == "1"
+    assert_same(run, whole)
+
+
+@pytest.mark.slow
 def test_a_cancelled_job_stays_away_and_the_command_goes_on(
     slurm: Cluster, launch: Callable, sweeps: Callable, here: Path, whole: Path
 ):
