@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # Hydra takes .2 s to import, which --help does not need
 # Read by PyTorch: deterministic matrix products on CUDA, and the CPU for what MPS cannot do.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
-# On Linux, large tensors lie in large pages. Otherwise a step on a CPU spends a tenth of its time on having pages of 4 kB made.
+# On Linux, large tensors lie in large pages: making many pages of 4 kB takes time in each step on a CPU.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 exit_codes: list[int] = []  # one for each run that began in this process; Hydra drops what `main` returns

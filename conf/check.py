@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from conf import checkpoint, clusters, fit, folder, forgotten
 from conf.build import build, join, plain, unknown
 from conf.errors import BadRequest
+from conf.overrides import parsed
 from conf.sentences import explain
 from conf.targets import imported, locate, refuse_in_sections, refuse_package
 
@@ -169,11 +170,6 @@ def _chosen(hydra: DictConfig) -> dict[str, str]:
     return {group: option for group, option in hydra.runtime.choices.items() if option and not group.startswith("hydra/")}
 
 
-def _plugins(hydra: DictConfig) -> Iterator[str]:
-    """The options of Hydra's own groups, as they are typed."""
-    return (f"{group}={option}" for group, option in hydra.runtime.choices.items() if group.startswith("hydra/"))
-
-
 def _reference(hydra: DictConfig) -> dict[str, Any]:
     """The config of the chosen options before any value is overridden; {} for a config from a file."""
     if not GlobalHydra.instance().is_initialized():
@@ -181,7 +177,9 @@ def _reference(hydra: DictConfig) -> dict[str, Any]:
     chosen = _chosen(hydra)
     overrides = [f"~{group}" if group in ADDS_NO_KEYS else f"{group}={option}" for group, option in chosen.items()]
     if not any(group in chosen for group in ADDS_NO_KEYS):  # then what was typed says the same, and has been composed already
-        overrides = [word for word in (*hydra.overrides.hydra, *hydra.overrides.task) if word in {*overrides, *_plugins(hydra)}]
+        typed = parsed([*hydra.overrides.hydra, *hydra.overrides.task])
+        options = [one for one in typed if one.key_or_group in hydra.runtime.choices and not one.is_add() and not one.is_delete()]
+        overrides = [str(one.input_line) for one in options]
     overrides += [override for override in hydra.overrides.hydra if override.startswith("hydra.searchpath=")]
     loader = GlobalHydra.instance().config_loader()
     places = tuple(f"{place.provider} {place.path}" for place in loader.get_search_path().get_path())

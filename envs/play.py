@@ -75,11 +75,11 @@ def steps_by_halves(vector: ProcessVector, act: Callable[[np.ndarray, Observatio
             actions[half] = action[vector.halves[half]]
         if stepping is not None:
             yield finished(stepping)
-        elif not plays:
-            break
         stepping = half if plays else None
         if plays:
             vector.begin_step(action, half)
+        elif not any((episode >= 0).any() for episode in episodes):
+            break
     vector.close()
 
 

@@ -200,9 +200,8 @@ def serve(connection: int, memory: int, with_parent: bool) -> None:
 
 
 def halves(low: int, high: int) -> tuple[range, range]:
-    """Of a worker's lanes."""
-    middle = (low + high + 1) // 2
-    return range(low, middle), range(middle, high)
+    """Of a worker's lanes: the even and the odd ones, so that the halves of all lanes are the same for any number of workers."""
+    return range(low + low % 2, high, 2), range(low + 1 - low % 2, high, 2)
 
 
 def size(layout: Layout) -> int:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from policies.recompute import Recomputable
 
 GROUPS = 8  # groups of channels in a GroupNorm
-MANY = 128  # channels from which a product of matrices is faster than a convolution
+FROM_CHANNELS = 128  # from so many, a product of matrices is faster than a convolution
 
 
 def norm(channels: int, normalise: bool) -> nn.Module:
@@ -23,7 +23,7 @@ class Convolution(nn.Conv1d):
     """On a CPU a product of matrices, as PyTorch's convolution takes up to three times as long for many channels of few steps."""
 
     def forward(self, x: Tensor) -> Tensor:  # [B, inward, H] -> [B, outward, H / stride]
-        if x.device.type != "cpu" or self.in_channels < MANY:
+        if x.device.type != "cpu" or self.in_channels < FROM_CHANNELS:
             return super().forward(x)
         padding = int(self.padding[0])
         windows = F.pad(x, (padding, padding)).unfold(2, self.kernel_size[0], self.stride[0])  # [B, inward, H / stride, kernel]

@@ -66,7 +66,8 @@ def pool_starts(runs: Sequence[Run]) -> None:
     for start in seeds:
         alike.setdefault(_training(start), []).append(start)
     for starts in alike.values():
-        if all(len(seeds[start]) == 1 for start in starts) and len(set.union(*(seeds[start] for start in starts))) == len(starts):
+        own = {(*seeds[start], _config(Path(start)).get("seed")) for start in starts if len(seeds[start]) == 1}
+        if len(starts) == len(own) == len({seed for seed, _ in own}) == len({seed for _, seed in own}):
             first = min(starts, key=lambda start: min(seeds[start]))
             for run in runs:
                 if run.setting.get("init_from") in starts:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -68,8 +68,9 @@ class Run:
     judged_by: tuple[str, ...] = ("success", "return")  # the scores that choose `best`, the most important first; then the loss
     hopeless: Hopeless | None = None  # called at each validation: lets a search stop the run
     family: Family | None = None  # for trainers that play
-    # freezes a policy's image backbone, and returns the windows with its features in place of the images
-    freeze: Callable[[Policy, Sequence[Windows]], list[Windows]] | None = None
+    # (policy, windows, folder for the features: data_dir unless given): freezes the policy's image backbone, and returns the
+    # windows with its features in place of the images
+    freeze: Callable[..., list[Windows]] | None = None
     floor: Floor | None = None  # entropy of the next action given a window, where it is known
 
 

@@ -144,7 +144,7 @@ class Corrections(Source):
             windows = Windows(dataset, self.windows.window)
             if self.config.cache_features:  # it plays by images, and learns from their features
                 assert self.run.freeze is not None
-                [windows] = self.run.freeze(acting, [windows])
+                [windows] = self.run.freeze(acting, [windows], self.folder(number).parent)
             every = learns_single_labels(windows.window)
             rows = np.arange(len(dataset)) if every else np.flatnonzero(dataset.columns["expert_drives"])
             self.parts.append(Part(windows, rows))

@@ -42,10 +42,10 @@ def build_trainer(
         warm_start(policy, Path(request.init_from), request, family)
     policy.to(device)
 
-    def with_features(policy: Policy, datasets: Sequence[Dataset]) -> list[Dataset]:
+    def with_features(policy: Policy, datasets: Sequence[Dataset], root: Path = Path(request.data_dir)) -> list[Dataset]:
         features.freeze(policy)
         with bar("compute features", len(datasets[0])) as progress:
-            return [features.with_features(one, policy, Path(request.data_dir), progress) for one in datasets]
+            return [features.with_features(one, policy, root, progress) for one in datasets]
 
     if request.trainer.cache_features:
         data, validation = with_features(policy, [data, validation])
@@ -75,8 +75,8 @@ def build_trainer(
         hopeless=hopeless,
         family=family,
         floor=floor,
-        freeze=lambda policy, found: [
-            Windows(one, policy.window) for one in with_features(policy, [windows.dataset for windows in found])
+        freeze=lambda policy, found, *root: [
+            Windows(one, policy.window) for one in with_features(policy, [windows.dataset for windows in found], *root)
         ],
     )
     return request.targets["trainer"](request.trainer, policy, windows, held_out, run)

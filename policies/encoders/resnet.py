@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from policies.recompute import Recomputable
 
-FEW = 16  # cells of a map
+MOST_CELLS = 16  # of a map of which a product of matrices is faster than a convolution
 
 
 class FrozenBatchNorm(nn.Module):
@@ -44,7 +44,7 @@ class Convolution(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = (-(-side // self.stride[0]) for side in x.shape[-2:])  # as the padding is half of the kernel
-        small = self.kernel_size == (1, 1) or height * width <= FEW
+        small = self.kernel_size == (1, 1) or height * width <= MOST_CELLS
         if not (self.product and small and x.device.type == "cpu"):
             return super().forward(x)
         padding = self.kernel_size[0] // 2

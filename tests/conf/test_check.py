@@ -194,6 +194,10 @@ def test_whole_numbers_may_be_written_as_floats(ask: Ask) -> None:
     assert request.config["trainer"]["max_steps"] == 100_000
 
 
+def test_an_option_may_be_quoted(ask: Ask) -> None:
+    assert ask("policy='act'", 'env="darkroom"').config == ask("policy=act", "env=darkroom").config
+
+
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [

@@ -15,8 +15,9 @@ from counting import SPACES, vector
 from toy import Config, Toy
 
 from envs.play import ExpertPlayer, play
-from policies import bc_mlp
+from policies import act, bc_gru, bc_mlp
 from trainers.evaluate import episodes
+from trainers.evaluate.rollout import PolicyPlayer
 
 
 class Breaks(ExpertPlayer):
@@ -82,3 +83,18 @@ def test_workers_step_one_half_while_the_player_thinks_about_the_other(tmp_path:
     assert np.array_equal(whole.score.returns, halves.score.returns) and whole.score.returns.all()
     assert whole.score.lengths.tolist() == halves.score.lengths.tolist() == [(100 + n) % 3 + 2 for n in range(9)]
     assert all(np.array_equal(whole.actions[index], halves.actions[index]) for index in range(9))
+
+
+@pytest.mark.parametrize("policy", ["bc_gru", "act"])
+def test_what_a_policy_remembers_belongs_to_its_lane_when_halves_are_played(policy: str):
+    """Workers step halves; without workers, all lanes are stepped."""
+    torch.manual_seed(0)
+    made = bc_gru.BCGRU(bc_gru.Config(), SPACES) if policy == "bc_gru" else act.ACT(act.Config(execute=3), SPACES)
+    player = PolicyPlayer(made.eval(), True, 0, torch.device("cpu"))
+    played = []
+    for workers in (0, 2):
+        family = SimpleNamespace(has_success=False, max_lanes=None, spaces=SPACES)
+        family.vector = lambda lanes, seeds, workers=workers: vector(lanes, len(seeds), workers)
+        played.append(play(player, cast(Any, family), np.arange(9), 4, keep=9).actions)
+    for index in range(9):
+        np.testing.assert_allclose(*(actions[index] for actions in played), atol=1e-5)

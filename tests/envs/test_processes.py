@@ -41,7 +41,7 @@ def test_workers_return_what_one_process_does():
 
 def test_halves_step_as_the_whole():
     whole, halved = vector(lanes=5), vector(lanes=5)
-    assert [half.tolist() for half in halved.halves] == [[0, 2, 3], [1, 4]] and not vector(lanes=3).halves
+    assert [half.tolist() for half in halved.halves] == [[0, 2, 4], [1, 3]] and not vector(lanes=3).halves
     for lanes in (whole, halved):
         lanes.stack_final_obs = True
         lanes.reset()
@@ -50,7 +50,6 @@ def test_halves_step_as_the_whole():
         together = whole.step(actions)
         for number, half in enumerate(halved.halves):
             halved.begin_step(actions, number)
-            assert halved.episode.tolist()  # what the caller does meanwhile
             np.testing.assert_equal(halved.finish_step(number), _rows(together, half))
     for lanes in (whole, halved):
         lanes.close()

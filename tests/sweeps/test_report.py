@@ -249,6 +249,9 @@ def test_runs_are_pooled_that_start_from_the_same_training_with_other_seeds(requ
     assert "success, seeds 0 1" in chain.header and len(chain.settings) == 1
     crossed = started("crossed", a=("first-0", 0), b=("first-0", 1), c=("first-1", 0), d=("first-1", 1))
     assert [rows[0][0] for rows in crossed.settings] == ["first-0", "first-1"]  # the start is what is compared
+    trained(request_for, tmp_path / "again-0", 0)  # another checkpoint of the same training
+    same = started("same", a=("first-0", 0), b=("again-0", 1))
+    assert [rows[0][0] for rows in same.settings] == ["again-0", "first-0"]
     played = {**request_for("policy=bc_mlp").config, "mode": "eval"}
     for seed in (0, 1):
         scored(tmp_path / f"played/{seed}", {**played, "ckpt_path": str(tmp_path / f"second-{seed}")}, [True, False])

@@ -118,7 +118,7 @@ def test_a_checkpoint_goes_on_beside_other_runs(request_for: Callable, data_dir:
     for number in range(2):
         stack.take(number, [True, True])
     data = members[1].source.fingerprint
-    saving.save(tmp_path, State(data, 1, step=2), members[1], lambda folder, acting: write_policy(folder, acting))
+    saving.save(tmp_path, State(data, 1, step=2), members[1], lambda folder, acting: write_policy(folder, acting), 2)
     others = steps_of(requests[1:], data_dir)
     found = saving.resume(tmp_path, data, others[0])
     assert found and found.step == 2

@@ -82,10 +82,10 @@ class PolicyPlayer:
 
 
 def graph_size(playing: int, lanes: int) -> int:
-    """All lanes, a quarter of them, a quarter of those, and so on: few sizes, because each costs a capture."""
-    size = lanes
-    while size // 4 >= max(playing, SMALLEST):
-        size //= 4
+    """All lanes, half of them (as workers step them), a quarter of those, and so on: few sizes, because each costs a capture."""
+    size, smaller = lanes, -(-lanes // 2)
+    while size > smaller >= max(playing, SMALLEST):
+        size, smaller = smaller, smaller // 4
     return size
 
 

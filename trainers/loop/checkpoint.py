@@ -44,7 +44,7 @@ def step_of(folder: Path) -> int:
 
 
 def save(
-    root: Path, step: int, write_policy: Callable[[Path], None], tensors: dict[str, Tensor], state: dict[str, Any], keep: int = 2
+    root: Path, step: int, write_policy: Callable[[Path], None], tensors: dict[str, Tensor], state: dict[str, Any], keep: int
 ) -> Path:
     """Write `root/step-N`, move the links, and delete checkpoints that are neither among the `keep` newest nor the best.
 

@@ -30,11 +30,12 @@ def test_acting_in_fixed_shapes_acts_the_same():
     one, other = (play(player, place, seeds, 66, keep=70).actions for player in (plain, fixed))
     for index in range(70):
         assert np.array_equal(one[index], other[index])
-    assert set(sizes) == {66, 16}
+    assert set(sizes) == {66, 33}
 
 
 def test_a_graph_has_all_lanes_or_a_quarter_of_them_again_and_again():
-    assert [graph_size(playing, 512) for playing in (512, 129, 128, 33, 32, 1)] == [512, 512, 128, 128, 32, 32]
+    assert [graph_size(playing, 512) for playing in (512, 257, 256, 65, 64, 17, 1)] == [512, 512, 256, 256, 64, 64, 16]
+    assert graph_size(33, 65) == 33  # the larger half
     assert graph_size(1, 5) == 5
 
 

@@ -99,7 +99,7 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="space"):
-        checkpoint.save(tmp_path, 2, full, {}, {"step": 2, "best_step": 2})
+        checkpoint.save(tmp_path, 2, full, {}, {"step": 2, "best_step": 2}, 2)
     assert names(tmp_path) == {"step-1", "last", "best"}
     assert checkpoint.newest(tmp_path, pytest.fail) is not None
 
