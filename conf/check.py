@@ -175,8 +175,9 @@ def _reference(hydra: DictConfig) -> dict[str, Any]:
     if not GlobalHydra.instance().is_initialized():
         return {}
     chosen = _chosen(hydra)
-    overrides = [f"~{group}" if group in ADDS_NO_KEYS else f"{group}={option}" for group, option in chosen.items()]
-    if not any(group in chosen for group in ADDS_NO_KEYS):  # then what was typed says the same, and has been composed already
+    if any(group in chosen for group in ADDS_NO_KEYS):
+        overrides = [f"~{group}" if group in ADDS_NO_KEYS else f"{group}={option}" for group, option in chosen.items()]
+    else:  # what was typed says the same, and has been composed already
         typed = parsed([*hydra.overrides.hydra, *hydra.overrides.task])
         options = [one for one in typed if one.key_or_group in hydra.runtime.choices and not one.is_add() and not one.is_delete()]
         overrides = [str(one.input_line) for one in options]

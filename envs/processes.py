@@ -19,7 +19,7 @@ import numpy as np
 from envs.deal import Deal
 from envs.spaces import Spaces
 from envs.vector import DealtVector
-from envs.workers import Lanes, Layout, Observation, Simulator, Task, Worker, WorkerError, halves, map_arrays, shared_file, size
+from envs.workers import Lanes, Layout, Observation, Simulator, Task, Worker, WorkerError, map_arrays, shared_file, size
 
 Stepped = tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
@@ -46,7 +46,7 @@ class ProcessVector(DealtVector):
         edges = np.linspace(0, lanes, max(1, count) + 1).astype(int).tolist()
         discrete = np.issubdtype(self.action_space.dtype, np.integer) and len(self.action_space.shape or ()) == 1
         tasks = [Task(make, layout, self._names, self.infos, (low, high), discrete) for low, high in pairwise(edges)]
-        self.halves: list[np.ndarray] = []  # lanes: half of each worker's, and the rest; none if there are no two
+        self.halves: list[np.ndarray] = []  # the even lanes and the odd ones; none if a worker may have a single lane
         self._sent: tuple[Any, ...] = ()  # the last command
         self.workers: list[Worker] = []
         self._local: Lanes | None = None
@@ -63,7 +63,7 @@ class ProcessVector(DealtVector):
             for worker in self.workers:  # all have been started: they import and build at the same time
                 worker.receive()
             if lanes >= 2 * count:
-                self.halves = [np.concatenate([halves(low, high)[half] for low, high in pairwise(edges)]) for half in (0, 1)]
+                self.halves = [np.arange(half, lanes, 2) for half in (0, 1)]
         except BaseException:
             self.close()
             raise

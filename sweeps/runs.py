@@ -66,6 +66,7 @@ def pool_starts(runs: Sequence[Run]) -> None:
     for start in seeds:
         alike.setdefault(_training(start), []).append(start)
     for starts in alike.values():
+        # one seed of the runs for each start, and one of its training, and none of them twice
         own = {(*seeds[start], _config(Path(start)).get("seed")) for start in starts if len(seeds[start]) == 1}
         if len(starts) == len(own) == len({seed for seed, _ in own}) == len({seed for _, seed in own}):
             first = min(starts, key=lambda start: min(seeds[start]))
